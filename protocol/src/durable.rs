@@ -1,0 +1,181 @@
+//! What a node remembers over a restart, and the batches in which it is told to remember more.
+//!
+//! # Invariants
+//!
+//! * One [`Persist`] becomes durable as a whole or not at all, and batches become durable in the order of their `seq`.
+//! * Nothing here is removed for a [`NodeId`] but a truncated suffix of the log (never a committed one).
+//! * `hard_state` only grows in `(epoch, vote)`, also over restarts.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{ClusterId, ClusterTime, Epoch, Incarnation, Index, LogId, NodeId};
+
+/// One entry of the replicated log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it stands and who wrote it.
+    pub id: LogId,
+    /// Cluster time, stamped by the leader; never decreasing along the log.
+    pub time: ClusterTime,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// What an entry carries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Payload {
+    /// The first entry of every epoch.
+    Noop,
+    /// A configuration, in force from the moment it is appended.
+    Config(ConfState),
+    /// Encoded commands of the state machine; opaque to `consensus`.
+    Commands(Bytes),
+}
+
+/// Who votes and who listens. Every list is sorted and free of duplicates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConfState {
+    /// The voters, or the incoming half of a joint configuration.
+    pub voters: Vec<NodeId>,
+    /// The outgoing half of a joint configuration; empty outside one.
+    pub outgoing: Vec<NodeId>,
+    /// Those who hold the log without a vote.
+    pub learners: Vec<NodeId>,
+    /// Outgoing voters that become learners when the joint configuration is left.
+    pub learners_next: Vec<NodeId>,
+}
+
+/// What must be durable before a vote or an acknowledgement leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HardState {
+    /// The highest epoch heard of.
+    pub epoch: Epoch,
+    /// Whom we voted for in it.
+    pub vote: Option<NodeId>,
+}
+
+/// A founder's bid: a higher one wins. Ordered by round, then node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Grows with every try.
+    pub round: u64,
+    /// Who bids.
+    pub node: NodeId,
+}
+
+/// How a cluster begins: handed from founder to founder, accepted once by every initial voter.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Genesis {
+    /// The new cluster's identity.
+    pub cluster: ClusterId,
+    /// The ballot under which it is proposed.
+    pub ballot: Ballot,
+    /// All initial voters, sorted.
+    pub voters: Vec<NodeId>,
+    /// How many voters the cluster wants to have.
+    pub target: u8,
+}
+
+/// One batch of changes, durable as a whole or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Persist {
+    /// Grows by one with every batch; `Persisted { seq }` answers for it and for all before it.
+    pub seq: u64,
+    /// The founding promise: no genesis under a smaller ballot is accepted from here on.
+    pub promised: Option<Ballot>,
+    /// The genesis accepted: sets the cluster identity, the configuration, `HardState { epoch: 1 }` and the log's base
+    /// `LogId { epoch: 1, index: 1 }`.
+    pub genesis: Option<Genesis>,
+    /// The new epoch and vote.
+    pub hard_state: Option<HardState>,
+    /// Remove this entry and all that follow, before appending.
+    pub truncate_from: Option<Index>,
+    /// Add these at the end; their indexes follow one another and the log's last.
+    pub append: Vec<Entry>,
+    /// An optimisation for the next start: this much is known to be committed. Losing it loses nothing.
+    pub commit_hint: Option<Index>,
+}
+
+/// All that a node remembered, read once at its start.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Durable {
+    /// Who we are.
+    pub node: NodeId,
+    /// This run; already durable when it is handed out.
+    pub incarnation: Incarnation,
+    /// The founding promise.
+    pub promised: Ballot,
+    /// The genesis accepted, if any.
+    pub genesis: Option<Genesis>,
+    /// Epoch and vote.
+    pub hard_state: HardState,
+    /// The entry before the first one held.
+    pub base: LogId,
+    /// The log after `base`.
+    pub entries: Vec<Entry>,
+    /// Known to be committed when it was written; may be behind.
+    pub commit_hint: Index,
+}
+
+impl Durable {
+    /// A node that starts for the first time.
+    #[must_use]
+    pub fn fresh(node: NodeId, incarnation: Incarnation) -> Self {
+        Self {
+            node,
+            incarnation,
+            promised: Ballot::default(),
+            genesis: None,
+            hard_state: HardState::default(),
+            base: LogId::default(),
+            entries: Vec::new(),
+            commit_hint: Index(0),
+        }
+    }
+
+    /// Applies one batch, as a store must. The in-memory store and the simulator's disk are this function.
+    ///
+    /// # Panics
+    ///
+    /// If the batch leaves a gap in the log: that is a bug of the caller.
+    pub fn apply(&mut self, batch: &Persist) {
+        if let Some(ballot) = batch.promised {
+            self.promised = ballot;
+        }
+        if let Some(genesis) = &batch.genesis {
+            self.genesis = Some(genesis.clone());
+            self.hard_state = HardState { epoch: GENESIS.epoch, vote: None };
+            self.base = GENESIS;
+            self.entries.clear();
+        }
+        if let Some(hard_state) = batch.hard_state {
+            self.hard_state = hard_state;
+        }
+        if let Some(index) = batch.truncate_from {
+            self.entries.retain(|entry| entry.id.index < index);
+        }
+        for entry in &batch.append {
+            assert_eq!(entry.id.index, self.last_index().next(), "the log has no gaps");
+            self.entries.push(entry.clone());
+        }
+        if let Some(index) = batch.commit_hint {
+            self.commit_hint = index;
+        }
+    }
+
+    /// The last entry's place, or the base's.
+    #[must_use]
+    pub fn last_index(&self) -> Index {
+        self.entries.last().map_or(self.base.index, |entry| entry.id.index)
+    }
+
+    /// The cluster we are in.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterId {
+        self.genesis.as_ref().map_or(ClusterId::NONE, |genesis| genesis.cluster)
+    }
+}
+
+/// The place that the genesis takes in the log of every initial voter.
+pub const GENESIS: LogId = LogId { epoch: Epoch(1), index: Index(1) };
