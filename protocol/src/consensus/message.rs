@@ -1,0 +1,99 @@
+//! What voters say to each other.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::Entry;
+use crate::types::{Epoch, Index, LogId, Nanos};
+
+/// One message between two replicas. One-way; it may be lost, repeated and overtaken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Message {
+    /// "Would you vote for me in `epoch`?" Changes nothing at the receiver. Lost: asked again after the next time-out.
+    /// Repeated: answered again.
+    PreVote {
+        /// The epoch that the sender would campaign in.
+        epoch: Epoch,
+        /// The end of its log.
+        last: LogId,
+    },
+    /// The answer to [`Message::PreVote`]: a grant names the asked epoch, a rejection the receiver's own.
+    PreVoteReply {
+        /// See above.
+        epoch: Epoch,
+        /// Whether the sender would vote.
+        granted: bool,
+    },
+    /// "Vote for me in `epoch`." Lost: the candidate starts again. Repeated: granted again to the same candidate.
+    Vote {
+        /// The epoch of the candidature.
+        epoch: Epoch,
+        /// The end of the candidate's log.
+        last: LogId,
+        /// The old leader asked for this: stickiness does not apply.
+        transfer: bool,
+    },
+    /// The answer to [`Message::Vote`]; a grant leaves only after it is durable.
+    VoteReply {
+        /// The receiver's epoch.
+        epoch: Epoch,
+        /// Whether it voted for the candidate.
+        granted: bool,
+    },
+    /// Entries after `prev`, or none: then it is a heartbeat. Lost: sent again after the next answer or heartbeat.
+    /// Repeated: entries already held are skipped.
+    Append(Append),
+    /// The answer to [`Message::Append`]. An acceptance leaves only after what it acknowledges is durable.
+    AppendReply(AppendReply),
+}
+
+/// See [`Message::Append`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Append {
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// The entry before the first one sent. `LogId(0, 0)` always matches.
+    pub prev: LogId,
+    /// What follows it.
+    pub entries: Vec<Entry>,
+    /// The leader's commit index.
+    pub commit: Index,
+    /// When it was sent, by the leader's clock; echoed.
+    pub sent: Nanos,
+}
+
+/// See [`Message::AppendReply`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AppendReply {
+    /// The follower's epoch.
+    pub epoch: Epoch,
+    /// Whether the log matched at `prev`.
+    pub verdict: Verdict,
+    /// `sent` of the message it answers.
+    pub sent: Nanos,
+    /// The follower's own promise P: how long after that message it helps nobody else.
+    pub promise: Duration,
+}
+
+/// Whether a follower's log matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The follower's durable log agrees with the leader's up to here.
+    Matched(Index),
+    /// It did not match.
+    Rejected {
+        /// `prev.index` of the message.
+        at: Index,
+        /// Where the leader should try: an entry of the follower's log at or before `at` (first of its epoch) or its last.
+        hint: LogId,
+    },
+}
+
+impl Message {
+    /// Says whether this message is small and bound to time: it travels in the control class.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        !matches!(self, Self::Append(append) if !append.entries.is_empty())
+    }
+}

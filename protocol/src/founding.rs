@@ -1,0 +1,61 @@
+//! How a cluster begins: one founder, a durable promise from every address of the join list, one genesis.
+
+use serde::{Deserialize, Serialize};
+
+use crate::durable::{Ballot, Genesis};
+use crate::types::{ClusterId, NodeId};
+
+/// What founders and the founded say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Message {
+    /// "May I found?" Lost: asked again. Repeated: answered again.
+    Found {
+        /// The cluster's name.
+        name: String,
+        /// The join list, in order.
+        list: Vec<String>,
+        /// The wish for voters.
+        voters: u8,
+        /// The founder's bid, durable at the founder.
+        ballot: Ballot,
+    },
+    /// The answer.
+    FoundReply {
+        /// The ballot it answers.
+        ballot: Ballot,
+        /// The answer itself.
+        answer: FoundAnswer,
+    },
+    /// "Accept this." Lost: sent again. Repeated: accepted again, changing nothing.
+    Genesis(Genesis),
+    /// "I am in this cluster."
+    GenesisReply {
+        /// The genesis that the sender is founded on, so that a founder can hand exactly that one on.
+        genesis: Genesis,
+    },
+}
+
+/// What an address says to a founder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FoundAnswer {
+    /// In a cluster already: found nothing, hand that genesis on.
+    Member {
+        /// The cluster.
+        cluster: ClusterId,
+        /// What it was founded on.
+        genesis: Genesis,
+    },
+    /// Started with another name, list or wish for voters: stop.
+    Mismatch {
+        /// The other name.
+        name: String,
+        /// The other list.
+        list: Vec<String>,
+        /// The other wish.
+        voters: u8,
+    },
+    /// Promised to a higher ballot: try again above it.
+    Promised(Ballot),
+    /// Free; and no genesis with a smaller ballot is accepted from here on. Sent after that promise is durable.
+    Clean(NodeId),
+}

@@ -1,0 +1,159 @@
+//! The master: which attempt goes to which worker, and what is lost and goes again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::state::{ClusterChange, Delivery, MasterView};
+use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
+use crate::worker::ToMaster;
+
+/// What the master is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// This node leads and has applied the first entry of the epoch: be the master, beginning with this copy.
+    Begin(Box<MasterView>),
+    /// What the entries applied since the copy changed, in order.
+    Applied {
+        /// The epoch of the leadership to which this belongs.
+        epoch: Epoch,
+        /// Cluster time of the last entry.
+        time: ClusterTime,
+        /// The changes.
+        changes: Vec<ClusterChange>,
+    },
+    /// Proposals were not taken (too much under way, or the epoch is over): decide again.
+    Dropped {
+        /// Of these decisions.
+        epoch: Epoch,
+    },
+    /// Leadership ended: drop everything.
+    End {
+        /// Of this epoch.
+        epoch: Epoch,
+    },
+    /// A worker said something.
+    Message {
+        /// The authenticated sender.
+        from: NodeId,
+        /// Its run, from the envelope.
+        incarnation: Incarnation,
+        /// What it said.
+        message: ToMaster,
+    },
+    /// A link to a node came up.
+    LinkUp {
+        /// The peer.
+        node: NodeId,
+        /// Its run.
+        incarnation: Incarnation,
+    },
+    /// The link to a node broke.
+    LinkDown {
+        /// The peer.
+        node: NodeId,
+        /// Its run.
+        incarnation: Incarnation,
+    },
+    /// The node seems to be dead: see [`crate::consensus::Input::Evidence`].
+    Evidence {
+        /// The node.
+        node: NodeId,
+        /// Its run.
+        incarnation: Incarnation,
+    },
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// What the master says to a worker. Every message carries the epoch; a worker that has seen a higher one refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// "I am the master." Sent on every new link and at the beginning of an epoch. Lost: repeated with the next heartbeat of
+    /// sessions. Repeated: answered again.
+    Here {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// "Your session is open", or "it is renewed". Lost: the worker asks again. Repeated: the later end counts.
+    Welcome {
+        /// The epoch.
+        epoch: Epoch,
+        /// The worker's session.
+        session: SessionId,
+        /// For how long it lives without a renewal, counted from `sent`.
+        ttl: Duration,
+        /// When the worker sent the request that this answers, by the worker's clock.
+        sent: Nanos,
+    },
+    /// "You have no session any more: say hello." Lost: sent again after the next renewal.
+    Unknown {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// "Run this." Sent after the grant is committed. Lost: found by the comparison of what is held (F11). Repeated:
+    /// recognised by the fence.
+    Dispatch {
+        /// The epoch.
+        epoch: Epoch,
+        /// What to run.
+        grant: Grant,
+    },
+    /// "Stop this." Lost: sent again while the worker says that it holds it. Repeated: nothing to stop.
+    Cancel {
+        /// The epoch.
+        epoch: Epoch,
+        /// Which attempt.
+        attempt: Attempt,
+        /// Its grant.
+        fence: Fence,
+    },
+    /// "The log has judged this result: forget it." Lost: the worker sends the result again. Repeated: forgotten already.
+    FinishAck {
+        /// The epoch.
+        epoch: Epoch,
+        /// The task.
+        task: TaskId,
+        /// The grant.
+        fence: Fence,
+        /// Whether this result is the one that counts.
+        recorded: bool,
+    },
+}
+
+impl ToWorker {
+    /// The epoch in which it was said.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        match *self {
+            Self::Here { epoch }
+            | Self::Welcome { epoch, .. }
+            | Self::Unknown { epoch }
+            | Self::Dispatch { epoch, .. }
+            | Self::Cancel { epoch, .. }
+            | Self::FinishAck { epoch, .. } => epoch,
+        }
+    }
+}
+
+/// The right to run one attempt, and what it needs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Grant {
+    /// Which run of which task.
+    pub attempt: Attempt,
+    /// The fence of the right.
+    pub fence: Fence,
+    /// The worker's session under which it was granted.
+    pub session: SessionId,
+    /// Which handler.
+    pub kind: String,
+    /// Its input.
+    pub payload: Bytes,
+    /// How often the task may run.
+    pub delivery: Delivery,
+    /// How long the attempt may run; zero means without end.
+    pub timeout: Duration,
+    /// The task's once key, equal in all attempts.
+    pub once_key: Option<String>,
+}

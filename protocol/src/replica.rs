@@ -1,0 +1,116 @@
+//! The replica: consensus, founding and the state that the log means, applied in the same step.
+
+use serde::{Deserialize, Serialize};
+
+use crate::client::{Request, Response};
+use crate::state::Command;
+use crate::types::{Epoch, Incarnation, NodeId};
+use crate::{consensus, founding};
+
+/// What the replica is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A deadline may have passed.
+    Tick,
+    /// From another replica.
+    Consensus {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it said.
+        message: consensus::Message,
+    },
+    /// From another replica, about how the cluster begins.
+    Founding {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it said.
+        message: founding::Message,
+    },
+    /// The node behind a place of the join list is known (it may be this one).
+    Resolved {
+        /// Which address, counted from zero.
+        place: usize,
+        /// Who is there.
+        node: NodeId,
+    },
+    /// Gossip or a link knows of a cluster with our name: never found another one.
+    ClusterExists,
+    /// A client's request, directly or forwarded.
+    Request {
+        /// The authenticated sender: the client itself, or the node that forwards; this node for its own client.
+        from: NodeId,
+        /// What it asks.
+        request: Request,
+    },
+    /// A response on its way to a client for whom this node asked the leader.
+    Response(Response),
+    /// Decisions of the master, in order.
+    Propose {
+        /// The epoch in which they were decided (F7).
+        epoch: Epoch,
+        /// The decisions.
+        commands: Vec<Command>,
+    },
+    /// All batches up to this one are durable.
+    Persisted {
+        /// The batch.
+        seq: u64,
+    },
+    /// The store failed: final.
+    StorageFailed {
+        /// Its words.
+        why: String,
+    },
+    /// See [`consensus::Input::Evidence`].
+    Evidence {
+        /// Who seems to be dead.
+        node: NodeId,
+        /// The run of it.
+        incarnation: Incarnation,
+    },
+    /// A link to this peer came up.
+    LinkUp {
+        /// The peer.
+        node: NodeId,
+    },
+    /// The link to this peer broke.
+    LinkDown {
+        /// The peer.
+        node: NodeId,
+    },
+    /// Gossip suspects this node.
+    Suspected {
+        /// The suspect.
+        node: NodeId,
+    },
+}
+
+/// What a node knows of the cluster, read atomically.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Status {
+    /// The cluster.
+    pub cluster: crate::types::ClusterId,
+    /// The role of this node.
+    pub role: crate::effects::Role,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// Whether that leader is at work as master, as far as this node can know: on the leader itself, that its no-op is
+    /// applied and check-quorum holds; elsewhere, that it was heard within the election timeout.
+    pub master_fresh: bool,
+    /// On the leader: how long the lease is still valid, zero if it is not.
+    pub lease_ms: u64,
+    /// The commit index.
+    pub commit: u64,
+    /// How much is applied.
+    pub applied: u64,
+    /// The state's hash at `applied`.
+    pub state_hash: u64,
+    /// The revision at `applied`.
+    pub revision: u64,
+    /// The voters.
+    pub voters: Vec<NodeId>,
+    /// On the leader: which voters answered within the election timeout.
+    pub heard: Vec<NodeId>,
+}

@@ -1,0 +1,142 @@
+//! What applying an entry changed, as the master sees it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::state::{Delivery, Offer};
+use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, SessionId, TaskId};
+
+/// The part of the state that the master works on, copied when its leadership begins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MasterView {
+    /// The epoch of this leadership.
+    pub epoch: Epoch,
+    /// Cluster time of the last entry applied.
+    pub time: ClusterTime,
+    /// All tasks that have not ended.
+    pub tasks: Vec<LiveTask>,
+    /// All node sessions.
+    pub nodes: Vec<NodeSession>,
+    /// The earliest time at which a session or record ends, if nothing renews it.
+    pub next_expiry: ClusterTime,
+}
+
+/// A task that has not ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LiveTask {
+    /// Its id.
+    pub id: TaskId,
+    /// Which handler runs it.
+    pub kind: String,
+    /// The handler's input.
+    pub payload: Bytes,
+    /// How often it may run.
+    pub delivery: Delivery,
+    /// How long one attempt may run; zero means without end.
+    pub timeout: Duration,
+    /// Higher goes first.
+    pub priority: i32,
+    /// The once key.
+    pub once_key: Option<String>,
+    /// Labels that the worker must have.
+    pub needs: BTreeMap<String, String>,
+    /// How many attempts were granted so far.
+    pub attempts: u32,
+    /// Waits until then if it is pending.
+    pub not_before: ClusterTime,
+    /// The grant, if it is assigned.
+    pub assigned: Option<Assigned>,
+}
+
+/// A live grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Assigned {
+    /// Which attempt.
+    pub number: u32,
+    /// The fence.
+    pub fence: Fence,
+    /// The worker.
+    pub node: NodeId,
+    /// The worker's session.
+    pub session: SessionId,
+    /// Since when.
+    pub since: ClusterTime,
+}
+
+/// A node's live session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NodeSession {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// The session.
+    pub session: SessionId,
+    /// What it offers.
+    pub offer: Offer,
+    /// For how long it lives without a renewal.
+    pub ttl: Duration,
+    /// When it ends without one.
+    pub deadline: ClusterTime,
+}
+
+/// One change that the master must know.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ClusterChange {
+    /// A task was recorded.
+    Submitted(Box<LiveTask>),
+    /// A grant was made: it may be dispatched now.
+    Assigned {
+        /// Which attempt.
+        attempt: Attempt,
+        /// The grant.
+        grant: Assigned,
+    },
+    /// A task is pending again: its attempt failed or was taken back.
+    Pending {
+        /// The attempt that is over.
+        attempt: Attempt,
+        /// Its fence: void from here on.
+        fence: Fence,
+        /// Wait until then.
+        not_before: ClusterTime,
+    },
+    /// A task ended. `fence` names the grant that was live, if one was.
+    Ended {
+        /// The task.
+        task: TaskId,
+        /// The grant that is over.
+        fence: Option<(NodeId, Attempt, Fence)>,
+        /// Whether its worker must be told to stop (cancel), or has itself reported (finish).
+        by_worker: bool,
+    },
+    /// A result was judged: its worker may forget it.
+    Judged {
+        /// The task.
+        task: TaskId,
+        /// The grant under which it came.
+        fence: Fence,
+        /// Whether it is the one that counts.
+        recorded: bool,
+    },
+    /// A decision of the master met other facts than it was decided on, and changed nothing.
+    Void {
+        /// The task it was about, if any.
+        task: Option<TaskId>,
+    },
+    /// A node's session was opened, or its facts changed.
+    NodeOpened(Box<NodeSession>),
+    /// Sessions were renewed up to these deadlines.
+    Renewed(Vec<(SessionId, ClusterTime)>),
+    /// A node's session ended; its attempts follow as `Pending` or `Ended`.
+    NodeEnded {
+        /// The session.
+        session: SessionId,
+        /// The node.
+        node: NodeId,
+    },
+    /// The earliest time at which a session or record ends has changed.
+    NextExpiry(ClusterTime),
+}

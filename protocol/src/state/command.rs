@@ -1,0 +1,510 @@
+//! What the log says: commands, questions and their answers.
+//!
+//! # Invariants
+//!
+//! * A command carries every precondition it was decided under, and changes nothing when one fails: an old decision is
+//!   harmless wherever it lands in the log.
+//! * Applying is a function of the state, the entry's time and the command, and of nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Attempt, ClusterTime, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
+
+/// One command of the replicated log. An entry carries a batch of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Command {
+    /// Opens a client session; answered with [`Answer::Registered`]. Repeated: opens another, the first one expires unused.
+    Register {
+        /// For how long the session lives without a renewal.
+        ttl: Duration,
+    },
+    /// One request of a client session, executed once whatever happens to its answer.
+    Client {
+        /// The session.
+        session: SessionId,
+        /// Which request of it.
+        seq: Seq,
+        /// The client holds the answers of all requests before this one.
+        first_incomplete: Seq,
+        /// What to do.
+        operation: Operation,
+    },
+    /// Sessions that were heard of: their deadlines move. Unknown ones are passed over.
+    Renew {
+        /// The sessions, client's and node's alike.
+        sessions: Vec<SessionId>,
+    },
+    /// Every session and record whose time ended before this ends now.
+    Expire {
+        /// The cluster time up to which.
+        before: ClusterTime,
+    },
+    /// A decision of the master.
+    Master(MasterCommand),
+}
+
+/// What a client may ask to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Operation {
+    /// Record these tasks, all or none. Answered with [`Answer::Submitted`], one id per task in order.
+    Submit(Vec<TaskSpec>),
+    /// End this task if it has not ended. Answered with [`Answer::Task`].
+    Cancel {
+        /// The task.
+        task: TaskId,
+        /// Shown to whoever looks.
+        reason: String,
+    },
+    /// Set a key. Answered with [`Answer::Written`].
+    Put {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Bytes,
+        /// Only if.
+        expect: Expect,
+    },
+    /// Remove a key. Answered with [`Answer::Written`], or [`Refused::NotFound`].
+    Delete {
+        /// The key.
+        key: String,
+        /// Only if.
+        expect: Expect,
+    },
+    /// End this session now.
+    Close,
+}
+
+/// The precondition of a write to a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Expect {
+    /// Whatever is there.
+    #[default]
+    Any,
+    /// Nothing is there.
+    Absent,
+    /// Something is there.
+    Present,
+    /// Exactly this revision is there.
+    Revision(Revision),
+}
+
+/// What the master decides. Only the master proposes these, tagged with its epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MasterCommand {
+    /// Opens the session of a node's run. An older run's session of the same node ends in the same step, which is proof of
+    /// that run's death (F12). Repeated for the same run: changes nothing but the facts given.
+    OpenNode {
+        /// The node.
+        node: NodeId,
+        /// Its run.
+        incarnation: Incarnation,
+        /// What it offers.
+        offer: Offer,
+        /// For how long its session lives without a renewal.
+        ttl: Duration,
+    },
+    /// Ends a node's session early: it said goodbye, or its end is proven.
+    EndNode {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        cause: EndCause,
+    },
+    /// Grants attempt `attempt` to a worker. Only if the task is pending, this is its next attempt and the session lives.
+    Assign {
+        /// Which run of which task.
+        attempt: Attempt,
+        /// The worker's session.
+        session: SessionId,
+    },
+    /// Takes an attempt back: the task is pending again, or ends `Lost` if it may run only once. Only if the attempt holds
+    /// this fence. Evidence of death is refused for at-most-once tasks (F8).
+    Release {
+        /// The task.
+        task: TaskId,
+        /// The grant to take back.
+        fence: Fence,
+        /// Why.
+        cause: ReleaseCause,
+    },
+    /// The outcome of an attempt, judged by task and fence alone (F13).
+    Finish {
+        /// The task.
+        task: TaskId,
+        /// The grant under which it ran.
+        fence: Fence,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+/// What a node offers to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Offer {
+    /// The node's name for people.
+    pub label: String,
+    /// How many attempts may run at once.
+    pub slots: u32,
+    /// The kinds of task it has handlers for.
+    pub kinds: BTreeSet<String>,
+    /// Free words about the node.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Why a node's session ends before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EndCause {
+    /// The node said goodbye.
+    Goodbye,
+    /// A newer run of the same data folder is here.
+    Restarted,
+}
+
+/// Why an attempt is taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ReleaseCause {
+    /// The worker's connection was closed and a new dial refused.
+    Evidence,
+    /// The worker's session ended.
+    SessionEnded,
+    /// The worker is here and does not hold it (F11).
+    NotHeld,
+    /// It ran longer than it may.
+    TimedOut,
+    /// The worker hands it back unstarted.
+    HandedBack,
+}
+
+/// A task as its submitter describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Which handler runs it.
+    pub kind: String,
+    /// The handler's input.
+    pub payload: Bytes,
+    /// How often it may run.
+    pub delivery: Delivery,
+    /// How many failed attempts are followed by another one. Not with [`Delivery::AtMostOnce`].
+    pub retries: u32,
+    /// The wait before the first retry; it doubles with every further one.
+    pub backoff: Duration,
+    /// How long one attempt may run; zero means without end.
+    pub timeout: Duration,
+    /// Higher goes first.
+    pub priority: i32,
+    /// A second submission with the same key returns the first one's task.
+    pub once_key: Option<String>,
+    /// How long the record, and with it the once key, is kept after the task ended.
+    pub keep: Duration,
+    /// Runs only on workers that have all of these labels.
+    pub needs: BTreeMap<String, String>,
+}
+
+impl TaskSpec {
+    /// A task with the defaults: at least once, three retries a second apart and doubling, no time-out, kept for an hour.
+    #[must_use]
+    pub fn new(kind: impl Into<String>, payload: impl Into<Bytes>) -> Self {
+        Self {
+            kind: kind.into(),
+            payload: payload.into(),
+            delivery: Delivery::AtLeastOnce,
+            retries: 3,
+            backoff: Duration::from_secs(1),
+            timeout: Duration::ZERO,
+            priority: 0,
+            once_key: None,
+            keep: Duration::from_secs(3600),
+            needs: BTreeMap::new(),
+        }
+    }
+}
+
+/// How often a task may run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Until one attempt is recorded; an attempt whose worker vanished is followed by another.
+    #[default]
+    AtLeastOnce,
+    /// Assigned once; it ends `Lost` if its worker vanishes.
+    AtMostOnce,
+}
+
+/// How an attempt ended at its worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It produced this.
+    Done(Bytes),
+    /// It failed; `retry` says whether another attempt makes sense.
+    Failed {
+        /// In words.
+        message: String,
+        /// Whether another attempt makes sense.
+        retry: bool,
+        /// What it produced nevertheless.
+        output: Bytes,
+    },
+}
+
+/// A question about the state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Query {
+    /// One task. Answered with [`Answer::Task`].
+    Task(TaskId),
+    /// One task, as soon as it has ended. Answered with [`Answer::Task`].
+    Await(TaskId),
+    /// Tasks by id. Answered with [`Answer::Tasks`].
+    Tasks {
+        /// Ids greater than this.
+        after: TaskId,
+        /// At most this many.
+        limit: u32,
+    },
+    /// One key. Answered with [`Answer::Value`].
+    Get(String),
+    /// The node sessions. Answered with [`Answer::Nodes`].
+    Nodes,
+    /// Counts, revision and hash. Answered with [`Answer::Summary`].
+    Summary,
+}
+
+/// The answer to an operation or a question.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Answer {
+    /// The session that was opened.
+    Registered(SessionId),
+    /// The sessions were renewed, or the session closed.
+    Ok,
+    /// The tasks recorded, in the order given. `fresh` is false where a once key named an earlier one.
+    Submitted(Vec<Submitted>),
+    /// One task.
+    Task(Box<TaskView>),
+    /// Some tasks.
+    Tasks(Vec<TaskView>),
+    /// The write's revision.
+    Written(Revision),
+    /// A key's value, if it has one.
+    Value(Option<Value>),
+    /// The node sessions.
+    Nodes(Vec<NodeView>),
+    /// Counts, revision and hash.
+    Summary(Summary),
+    /// Certainly not done.
+    Refused(Refused),
+}
+
+/// One task that a submission recorded or found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Its id.
+    pub task: TaskId,
+    /// Whether this submission made it.
+    pub fresh: bool,
+}
+
+/// A key's value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Value {
+    /// The value.
+    pub value: Bytes,
+    /// The revision that made the key.
+    pub created: Revision,
+    /// The revision that wrote it last.
+    pub modified: Revision,
+}
+
+/// A task as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Its id.
+    pub id: TaskId,
+    /// Which handler runs it.
+    pub kind: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// How many attempts were granted.
+    pub attempts: u32,
+    /// Its once key.
+    pub once_key: Option<String>,
+    /// When it was recorded.
+    pub submitted: ClusterTime,
+    /// What happened to it, oldest first; bounded, the oldest lines go.
+    pub history: Vec<HistoryLine>,
+}
+
+/// Where a task stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Waits for a worker, not before this time.
+    Pending {
+        /// The end of its backoff.
+        not_before: ClusterTime,
+    },
+    /// Granted to a worker.
+    Assigned {
+        /// Which attempt.
+        number: u32,
+        /// The grant.
+        fence: Fence,
+        /// The worker.
+        node: NodeId,
+        /// The worker's session.
+        session: SessionId,
+        /// When.
+        since: ClusterTime,
+    },
+    /// Ended with a result.
+    Done {
+        /// The result.
+        output: Bytes,
+        /// When.
+        at: ClusterTime,
+    },
+    /// Ended without one.
+    Failed {
+        /// In words.
+        message: String,
+        /// What it produced nevertheless.
+        output: Bytes,
+        /// When.
+        at: ClusterTime,
+    },
+    /// Ended by a client's wish.
+    Cancelled {
+        /// In words.
+        reason: String,
+        /// When.
+        at: ClusterTime,
+    },
+    /// May or may not have run: it was allowed to run only once and its worker vanished.
+    Lost {
+        /// When.
+        at: ClusterTime,
+    },
+}
+
+impl TaskState {
+    /// Says whether nothing more will happen to it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Pending { .. } | Self::Assigned { .. })
+    }
+}
+
+/// One event in a task's life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HistoryLine {
+    /// When.
+    pub at: ClusterTime,
+    /// Which attempt it is about; zero for the task as a whole.
+    pub attempt: u32,
+    /// What happened.
+    pub what: HistoryEvent,
+}
+
+/// What can happen to a task.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum HistoryEvent {
+    /// Granted to this node.
+    Assigned(NodeId),
+    /// Taken back.
+    Released(ReleaseCause),
+    /// The attempt's result was recorded.
+    Done,
+    /// The attempt failed.
+    Failed(String),
+    /// A result came under a fence that was no longer current, and was refused.
+    LateResultRefused(Fence),
+    /// A client ended it.
+    Cancelled,
+}
+
+/// A node's session as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeView {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// Its session.
+    pub session: SessionId,
+    /// What it offers.
+    pub offer: Offer,
+    /// For how long the session lives without a renewal.
+    pub ttl: Duration,
+    /// How many attempts it holds.
+    pub assigned: u32,
+}
+
+/// Counts over the whole state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Summary {
+    /// The newest revision.
+    pub revision: Revision,
+    /// Equal on all nodes that applied the same entries.
+    pub hash: u64,
+    /// Cluster time of the last entry applied.
+    pub time: ClusterTime,
+    /// Tasks waiting.
+    pub pending: u64,
+    /// Tasks granted.
+    pub assigned: u64,
+    /// Tasks that ended with a result and are still kept.
+    pub done: u64,
+    /// Tasks that ended otherwise and are still kept.
+    pub failed: u64,
+    /// Results recorded since the beginning.
+    pub results_recorded: u64,
+    /// Late results refused since the beginning.
+    pub results_refused: u64,
+    /// Attempts granted since the beginning.
+    pub attempts: u64,
+    /// Keys.
+    pub keys: u64,
+    /// Client sessions.
+    pub sessions: u64,
+}
+
+/// Why an operation was certainly not done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, thiserror::Error)]
+pub enum Refused {
+    /// No such task or key.
+    #[error("not found")]
+    NotFound,
+    /// The precondition does not hold.
+    #[error("conflict: the key is at revision {current}")]
+    Conflict {
+        /// What is there; zero if nothing is.
+        current: Revision,
+    },
+    /// No such session: it ended. Whether an earlier try was done is for the client to know.
+    #[error("the session has expired")]
+    SessionExpired,
+    /// The client said that it holds this answer already.
+    #[error("request {0} is older than the first incomplete one")]
+    Stale(Seq),
+    /// The session has too many requests under way.
+    #[error("too many requests under way")]
+    Busy,
+    /// Larger than allowed.
+    #[error("{len} bytes exceed the limit of {limit}")]
+    TooLarge {
+        /// What it is.
+        len: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// Makes no sense, in words.
+    #[error("{0}")]
+    Invalid(String),
+    /// The cluster is full, in words.
+    #[error("{0}")]
+    Quota(String),
+    /// The task ended before.
+    #[error("the task has ended already")]
+    Ended,
+}

@@ -1,0 +1,133 @@
+//! The worker: which attempts run here, whether their fence is current, and when to stop by its own clock.
+
+use serde::{Deserialize, Serialize};
+
+use crate::master::{Grant, ToWorker};
+use crate::state::{Offer, Outcome};
+use crate::types::{Attempt, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
+
+/// What the worker is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A master said something, on the newest link of that peer.
+    Message {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it said.
+        message: ToWorker,
+    },
+    /// The handler of this attempt ended by itself.
+    Finished {
+        /// The grant under which it ran.
+        fence: Fence,
+        /// How.
+        outcome: Outcome,
+    },
+    /// A link to a node came up.
+    LinkUp {
+        /// The peer.
+        node: NodeId,
+    },
+    /// The link to a node broke.
+    LinkDown {
+        /// The peer.
+        node: NodeId,
+    },
+    /// Take no more work; hand back what has not started; say goodbye when all is done.
+    Drain,
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// An attempt to start: the executor's order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Run {
+    /// The right and what it needs.
+    pub grant: Grant,
+    /// The epoch whose master sent it.
+    pub epoch: Epoch,
+}
+
+/// Why an attempt must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AbortCause {
+    /// A client cancelled the task, or it was taken back.
+    Cancelled,
+    /// The worker's session has ended by its own clock, or the master does not know it any more.
+    SessionLost,
+    /// It ran longer than it may.
+    TimedOut,
+}
+
+/// What a worker says to the master.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ToMaster {
+    /// "I am here, this is what I offer and hold." The answer to `Here` and `Unknown`. Lost: sent again every renewal period.
+    /// Repeated: harmless.
+    Hello {
+        /// The master's epoch that it answers.
+        epoch: Epoch,
+        /// What it offers.
+        offer: Offer,
+        /// What it holds.
+        held: Vec<Held>,
+        /// When it was sent, by the worker's clock.
+        sent: Nanos,
+    },
+    /// "I still live." Lost: the next one follows. Repeated: harmless.
+    Renew {
+        /// The master's epoch.
+        epoch: Epoch,
+        /// The session.
+        session: SessionId,
+        /// All attempts held: running, or ended and not yet judged.
+        held: Vec<Held>,
+        /// The highest fence ever dispatched to this run on this link: what is below it and not held was seen and is gone.
+        seen: Fence,
+        /// When it was sent, by the worker's clock.
+        sent: Nanos,
+    },
+    /// "This attempt ended so." Lost: sent again every renewal period, and to every new master. Repeated: judged once.
+    Finish {
+        /// The task.
+        task: TaskId,
+        /// The grant.
+        fence: Fence,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// "I do not start this: take it back." Sent while draining. Lost: found by the comparison of what is held.
+    HandBack {
+        /// The task.
+        task: TaskId,
+        /// The grant.
+        fence: Fence,
+    },
+    /// "I go, and hold nothing." Lost: the session expires.
+    Goodbye {
+        /// The session.
+        session: SessionId,
+    },
+}
+
+/// One attempt that a worker holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Held {
+    /// Which run of which task.
+    pub attempt: Attempt,
+    /// Its grant.
+    pub fence: Fence,
+}
+
+/// Who runs this worker.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// What it offers.
+    pub offer: Offer,
+    /// The timers.
+    pub profile: crate::Profile,
+}
