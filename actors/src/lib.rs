@@ -1,1 +1,3 @@
-//! placeholder
+//! Making it happen: the actors around the machines, the links between nodes, and the log store.
+
+pub mod store;

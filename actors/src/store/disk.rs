@@ -1,0 +1,203 @@
+//! The store on disk: one redb file, one transaction and one fsync per commit.
+//!
+//! One file for everything, so that a vote, a truncation and an append can be one transaction. redb commits in one
+//! phase here: pages and header are written, then synced once, and after a crash the newer of two header slots whose
+//! whole tree has right checksums wins. So a commit that was in flight is there or not, never half. The price: a page
+//! that rots in the very last commit before an unclean end looks like a torn commit and takes that commit back. Commits
+//! in two phases would tell the two apart and cost a second fsync each.
+//!
+//! # Invariants
+//!
+//! * The identity is durable before [`RedbStore::open`] returns it, and so is an incarnation greater than all before.
+//! * No bytes on disk make us panic: what the engine panics about is reported as corruption.
+
+use std::fs::{self, OpenOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use protocol::durable::{Durable, GENESIS, HardState, Persist};
+use protocol::{Incarnation, Index, NodeId};
+use redb::backends::FileBackend;
+use redb::{Builder, Database};
+
+use super::folder::Folder;
+use super::tables::{self, Extent, Reader, Writer};
+use super::{LogStore, StoreError};
+
+/// Remembers in a file of the data folder.
+#[derive(Debug)]
+pub struct RedbStore {
+    /// Stands before the folder: closing it writes, so it must happen under the lock.
+    db: Database,
+    path: PathBuf,
+    node: NodeId,
+    incarnation: Incarnation,
+    extent: Extent,
+    /// The first error, which is final.
+    failed: Option<String>,
+    _folder: Option<Folder>,
+}
+
+impl RedbStore {
+    /// Opens the store in `folder`, or creates both. `unix_ms` is the wall clock, which makes the incarnation grow even
+    /// if the folder was restored from a copy; `fresh` is a random identity, taken only if there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] with the path and the cause.
+    pub fn open(folder: &Path, unix_ms: u64, fresh: NodeId) -> Result<Self, StoreError> {
+        let folder = Folder::claim(folder)?;
+        let path = folder.file(FILE);
+        let exists = path.try_exists().map_err(|cause| StoreError::io("open", &path, cause))?;
+        let db = guarded(&path, || if exists { reopen(&path) } else { create(&folder, &path, fresh) })?;
+        Self::enter(db, path, Some(folder), unix_ms)
+    }
+
+    /// Starts a run over an open database: checks what it is and makes the new incarnation durable.
+    fn enter(db: Database, path: PathBuf, folder: Option<Folder>, unix_ms: u64) -> Result<Self, StoreError> {
+        let (node, incarnation, extent) = guarded(&path, || begin(&db, &path, unix_ms))?;
+        Ok(Self { db, path, node, incarnation, extent, failed: None, _folder: folder })
+    }
+
+    /// Gives up the log and the right to vote under this identity, for good: the folder opens no more.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if that cannot be made durable.
+    pub fn retire(mut self) -> Result<(), StoreError> {
+        let extent = Extent { base: self.extent.base, last: self.extent.base.index };
+        self.write(|rows| {
+            rows.truncate(Index(0))?;
+            rows.put(tables::EXTENT, &extent)?;
+            rows.put(tables::RETIRED, &true)
+        })
+    }
+
+    /// Makes what `run` writes durable, unless something failed before.
+    fn write(&mut self, run: impl FnOnce(&mut Writer<'_, '_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        if let Some(first) = &self.failed {
+            return Err(StoreError::Halted { first: first.clone() });
+        }
+        let result = tables::transaction(&self.db, &self.path, run);
+        if let Err(error) = &result {
+            self.failed = Some(error.to_string());
+        }
+        result
+    }
+}
+
+impl LogStore for RedbStore {
+    fn load(&mut self) -> Result<Durable, StoreError> {
+        guarded(&self.path, || {
+            let rows = Reader::new(&self.db, &self.path)?;
+            Ok(Durable {
+                node: self.node,
+                incarnation: self.incarnation,
+                promised: rows.row(tables::PROMISED)?,
+                genesis: rows.row(tables::GENESIS_ROW)?,
+                hard_state: rows.row(tables::HARD_STATE)?,
+                base: self.extent.base,
+                entries: rows.log(self.extent)?,
+                commit_hint: rows.row(tables::COMMIT_HINT)?,
+            })
+        })
+    }
+
+    fn commit(&mut self, batches: &[Persist]) -> Result<(), StoreError> {
+        let (before, mut extent) = (self.extent, self.extent);
+        self.write(|rows| {
+            let mut last_word = Persist::default();
+            for batch in batches {
+                extent = rows.change_log(batch, extent)?;
+                fold(batch, &mut last_word);
+            }
+            rows.put_some(tables::PROMISED, last_word.promised.as_ref())?;
+            rows.put_some(tables::GENESIS_ROW, last_word.genesis.is_some().then_some(&last_word.genesis))?;
+            rows.put_some(tables::HARD_STATE, last_word.hard_state.as_ref())?;
+            rows.put_some(tables::COMMIT_HINT, last_word.commit_hint.as_ref())?;
+            rows.put_some(tables::EXTENT, (extent != before).then_some(&extent))
+        })?;
+        self.extent = extent;
+        Ok(())
+    }
+}
+
+/// Takes over what `batch` says about everything but the log, as [`Durable::apply`] would.
+fn fold(batch: &Persist, last_word: &mut Persist) {
+    last_word.promised = batch.promised.or(last_word.promised);
+    if batch.genesis.is_some() {
+        last_word.genesis.clone_from(&batch.genesis);
+        last_word.hard_state = Some(HardState { epoch: GENESIS.epoch, vote: None });
+    }
+    last_word.hard_state = batch.hard_state.or(last_word.hard_state);
+    last_word.commit_hint = batch.commit_hint.or(last_word.commit_hint);
+}
+
+/// Checks that the file is ours to use, and makes the new incarnation durable.
+fn begin(db: &Database, path: &Path, unix_ms: u64) -> Result<(NodeId, Incarnation, Extent), StoreError> {
+    let rows = Reader::new(db, path)?;
+    let found = rows.row(tables::FORMAT_ROW)?;
+    if found != tables::FORMAT {
+        return Err(StoreError::Format { path: path.to_path_buf(), found, known: tables::FORMAT });
+    }
+    let node = rows.row(tables::NODE)?;
+    if rows.row(tables::RETIRED)? {
+        return Err(StoreError::Retired { path: path.to_path_buf(), node });
+    }
+    let incarnation = rows.row::<Incarnation>(tables::INCARNATION)?.next().max(Incarnation(unix_ms));
+    let extent = rows.row(tables::EXTENT)?;
+    drop(rows);
+    tables::transaction(db, path, |rows| rows.put(tables::INCARNATION, &incarnation))?;
+    Ok((node, incarnation, extent))
+}
+
+/// Opens the file of an earlier run. One without content is refused: it had some, or is not ours.
+fn reopen(path: &Path) -> Result<Database, StoreError> {
+    builder().open(path).map_err(|error| StoreError::engine("open", path, error))
+}
+
+/// Creates the file under another name and gives it its own once it is whole, because an engine's file that is caught
+/// half-created by a crash cannot be told from a broken one.
+fn create(folder: &Folder, path: &Path, fresh: NodeId) -> Result<Database, StoreError> {
+    let draft = folder.file(DRAFT);
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&draft);
+    let file = file.map_err(|cause| StoreError::io("create", &draft, cause))?;
+    let db = FileBackend::new(file).and_then(|backend| builder().create_with_backend(backend));
+    let db = db.map_err(|error| StoreError::engine("create", &draft, error))?;
+    found(&db, &draft, fresh)?;
+    fs::rename(&draft, path).map_err(|cause| StoreError::io("create", path, cause))?;
+    folder.sync()?;
+    Ok(db)
+}
+
+/// Writes every row of a new file.
+fn found(db: &Database, path: &Path, fresh: NodeId) -> Result<(), StoreError> {
+    assert_ne!(fresh, NodeId(0), "zero is nobody's identity");
+    tables::transaction(db, path, |rows| rows.found(&Durable::fresh(fresh, Incarnation(0))))
+}
+
+/// How we open the engine.
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder.set_repair_callback(|repair| {
+        tracing::debug!(progress = repair.progress(), "the last run did not close the log: checking it");
+    });
+    builder
+}
+
+/// Turns a panic over bytes that the engine did not write into the error that it is.
+fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Err(StoreError::corrupt(path, super::thread::reason(panic.as_ref()))))
+}
+
+/// The file's name in the data folder, and the one it has before it is whole.
+const FILE: &str = "tenure.redb";
+const DRAFT: &str = "tenure.redb.new";
+
+/// How much the engine may cache. The log is read once, at the start; after that only a few pages are touched again.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests;
