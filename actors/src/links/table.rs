@@ -1,0 +1,202 @@
+//! All links of a process: who is linked, which link is the current one, and where a frame belongs.
+//!
+//! # Invariants
+//!
+//! * One link per node. Installing a new one closes the old one first, and its leftovers in the inbox die with it.
+//! * A frame counts only if every field of its envelope is right; otherwise it is dropped and counted.
+//! * Lock order: the table, then a link. Nothing is called back under either.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::{ClusterId, Incarnation, NodeId};
+use tokio::sync::mpsc;
+
+use super::counts::{Counters, Dropped};
+use super::envelope::{Envelope, VERSION};
+use super::inbox::{Inbox, Item};
+use super::link::{Common, Heard, Link, Wire};
+use super::{Class, Closed, Identity, LinkEvent, Peer, Role, SendError};
+
+/// The links of one process.
+pub(super) struct Table {
+    pub identity: Identity,
+    pub common: Arc<Common>,
+    all: RwLock<All>,
+}
+
+#[derive(Default)]
+struct All {
+    current: BTreeMap<NodeId, Arc<Link>>,
+    /// Links that ended, as long as somebody holds them: the inbox may still hold messages of theirs.
+    ended: Vec<Weak<Link>>,
+}
+
+/// Who is at the other end of a new link, as the hello said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Newcomer {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub role: Role,
+    pub addr: SocketAddr,
+    /// Our name for the link.
+    pub name: u64,
+    /// The peer's name for it.
+    pub peers_name: u64,
+}
+
+impl Table {
+    pub(super) fn new(identity: Identity) -> (Arc<Self>, Inbox) {
+        let (events, items) = mpsc::unbounded_channel();
+        let common = Arc::new(Common {
+            node: identity.node,
+            incarnation: identity.incarnation,
+            cluster: RwLock::new(identity.cluster),
+            counters: Counters::default(),
+            events,
+        });
+        let inbox = Inbox::new(items, common.clone());
+        (Arc::new(Self { identity, common, all: RwLock::default() }), inbox)
+    }
+
+    /// Makes a link the current one of its node. `generation` must come from [`next_generation`].
+    pub(super) fn install(&self, newcomer: Newcomer, generation: u64, wire: Box<dyn Wire>) -> Arc<Link> {
+        let Newcomer { node, incarnation, role, addr, name, peers_name } = newcomer;
+        let peer = Peer { node, incarnation, role, generation, addr };
+        let link = Link::new(peer, name, peers_name, self.common.clone(), wire);
+        let mut all = self.all.write().expect("nobody panics under this lock");
+        if let Some(old) = all.current.insert(node, link.clone()) {
+            old.supersede();
+            old.close(Closed::Replaced);
+        }
+        all.ended.iter().filter_map(Weak::upgrade).filter(|old| old.peer.node == node).for_each(|old| old.supersede());
+        link
+    }
+
+    /// Ends a link. False if it had ended before.
+    pub(super) fn close(&self, link: &Arc<Link>, why: Closed) -> bool {
+        let mut all = self.all.write().expect("nobody panics under this lock");
+        if all.current.get(&link.peer.node).is_some_and(|current| Arc::ptr_eq(current, link)) {
+            all.current.remove(&link.peer.node);
+            all.ended.retain(|old| old.strong_count() > 0);
+            all.ended.push(Arc::downgrade(link));
+        }
+        drop(all);
+        link.close(why)
+    }
+
+    /// Ends the link to `node`.
+    pub(super) fn close_node(&self, node: NodeId, why: Closed) {
+        if let Some(link) = self.link(node) {
+            self.close(&link, why);
+        }
+    }
+
+    /// Ends the link to `node` if it was silent for that long.
+    pub(super) fn close_if_silent(&self, node: NodeId, silence: Duration) {
+        if let Some(link) = self.link(node)
+            && link.silent_for() >= silence
+        {
+            self.close(&link, Closed::Idle);
+        }
+    }
+
+    pub(super) fn send(&self, to: NodeId, class: Class, body: Bytes) -> Result<(), SendError> {
+        self.link(to).ok_or(SendError::NoLink)?.send(class, body)
+    }
+
+    /// Takes a frame that came over some wire.
+    pub(super) fn receive(&self, frame: &[u8]) {
+        let Ok(envelope) = Envelope::decode(frame) else {
+            return self.common.counters.count(Dropped::Malformed);
+        };
+        let link = match self.link(envelope.from) {
+            Some(link) if self.is_for(&link, &envelope) => link,
+            // The leftovers of an older link look like this too.
+            _ => return self.common.counters.count(Dropped::Foreign),
+        };
+        if !are_compatible(self.cluster(), envelope.cluster) {
+            self.common.counters.count(Dropped::Foreign);
+            self.close(&link, Closed::OtherCluster);
+            return;
+        }
+        match link.receive(envelope.body) {
+            Ok(Heard::Something) => {}
+            Ok(Heard::Goodbye) => {
+                self.close(&link, Closed::ByPeer);
+            }
+            Err(why) => {
+                self.common.counters.count(Dropped::Malformed);
+                self.close(&link, why);
+            }
+        }
+    }
+
+    pub(super) fn set_cluster(&self, cluster: ClusterId) {
+        *self.common.cluster.write().expect("nobody panics under this lock") = cluster;
+    }
+
+    pub(super) fn cluster(&self) -> ClusterId {
+        *self.common.cluster.read().expect("nobody panics under this lock")
+    }
+
+    pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {
+        self.all.read().expect("nobody panics under this lock").current.get(&node).cloned()
+    }
+
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        self.all.read().expect("nobody panics under this lock").current.values().cloned().collect()
+    }
+
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        self.links().iter().filter(|link| link.is_up()).map(|link| link.peer).collect()
+    }
+
+    pub(super) fn report(&self, event: LinkEvent) {
+        let _ = self.common.events.send(Item::Event(event));
+    }
+
+    /// Says goodbye on every link and waits until the peers closed them, at most for `patience`.
+    pub(super) async fn leave(&self, patience: Duration) {
+        let deadline = tokio::time::Instant::now() + patience;
+        while tokio::time::Instant::now() < deadline && !self.links().is_empty() {
+            for link in self.links() {
+                link.leave();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.end();
+    }
+
+    /// Closes every link and ends the inbox.
+    pub(super) fn end(&self) {
+        for link in self.links() {
+            self.close(&link, Closed::BySelf);
+        }
+        let _ = self.common.events.send(Item::End);
+    }
+
+    fn is_for(&self, link: &Link, envelope: &Envelope) -> bool {
+        envelope.version == VERSION
+            && envelope.link == link.name
+            && envelope.from_incarnation == link.peer.incarnation
+            && envelope.to == self.identity.node
+            && envelope.to_incarnation == self.identity.incarnation
+    }
+}
+
+/// May nodes of these clusters talk? Yes if they are the same, or if one is in none yet.
+pub(super) fn are_compatible(ours: ClusterId, theirs: ClusterId) -> bool {
+    ours == theirs || ours == ClusterId::NONE || theirs == ClusterId::NONE
+}
+
+/// The generation of the next link of this process.
+pub(super) fn next_generation() -> u64 {
+    GENERATIONS.fetch_add(1, Ordering::Relaxed)
+}
+
+static GENERATIONS: AtomicU64 = AtomicU64::new(1);
