@@ -1,1 +1,6 @@
-//! placeholder
+//! The door.
+
+#[doc(hidden)]
+pub mod cli;
+pub mod diagnostic;
+pub mod http;

@@ -1,0 +1,121 @@
+//! `tenure kv`: read and write keys.
+
+use axum::http::Method;
+use serde_json::json;
+
+use super::http::escape;
+use super::{Code, Diagnostic, Exit, Format, Frame, Request, submit};
+
+/// The verbs under `kv`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// Print a key's value as it is
+    Get {
+        /// The key
+        key: String,
+        /// What this node has applied so far, without asking the master
+        #[arg(long)]
+        stale: bool,
+    },
+    /// Set a key, and print the revision
+    Put {
+        /// The key
+        key: String,
+        /// The value; `-` for stdin
+        value: String,
+        /// Only if the key is at this revision
+        #[arg(long, value_name = "REVISION", conflicts_with = "if_absent")]
+        if_version: Option<u64>,
+        /// Only if there is no such key
+        #[arg(long)]
+        if_absent: bool,
+    },
+    /// Remove a key
+    Del {
+        /// The key
+        key: String,
+        /// Only if the key is at this revision
+        #[arg(long, value_name = "REVISION")]
+        if_version: Option<u64>,
+    },
+    /// Set a key if it is at a revision (0: if there is none), and print the new one
+    Cas {
+        /// The key
+        key: String,
+        /// The revision it must be at
+        revision: u64,
+        /// The value; `-` for stdin
+        value: String,
+    },
+}
+
+pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
+    match verb {
+        Verb::Get { key, stale } => get(&key, stale, frame).await,
+        Verb::Put { key, value, if_version, if_absent } => {
+            let expect = if if_absent { Expect::Revision(0) } else { if_version.map_or(Expect::Any, Expect::Revision) };
+            put(&key, &value, expect, frame).await
+        }
+        Verb::Cas { key, revision, value } => put(&key, &value, Expect::Revision(revision), frame).await,
+        Verb::Del { key, if_version } => {
+            let expect = if_version.map_or(Expect::Any, Expect::Revision);
+            write(&key, expect, Request::new(Method::DELETE, path(&key)), frame).await
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Expect {
+    Any,
+    /// Zero: nothing is there.
+    Revision(u64),
+}
+
+async fn get(key: &str, stale: bool, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let query = if stale { "?stale=true" } else { "" };
+    let reply = frame.cluster()?.send(Request::get(format!("{}{query}", path(key)))).await?;
+    match frame.output.format() {
+        Format::Json | Format::Jsonl => {
+            let revision: Option<u64> = reply.header("x-revision").and_then(|text| text.parse().ok());
+            let mut document = json!({ "key": key, "revision": revision });
+            crate::http::encoded(&mut document, "value", &reply.body);
+            frame.output.json(document);
+        }
+        Format::Name => frame.output.line(key),
+        Format::Table | Format::Wide => {
+            frame.output.bytes(&reply.body);
+            // Pipes get the value and nothing else.
+            if std::io::IsTerminal::is_terminal(&std::io::stdout()) && !reply.body.ends_with(b"\n") {
+                frame.output.bytes(b"\n");
+            }
+        }
+    }
+    Ok(Exit::OK)
+}
+
+async fn put(key: &str, value: &str, expect: Expect, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let request = Request::new(Method::PUT, path(key)).bytes(submit::value(value)?);
+    write(key, expect, request, frame).await
+}
+
+async fn write(key: &str, expect: Expect, request: Request, frame: &Frame) -> Result<Exit, Diagnostic> {
+    if key.is_empty() {
+        return Err(Diagnostic::new(Code::Usage, "a key has at least one character"));
+    }
+    let request = match expect {
+        Expect::Any => request,
+        Expect::Revision(0) => request.header("if-none-match", "*"),
+        Expect::Revision(revision) => request.header("if-match", &revision.to_string()),
+    };
+    let answer = frame.cluster()?.send(request).await?.json()?;
+    match frame.output.format() {
+        Format::Json | Format::Jsonl => frame.output.json(answer),
+        Format::Name => frame.output.line(key),
+        Format::Table | Format::Wide => frame.output.line(super::status::word(&answer["revision"])),
+    }
+    Ok(Exit::OK)
+}
+
+fn path(key: &str) -> String {
+    format!("/v1/kv/{}", escape(key))
+}

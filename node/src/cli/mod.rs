@@ -1,0 +1,199 @@
+//! The command line: one binary, one frame for every verb.
+//!
+//! A verb is a module with `Args` and `async fn run(args, &Frame) -> Result<Exit, Diagnostic>`. The frame gives it the
+//! cluster and the output; what it returns becomes the exit code.
+//!
+//! # Invariants
+//!
+//! * Exit codes are those of [`exit::EXIT_CODES`] and of nothing else.
+//! * A verb never prints an error itself: it returns a [`Diagnostic`], rendered here once.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub mod context;
+pub mod exit;
+pub mod http;
+mod kv;
+mod members;
+pub mod output;
+pub mod parent;
+pub mod parse;
+mod status;
+mod submit;
+mod task;
+
+pub use exit::Exit;
+pub use http::{Cluster, Request};
+pub use output::{Format, Output, Paint};
+
+pub use crate::diagnostic::{Code, Diagnostic};
+
+/// Identical nodes that elect a master, run tasks exactly as often as asked, and lose nothing they acknowledged.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tenure",
+    version,
+    about,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags that every verb understands.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Form of the result
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value = "table", value_name = "FORM")]
+    format: Format,
+    /// HTTP address of a node; several with commas [env: TENURE_NODES] [default: the context file of dev and demo]
+    #[arg(long = "node", global = true, value_name = "ADDR[,ADDR]")]
+    nodes: Vec<String>,
+    /// Give up on an answer after this long
+    #[arg(long, global = true, value_parser = parse::duration, value_name = "TIME")]
+    timeout: Option<Duration>,
+    /// When to use colour
+    #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
+    color: output::Color,
+    /// Print ASCII only
+    #[arg(long, global = true)]
+    ascii: bool,
+    /// No notes and no progress
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Who is master, how far the log is, what waits
+    Status(status::Args),
+    /// The nodes, and how this node sees them
+    Members(members::Args),
+    /// Record a task
+    Submit(submit::Args),
+    /// Look at tasks, wait for them, cancel them
+    #[command(subcommand)]
+    Task(task::Verb),
+    /// Read and write keys
+    #[command(subcommand)]
+    Kv(kv::Verb),
+    /// Print a completion script
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Help about verbs, and about `exit-codes`
+    Help {
+        /// A verb, or `exit-codes`
+        topic: Vec<String>,
+    },
+    /// Run a command that ends with its parent (used by `exec` tasks)
+    #[command(name = parent::VERB, hide = true)]
+    Parented(parent::Args),
+}
+
+/// What a verb works with.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Where to print.
+    pub output: Output,
+    /// The `--timeout`, if one was given.
+    pub timeout: Option<Duration>,
+    nodes: Vec<String>,
+}
+
+impl Frame {
+    /// The cluster to ask. Requests give up after `--timeout`, or ten seconds.
+    ///
+    /// # Errors
+    ///
+    /// If the context file is there and cannot be used.
+    pub fn cluster(&self) -> Result<Cluster, Diagnostic> {
+        let cluster = Cluster::find(&self.nodes)?;
+        Ok(match self.timeout {
+            Some(timeout) => cluster.timeout(timeout),
+            None => cluster,
+        })
+    }
+
+    /// Whether `--node` was given.
+    #[must_use]
+    pub fn names_nodes(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+}
+
+/// Runs the binary: reads the arguments, carries out the verb, answers with its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints usage errors to stderr and asked-for help to stdout, with its own exit codes 2 and 0.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let Global { format, nodes, timeout, color, ascii, quiet } = cli.global;
+    let frame = Frame { output: Output::new(format, color, ascii, quiet), timeout, nodes };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            frame.output.error(&Diagnostic::new(Code::Internal, format!("cannot start a runtime: {error}")));
+            return Exit::FAILED.into();
+        }
+    };
+    let result = runtime.block_on(run(cli.verb, &frame));
+    // A handler that ignores its cancellation must not keep the process alive.
+    runtime.shutdown_background();
+    match result {
+        Ok(exit) => exit.into(),
+        Err(diagnostic) => {
+            frame.output.error(&diagnostic);
+            Exit::from(diagnostic.code).into()
+        }
+    }
+}
+
+async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
+    match verb {
+        Verb::Status(args) => status::run(args, frame).await,
+        Verb::Members(args) => members::run(args, frame).await,
+        Verb::Submit(args) => submit::run(args, frame).await,
+        Verb::Task(verb) => task::run(verb, frame).await,
+        Verb::Kv(verb) => kv::run(verb, frame).await,
+        Verb::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut script);
+            frame.output.bytes(&script);
+            Ok(Exit::OK)
+        }
+        Verb::Help { topic } => help(&topic, frame),
+        Verb::Parented(args) => parent::run(args),
+    }
+}
+
+fn help(topic: &[String], frame: &Frame) -> Result<Exit, Diagnostic> {
+    if topic == ["exit-codes"] {
+        frame.output.bytes(exit::EXIT_CODES.as_bytes());
+        return Ok(Exit::OK);
+    }
+    let mut command = Cli::command();
+    command.build();
+    for name in topic {
+        command = command.find_subcommand(name).cloned().ok_or_else(|| {
+            Diagnostic::new(Code::Usage, format!("no verb `{name}`"))
+                .hint("`tenure help` lists them; there is also `tenure help exit-codes`")
+        })?;
+    }
+    frame.output.line(command.render_help().to_string().trim_end());
+    Ok(Exit::OK)
+}

@@ -1,0 +1,85 @@
+//! How words on the command line and in queries become values.
+
+use std::time::Duration;
+
+use protocol::{NodeId, TaskId};
+
+/// A span of time: `250ms`, `5m`, `1h 30m`, or a bare number of seconds.
+///
+/// # Errors
+///
+/// The sentence to show.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is no span of time"));
+    }
+    let span: jiff::SignedDuration =
+        text.parse().map_err(|_| format!("`{text}` is no span of time; write for example 250ms, 5s or 1h30m"))?;
+    Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))
+}
+
+/// A task's id, `t42`.
+///
+/// # Errors
+///
+/// The sentence to show.
+pub fn task(text: &str) -> Result<TaskId, String> {
+    let number = text.strip_prefix('t').and_then(|digits| digits.parse().ok());
+    number.map(TaskId).ok_or_else(|| format!("`{text}` is no task; a task looks like t42"))
+}
+
+/// A node's id: 16 hexadecimal digits.
+///
+/// # Errors
+///
+/// The sentence to show.
+pub fn node(text: &str) -> Result<NodeId, String> {
+    let number = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten();
+    number.map(NodeId).ok_or_else(|| format!("`{text}` is no node; a node is 16 hexadecimal digits"))
+}
+
+/// A label, `key=value`.
+///
+/// # Errors
+///
+/// The sentence to show.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no label; write KEY=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_of_time_are_read_as_people_write_them() {
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "soon", "-5s", "-1", "NaN", "1e300"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn printed_ids_paste_back() {
+        assert_eq!(task(&TaskId(42).to_string()), Ok(TaskId(42)));
+        assert_eq!(node(&NodeId(0xabc).to_string()), Ok(NodeId(0xabc)));
+        for wrong in ["42", "t", "t-1", "t42#2", "tx"] {
+            assert!(task(wrong).is_err(), "{wrong}");
+        }
+        assert!(node("abc").is_err());
+    }
+
+    #[test]
+    fn labels_need_a_key() {
+        assert_eq!(label("zone=a"), Ok(("zone".into(), "a".into())));
+        assert_eq!(label("flag="), Ok(("flag".into(), String::new())));
+        assert!(label("=a").is_err() && label("zone").is_err());
+    }
+}

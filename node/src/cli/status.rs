@@ -1,0 +1,98 @@
+//! `tenure status`: one screen.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Code, Diagnostic, Exit, Format, Frame, Output, Paint};
+
+/// Flags of `status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Wait until the node is ready (joined, fresh master, quorum), at most --timeout (30 s)
+    #[arg(long)]
+    exit_when_ready: bool,
+}
+
+pub(super) async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
+    if args.exit_when_ready {
+        wait_until_ready(frame).await?;
+    }
+    let status = frame.cluster()?.get("/v1/status").await?;
+    show(&status, &frame.output);
+    Ok(Exit::OK)
+}
+
+async fn wait_until_ready(frame: &Frame) -> Result<(), Diagnostic> {
+    let begin = Instant::now();
+    let patience = frame.timeout.unwrap_or(Duration::from_secs(30));
+    let cluster = frame.cluster()?.timeout(Duration::from_secs(1));
+    loop {
+        let Err(error) = cluster.send(super::Request::get("/readyz")).await else { return Ok(()) };
+        if begin.elapsed() >= patience {
+            let late = Diagnostic::new(Code::Timeout, format!("not ready within {patience:?}"));
+            return Err(error.causes.iter().fold(late.cause(error.message), |late, cause| late.cause(cause)));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn show(status: &Value, output: &Output) {
+    let text = |key: &str| word(&status[key]);
+    match output.format() {
+        Format::Json | Format::Jsonl => output.json(status.clone()),
+        Format::Name => output.line(text("master")),
+        Format::Table | Format::Wide => {
+            let is_fresh = status["master_is_fresh"].as_bool().unwrap_or(false);
+            let master = match (status["master"].as_str(), is_fresh) {
+                (Some(_), true) => {
+                    output.paint(Paint::Good, &format!("{} {}", output.symbol("★"), text("master_label")))
+                }
+                (Some(_), false) => output.paint(Paint::Odd, &format!("{} (silent)", text("master_label"))),
+                (None, _) => output.paint(Paint::Bad, "none"),
+            };
+            let voters = status["voters"].as_array().map_or(0, Vec::len);
+            let heard = status["heard"].as_array().map_or(0, Vec::len);
+            let tasks = &status["tasks"];
+            let line = |name: &str, value: String| {
+                output.line(format!("{} {value}", output.paint(Paint::Dim, &format!("{name:<10}"))))
+            };
+            line("cluster", format!("{}  {}", text("cluster"), output.paint(Paint::Dim, &text("cluster_id"))));
+            line("node", format!("{}  {}  {}", text("label"), text("role"), output.paint(Paint::Dim, &text("node"))));
+            line("master", format!("{master}  epoch {}", text("epoch")));
+            if heard > 0 {
+                line("quorum", format!("{heard} of {voters} voters answer  lease {} ms", text("lease_ms")));
+            } else {
+                line("voters", voters.to_string());
+            }
+            line(
+                "log",
+                format!("commit {}  applied {}  revision {}", text("commit"), text("applied"), text("revision")),
+            );
+            line("state", text("state_hash"));
+            if tasks.is_object() {
+                let count = |key: &str| word(&tasks[key]);
+                line(
+                    "tasks",
+                    format!(
+                        "{} pending  {} assigned  {} done  {} failed  ({} late results refused)",
+                        count("pending"),
+                        count("assigned"),
+                        count("done"),
+                        count("failed"),
+                        count("results_refused")
+                    ),
+                );
+            }
+        }
+    }
+}
+
+/// A JSON value without quotes; a dash for nothing.
+pub(super) fn word(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,5 @@
+//! HTTP.
+
+pub mod json;
+
+pub use json::{SCHEMA, base64, decoded, encoded};
