@@ -2,5 +2,6 @@
 
 #[doc(hidden)]
 pub mod cli;
+pub mod demo;
 pub mod diagnostic;
 pub mod http;

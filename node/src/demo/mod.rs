@@ -1,0 +1,3 @@
+//! The demo's work.
+pub mod picture;
+pub mod render;
