@@ -5,3 +5,4 @@ pub mod cli;
 pub mod demo;
 pub mod diagnostic;
 pub mod http;
+pub mod processes;

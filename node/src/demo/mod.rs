@@ -1,3 +1,4 @@
-//! The demo's work.
+//! The demo: a real job on a real cluster whose master is killed and paused on purpose.
+
 pub mod picture;
 pub mod render;

@@ -80,8 +80,7 @@ fn palette() -> Vec<u8> {
     colours
 }
 
-const STOPS: [[u8; 3]; 6] =
-    [[0, 7, 100], [32, 107, 203], [237, 255, 255], [255, 170, 0], [140, 40, 10], [20, 2, 40]];
+const STOPS: [[u8; 3]; 6] = [[0, 7, 100], [32, 107, 203], [237, 255, 255], [255, 170, 0], [140, 40, 10], [20, 2, 40]];
 
 /// Frames per row of the contact sheet.
 pub const COLUMNS: usize = 8;

@@ -56,7 +56,8 @@ mod tests {
     fn a_child_outlives_the_thread_that_asked_for_it() {
         let mut command = Command::new("cat");
         command.stdin(std::process::Stdio::piped());
-        let mut child = std::thread::spawn(move || spawn(command)).join().expect("it does not panic").expect("cat is there");
+        let mut child =
+            std::thread::spawn(move || spawn(command)).join().expect("it does not panic").expect("cat is there");
         assert!(child.try_wait().expect("it can be asked").is_none());
         drop(child.stdin.take());
         assert!(child.wait().expect("it ends").success());

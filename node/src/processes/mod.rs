@@ -125,9 +125,7 @@ impl Processes {
     pub fn spawn(settings: Settings) -> Result<Self, StartError> {
         let temporary = match settings.folder {
             Some(_) => None,
-            None => Some(
-                tempfile::Builder::new().prefix("tenure-").tempdir().map_err(io("make a temporary folder"))?,
-            ),
+            None => Some(tempfile::Builder::new().prefix("tenure-").tempdir().map_err(io("make a temporary folder"))?),
         };
         let folder = match (&settings.folder, &temporary) {
             (Some(folder), _) => folder.clone(),
@@ -160,7 +158,8 @@ impl Processes {
             tries += 1;
             match processes.wait_ready(patience) {
                 Ok(()) => return Ok(processes),
-                Err(StartError::Ended { log, .. }) if tries < 3 && log.iter().any(|line| line.contains("port-in-use")) => {}
+                Err(StartError::Ended { log, .. })
+                    if tries < 3 && log.iter().any(|line| line.contains("port-in-use")) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -350,7 +349,8 @@ impl Processes {
         let node = &self.nodes[place];
         let join: Vec<_> = self.nodes.iter().map(|node| node.link.to_string()).collect();
         let data = self.folder.join(&node.label).display().to_string();
-        let mut args: Vec<String> = ["node", "--cluster", &self.settings.cluster, "--data", &data].map(String::from).into();
+        let mut args: Vec<String> =
+            ["node", "--cluster", &self.settings.cluster, "--data", &data].map(String::from).into();
         args.extend(["--listen".into(), node.link.to_string(), "--http".into(), node.http.to_string()]);
         args.extend(["--join".into(), join.join(","), "--label".into(), format!("name={}", node.label)]);
         args.extend(["--slots".into(), self.settings.slots.to_string()]);
