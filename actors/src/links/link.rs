@@ -11,7 +11,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::{ClusterId, Incarnation, NodeId, wire};
@@ -55,6 +55,10 @@ pub(super) struct Link {
     /// Our name for it, which the peer writes on what it sends.
     pub name: u64,
     peers_name: u64,
+    /// Which of the two nodes dialled.
+    pub dialler: NodeId,
+    /// Since when it is agreed on.
+    pub born: Instant,
     common: Arc<Common>,
     wire: Box<dyn Wire>,
     is_superseded: AtomicBool,
@@ -63,6 +67,8 @@ pub(super) struct Link {
 
 struct State {
     phase: Phase,
+    /// How it ended, if it was up before.
+    ended_by: Option<Closed>,
     outgoing: [Outgoing; 3],
     incoming: [Incoming; 3],
 }
@@ -97,15 +103,23 @@ struct Incoming {
 }
 
 impl Link {
-    pub(super) fn new(peer: Peer, name: u64, peers_name: u64, common: Arc<Common>, wire: Box<dyn Wire>) -> Arc<Self> {
+    /// A link that was agreed on. `names` are our and the peer's name for it.
+    pub(super) fn new(
+        peer: Peer,
+        (name, peers_name): (u64, u64),
+        dialler: NodeId,
+        common: Arc<Common>,
+        wire: Box<dyn Wire>,
+    ) -> Arc<Self> {
         let classes = [Class::Control, Class::Data, Class::Bulk];
         let state = State {
             phase: Phase::Reserved,
+            ended_by: None,
             outgoing: classes.map(Outgoing::new),
             incoming: classes.map(Incoming::new),
         };
-        let is_superseded = AtomicBool::new(false);
-        Arc::new(Self { peer, name, peers_name, common, wire, is_superseded, state: Mutex::new(state) })
+        let (born, is_superseded) = (Instant::now(), AtomicBool::new(false));
+        Arc::new(Self { peer, name, peers_name, dialler, born, common, wire, is_superseded, state: Mutex::new(state) })
     }
 
     /// Reports the link up if its wire is ready and it was not yet.
@@ -199,11 +213,14 @@ impl Link {
         for incoming in &mut state.incoming {
             incoming.buffer = Vec::new();
         }
+        let why = if phase == Phase::Leaving { Closed::BySelf } else { why };
         match phase {
             Phase::Closed => return false,
             Phase::Reserved => {}
-            Phase::Up => self.report(LinkEvent::Down { peer: self.peer, why }),
-            Phase::Leaving => self.report(LinkEvent::Down { peer: self.peer, why: Closed::BySelf }),
+            Phase::Up | Phase::Leaving => {
+                state.ended_by = Some(why);
+                self.report(LinkEvent::Down { peer: self.peer, why });
+            }
         }
         self.wire.cut();
         true
@@ -224,6 +241,11 @@ impl Link {
 
     pub(super) fn is_closed(&self) -> bool {
         self.lock().phase == Phase::Closed
+    }
+
+    /// How it ended, if it has ended and was up before.
+    pub(super) fn ended_by(&self) -> Option<Closed> {
+        self.lock().ended_by
     }
 
     pub(super) fn silent_for(&self) -> Duration {

@@ -189,10 +189,13 @@ impl Hub {
         let (to_b, from_a) = mpsc::unbounded_channel();
         let (to_a, from_b) = mpsc::unbounded_channel();
         let (name_a, name_b) = (rand::random(), rand::random());
+        // As if the greater one had dialled, which no older link withstands.
+        let dialler = a.id().max(b.id());
         let wire_a = MemoryWire { hub: self.clone(), ends: (a.id(), b.id()), parcels: to_b };
         let wire_b = MemoryWire { hub: self.clone(), ends: (b.id(), a.id()), parcels: to_a };
-        let link_a = a.table.install(b.newcomer(name_a, name_b), next_generation(), Box::new(wire_a));
-        let link_b = b.table.install(a.newcomer(name_b, name_a), next_generation(), Box::new(wire_b));
+        let link_a = a.table.admit(b.newcomer(name_a, name_b), next_generation(), Box::new(wire_a), dialler);
+        let link_b = b.table.admit(a.newcomer(name_b, name_a), next_generation(), Box::new(wire_b), dialler);
+        let (Some(link_a), Some(link_b)) = (link_a, link_b) else { return };
         link_a.raise();
         link_b.raise();
         tokio::spawn(self.clone().courier(from_a, a.id(), b.table.clone(), link_b));

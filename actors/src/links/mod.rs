@@ -23,6 +23,7 @@ use bytes::Bytes;
 use protocol::{ClusterId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 
+pub mod cluster;
 mod counts;
 mod envelope;
 mod inbox;

@@ -6,9 +6,10 @@
 //! * A frame counts only if every field of its envelope is right; otherwise it is dropped and counted.
 //! * Lock order: the table, then a link. Nothing is called back under either.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, RwLock, Weak};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ struct All {
     current: BTreeMap<NodeId, Arc<Link>>,
     /// Links that ended, as long as somebody holds them: the inbox may still hold messages of theirs.
     ended: Vec<Weak<Link>>,
+    /// Nothing is admitted any more.
+    is_shut: bool,
 }
 
 /// Who is at the other end of a new link, as the hello said.
@@ -63,18 +66,28 @@ impl Table {
         (Arc::new(Self { identity, common, all: RwLock::default() }), inbox)
     }
 
-    /// Makes a link the current one of its node. `generation` must come from [`next_generation`].
-    pub(super) fn install(&self, newcomer: Newcomer, generation: u64, wire: Box<dyn Wire>) -> Arc<Link> {
+    /// Makes a link the current one of its node, unless an existing one is to be kept. `generation` must come from
+    /// [`next_generation`].
+    pub(super) fn admit(
+        &self,
+        newcomer: Newcomer,
+        generation: u64,
+        wire: Box<dyn Wire>,
+        dialler: NodeId,
+    ) -> Option<Arc<Link>> {
         let Newcomer { node, incarnation, role, addr, name, peers_name } = newcomer;
         let peer = Peer { node, incarnation, role, generation, addr };
-        let link = Link::new(peer, name, peers_name, self.common.clone(), wire);
+        let link = Link::new(peer, (name, peers_name), dialler, self.common.clone(), wire);
         let mut all = self.all.write().expect("nobody panics under this lock");
+        if all.is_shut || all.current.get(&node).is_some_and(|old| self.is_preferred(old, &link)) {
+            return None;
+        }
         if let Some(old) = all.current.insert(node, link.clone()) {
             old.supersede();
             old.close(Closed::Replaced);
         }
         all.ended.iter().filter_map(Weak::upgrade).filter(|old| old.peer.node == node).for_each(|old| old.supersede());
-        link
+        Some(link)
     }
 
     /// Ends a link. False if it had ended before.
@@ -174,10 +187,25 @@ impl Table {
 
     /// Closes every link and ends the inbox.
     pub(super) fn end(&self) {
+        self.all.write().expect("nobody panics under this lock").is_shut = true;
         for link in self.links() {
             self.close(&link, Closed::BySelf);
         }
         let _ = self.common.events.send(Item::End);
+    }
+
+    /// Shall `old` stay, although `new` was agreed on? Whoever dials has no link, so a link of the same two runs is half
+    /// open and gives way, except while both may be dialling at once: then the dial of the greater node counts.
+    fn is_preferred(&self, old: &Link, new: &Link) -> bool {
+        let (ours, theirs) = (self.identity.node, new.peer.node);
+        match old.peer.incarnation.cmp(&new.peer.incarnation) {
+            Ordering::Greater => true,
+            Ordering::Less => false,
+            Ordering::Equal => {
+                let greater = ours.max(theirs);
+                old.dialler == greater && new.dialler != greater && old.born.elapsed() < SIMULTANEOUS
+            }
+        }
     }
 
     fn is_for(&self, link: &Link, envelope: &Envelope) -> bool {
@@ -196,7 +224,10 @@ pub(super) fn are_compatible(ours: ClusterId, theirs: ClusterId) -> bool {
 
 /// The generation of the next link of this process.
 pub(super) fn next_generation() -> u64 {
-    GENERATIONS.fetch_add(1, Ordering::Relaxed)
+    GENERATIONS.fetch_add(1, atomic::Ordering::Relaxed)
 }
+
+/// For so long after a link was made, the other side may still be in the middle of its own dial.
+const SIMULTANEOUS: Duration = Duration::from_secs(1);
 
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);

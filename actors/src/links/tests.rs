@@ -8,7 +8,7 @@ use protocol::{ClusterId, Incarnation, NodeId, wire};
 use super::memory::{Hub, MemoryLinks};
 use super::*;
 
-fn identity(node: u64) -> Identity {
+pub(super) fn identity(node: u64) -> Identity {
     Identity {
         cluster_name: "photos".into(),
         cluster: ClusterId::NONE,
@@ -32,12 +32,12 @@ async fn two(hub: &Hub) -> [(MemoryLinks, Inbox); 2] {
     [(a, inbox_a), (b, inbox_b)]
 }
 
-async fn next(inbox: &mut Inbox) -> LinkEvent {
+pub(super) async fn next(inbox: &mut Inbox) -> LinkEvent {
     tokio::time::timeout(Duration::from_secs(30), inbox.recv()).await.expect("an event in time").expect("no end")
 }
 
 /// Waits for an event of one kind, and skips the others.
-async fn until<T>(inbox: &mut Inbox, mut pick: impl FnMut(LinkEvent) -> Option<T>) -> T {
+pub(super) async fn until<T>(inbox: &mut Inbox, mut pick: impl FnMut(LinkEvent) -> Option<T>) -> T {
     loop {
         if let Some(found) = pick(next(inbox).await) {
             return found;
@@ -45,15 +45,15 @@ async fn until<T>(inbox: &mut Inbox, mut pick: impl FnMut(LinkEvent) -> Option<T
     }
 }
 
-async fn up(inbox: &mut Inbox) -> Peer {
+pub(super) async fn up(inbox: &mut Inbox) -> Peer {
     until(inbox, |event| if let LinkEvent::Up(peer) = event { Some(peer) } else { None }).await
 }
 
-async fn down(inbox: &mut Inbox) -> (Peer, Closed) {
+pub(super) async fn down(inbox: &mut Inbox) -> (Peer, Closed) {
     until(inbox, |event| if let LinkEvent::Down { peer, why } = event { Some((peer, why)) } else { None }).await
 }
 
-async fn message(inbox: &mut Inbox) -> Bytes {
+pub(super) async fn message(inbox: &mut Inbox) -> Bytes {
     until(inbox, |event| if let LinkEvent::Message { body, .. } = event { Some(body) } else { None }).await
 }
 

@@ -1,0 +1,212 @@
+//! A socket with a guard: it notices the end first, can be cut from outside, and knows when it last heard something.
+//!
+//! ractor_cluster has no deadline and no keepalive, and its writer outlives its session with all that is queued. So both
+//! halves that it gets are ours. TLS will wrap the socket here, below the guard and after the hello.
+//!
+//! # Invariants
+//!
+//! * The first reason for which a stream ends is the one that is reported.
+//! * The peer's end of stream is reported to the guard and *not* to ractor_cluster, which would throw away the frames it
+//!   has read but not yet handed on. The session is stopped from above instead, a moment later.
+//! * After [`Guard::cut`] nothing holds the socket for longer than it takes the halves to be polled.
+
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// End of stream or a reset.
+    ByPeer,
+    /// The kernel gave up on what we wrote.
+    Stalled,
+    /// We cut it.
+    Cut,
+    /// ractor_cluster's session ended by itself: the bytes were not what it expects.
+    Session,
+}
+
+/// The part of a stream that its keeper holds.
+pub(super) struct Guard {
+    stream: Mutex<Option<Arc<TcpStream>>>,
+    endings: mpsc::Sender<Ending>,
+    born: Instant,
+    /// When something was last read, in milliseconds since `born`.
+    heard_ms: AtomicU64,
+    /// Counts reads, so that silence can be told without a clock that runs on while the process is paused.
+    reads: AtomicU64,
+    /// Counts writes that got through.
+    writes: AtomicU64,
+    is_writing: AtomicBool,
+}
+
+/// What the keeper sees between two looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub reads: u64,
+    pub writes: u64,
+    pub is_writing: bool,
+}
+
+/// The half that ractor_cluster reads.
+pub(super) struct Reader {
+    stream: Arc<TcpStream>,
+    guard: Arc<Guard>,
+}
+
+/// The half that ractor_cluster writes.
+pub(super) struct Writer {
+    stream: Arc<TcpStream>,
+    guard: Arc<Guard>,
+}
+
+impl Guard {
+    /// Takes a stream over. The receiver yields why it ended, once.
+    pub(super) fn new(stream: TcpStream) -> (Arc<Self>, Reader, Writer, mpsc::Receiver<Ending>) {
+        let (endings, ended) = mpsc::channel(1);
+        let stream = Arc::new(stream);
+        let guard = Arc::new(Self {
+            stream: Mutex::new(Some(stream.clone())),
+            endings,
+            born: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            is_writing: AtomicBool::new(false),
+        });
+        let reader = Reader { stream: stream.clone(), guard: guard.clone() };
+        let writer = Writer { stream, guard: guard.clone() };
+        (guard, reader, writer, ended)
+    }
+
+    /// Notes why the stream ends, unless that is known already.
+    pub(super) fn end(&self, ending: Ending) {
+        // Full means that an earlier reason waits.
+        let _ = self.endings.try_send(ending);
+    }
+
+    /// Frees the socket. With `at_once`, what was not yet sent is thrown away and the peer sees a reset.
+    pub(super) fn cut(&self, at_once: bool) {
+        let Some(stream) = self.stream.lock().expect("nobody panics under this lock").take() else { return };
+        let socket = SockRef::from(&*stream);
+        if at_once {
+            let _ = socket.set_linger(Some(Duration::ZERO));
+        }
+        // Wakes both halves, wherever they wait.
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            reads: self.reads.load(Ordering::Relaxed),
+            writes: self.writes.load(Ordering::Relaxed),
+            is_writing: self.is_writing.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn silent_for(&self) -> Duration {
+        self.born.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
+    }
+
+    fn heard(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard_ms.store(now, Ordering::Relaxed);
+    }
+
+    fn failed(&self, error: &io::Error) {
+        let ending = match error.kind() {
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => Ending::ByPeer,
+            _ => Ending::Stalled,
+        };
+        self.end(ending);
+    }
+}
+
+impl AsyncRead for Reader {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let result = match ready!(self.stream.poll_read_ready(cx)) {
+                Ok(()) => self.stream.try_read(buf.initialize_unfilled()),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(0) => {
+                    self.guard.end(Ending::ByPeer);
+                    return Poll::Pending;
+                }
+                Ok(length) => {
+                    self.guard.heard();
+                    buf.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    self.guard.failed(&error);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Writer {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let result = match self.stream.poll_write_ready(cx) {
+                Poll::Pending => {
+                    self.guard.is_writing.store(true, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(())) => self.stream.try_write(bytes),
+                Poll::Ready(Err(error)) => Err(error),
+            };
+            match result {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    // The writer must end, or it would hold the socket for ever. Its reason comes too late to count.
+                    self.guard.failed(&error);
+                    return Poll::Ready(Err(error));
+                }
+                Ok(length) => {
+                    self.guard.is_writing.store(false, Ordering::Relaxed);
+                    self.guard.writes.fetch_add(1, Ordering::Relaxed);
+                    return Poll::Ready(Ok(length));
+                }
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+/// Sets what every socket of a link needs: no waiting for more bytes, and a kernel that notices a silent cut.
+pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))
+}
+
+/// After this silence, and as often again, the kernel asks whether the peer's kernel is there.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+const KEEPALIVE_RETRIES: u32 = 4;
+
+/// For so long, what we wrote may stay unacknowledged by the peer's kernel.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(5);

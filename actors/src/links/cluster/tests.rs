@@ -1,0 +1,366 @@
+//! Real streams, sessions and processes.
+//!
+//! Nodes share a process here where that shows the same as two processes would; what is about a process dying is shown
+//! with this test program started once more, as [`the_other_process`].
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::{ClusterId, Incarnation, NodeId, wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+
+use super::*;
+use crate::links::LinkEvent;
+use crate::links::tests::{down, identity, message, next, until, up};
+
+async fn start(identity: Identity) -> (Arc<ClusterLinks>, Inbox) {
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let config = Config { identity, listen, advertise: None, secret: None, insecure: false };
+    super::start(config).await.expect("loopback can be listened on")
+}
+
+fn target(links: &ClusterLinks) -> Target {
+    Target { addr: links.address(), node: None }
+}
+
+async fn two() -> [(Arc<ClusterLinks>, Inbox); 2] {
+    let (a, mut inbox_a) = start(identity(1)).await;
+    let (b, mut inbox_b) = start(identity(2)).await;
+    a.set_targets(vec![target(&b)]);
+    assert_eq!(up(&mut inbox_a).await.node, NodeId(2));
+    assert_eq!(up(&mut inbox_b).await.node, NodeId(1));
+    [(a, inbox_a), (b, inbox_b)]
+}
+
+/// A second process that links to us and sends back what it gets. Killed when dropped.
+struct Other(Child);
+
+impl Other {
+    fn start(links: &ClusterLinks, node: u64, incarnation: u64) -> Self {
+        let program = std::env::current_exe().expect("a test knows its program");
+        let child = Command::new(program)
+            .args(["--exact", "links::cluster::tests::the_other_process", "--ignored", "--nocapture"])
+            .env("TENURE_TEST_OTHER", format!("{} {node} {incarnation}", links.address()))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("a test can start its own program");
+        Self(child)
+    }
+
+    /// SIGKILL, and gone when this returns.
+    fn kill(&mut self) {
+        self.0.kill().expect("a child can be killed");
+        self.0.wait().expect("a child can be waited for");
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "runs in a process of its own, started by other tests"]
+async fn the_other_process() {
+    let Ok(orders) = std::env::var("TENURE_TEST_OTHER") else { return };
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).expect("a process may choose how it ends");
+    let words: Vec<&str> = orders.split(' ').collect();
+    let incarnation = Incarnation(words[2].parse().expect("a number"));
+    let (links, mut inbox) = start(Identity { incarnation, ..identity(words[1].parse().expect("a number")) }).await;
+    links.set_targets(vec![Target { addr: words[0].parse().expect("an address"), node: None }]);
+    while let Some(event) = inbox.recv().await {
+        if let LinkEvent::Message { peer, class, body } = event {
+            let _ = links.send(peer.node, class, body);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_every_length_and_class_come_back_from_another_process() {
+    let (a, mut inbox) = start(identity(1)).await;
+    let _other = Other::start(&a, 2, 1);
+    let peer = up(&mut inbox).await;
+    assert_eq!((peer.node, peer.incarnation, peer.role), (NodeId(2), Incarnation(1), Role::Node));
+    for class in [Class::Control, Class::Data, Class::Bulk] {
+        for length in [0, 1, 60_000, 65_000, 70_000, 700_000, wire::MAX_MESSAGE] {
+            if class != Class::Control || length <= crate::links::MAX_CONTROL {
+                let body = Bytes::from_iter((0..length).map(|at| (at % 251) as u8));
+                while a.send(NodeId(2), class, body.clone()) == Err(SendError::Busy) {
+                    until(&mut inbox, |event| matches!(event, LinkEvent::Writable { .. }).then_some(())).await;
+                }
+                assert!(message(&mut inbox).await == body, "{class:?} {length}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_is_down_and_evidence_follows() {
+    let (a, mut inbox) = start(identity(1)).await;
+    let mut other = Other::start(&a, 2, 1);
+    up(&mut inbox).await;
+    let start = Instant::now();
+    other.kill();
+    assert_eq!(down(&mut inbox).await.1, Closed::ByPeer);
+    let downtime = start.elapsed();
+    let evidence = LinkEvent::Evidence { node: NodeId(2), incarnation: Incarnation(1) };
+    until(&mut inbox, |event| (event == evidence).then_some(())).await;
+    println!("down after {downtime:?}, evidence after {:?}", start.elapsed());
+    assert_eq!(a.send(NodeId(2), Class::Data, Bytes::new()), Err(SendError::NoLink));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_run_replaces_the_link_of_an_older_one_that_still_lives() {
+    let (a, mut inbox) = start(identity(1)).await;
+    let _older = Other::start(&a, 2, 1);
+    let first = up(&mut inbox).await;
+    let _newer = Other::start(&a, 2, 2);
+    assert_eq!(down(&mut inbox).await, (first, Closed::Replaced));
+    let second = up(&mut inbox).await;
+    assert_eq!(second.incarnation, Incarnation(2));
+    assert!(second.generation > first.generation);
+    a.send(NodeId(2), Class::Data, Bytes::from_static(b"to the newer run")).unwrap();
+    let from = until(&mut inbox, |event| if let LinkEvent::Message { peer, .. } = event { Some(peer) } else { None });
+    assert_eq!(from.await, second);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_dialling_at_once_makes_one_link() {
+    for _ in 0..10 {
+        let (a, mut inbox_a) = start(identity(1)).await;
+        let (b, mut inbox_b) = start(identity(2)).await;
+        a.set_targets(vec![target(&b)]);
+        b.set_targets(vec![target(&a)]);
+        up(&mut inbox_a).await;
+        up(&mut inbox_b).await;
+        a.send(NodeId(2), Class::Data, Bytes::from_static(b"x")).unwrap();
+        loop {
+            match next(&mut inbox_b).await {
+                LinkEvent::Message { .. } => break,
+                LinkEvent::Down { peer, why } => panic!("{peer:?} flapped: {why:?}"),
+                _ => {}
+            }
+        }
+        assert_eq!((a.peers().len(), b.peers().len()), (1, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_smaller_node_dials_when_the_greater_does_not_know_of_it() {
+    let (a, mut inbox_a) = start(identity(1)).await;
+    let (b, mut inbox_b) = start(identity(2)).await;
+    a.set_targets(vec![Target { addr: b.address(), node: Some(NodeId(2)) }]);
+    up(&mut inbox_a).await;
+    up(&mut inbox_b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_linked_and_never_suspected() {
+    let (a, mut inbox_a) = start(identity(1)).await;
+    let (client, mut inbox_client) = start(Identity { role: Role::Client, ..identity(9) }).await;
+    client.set_targets(vec![target(&a)]);
+    assert_eq!(up(&mut inbox_a).await.role, Role::Client);
+    up(&mut inbox_client).await;
+    client.shutdown().await;
+    assert_eq!(down(&mut inbox_a).await.1, Closed::ByPeer);
+    assert!(a.shared.suspects().of(NodeId(9)).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_takes_nothing_stops_its_peer_and_taking_frees_it() {
+    let [(a, mut inbox_a), (_b, mut inbox_b)] = two().await;
+    let mut sent = 0;
+    while a.send(NodeId(2), Class::Data, Bytes::from(vec![0; 10_000])).is_ok() {
+        sent += 1;
+    }
+    assert_eq!(sent, 448 * 1024 / 10_064);
+    for _ in 0..sent {
+        message(&mut inbox_b).await;
+    }
+    until(&mut inbox_a, |event| matches!(event, LinkEvent::Writable { .. }).then_some(())).await;
+    a.send(NodeId(2), Class::Data, Bytes::from_static(b"again")).unwrap();
+    assert_eq!(message(&mut inbox_b).await, "again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_we_close_is_no_evidence_and_comes_back() {
+    let [(a, mut inbox_a), (_b, mut inbox_b)] = two().await;
+    a.close(NodeId(2));
+    assert_eq!(down(&mut inbox_a).await.1, Closed::BySelf);
+    assert_eq!(down(&mut inbox_b).await.1, Closed::ByPeer);
+    for inbox in [&mut inbox_a, &mut inbox_b] {
+        until(inbox, |event| match event {
+            LinkEvent::Evidence { .. } => panic!("evidence against the living"),
+            LinkEvent::Up(_) => Some(()),
+            _ => None,
+        })
+        .await;
+    }
+}
+
+/// Carries one connection to `to` until told to lose the far end of it: the near end stays open and silent.
+async fn half_loser(to: SocketAddr, lose: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback can be listened on");
+    let addr = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.expect("one dials");
+        let mut far = TcpStream::connect(to).await.expect("the other listens");
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            () = lose.notified() => {
+                drop(far);
+                std::future::pending::<()>().await;
+            }
+        }
+    });
+    addr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_link_gives_way_to_the_next_dial() {
+    let (a, mut inbox_a) = start(identity(2)).await;
+    let (b, mut inbox_b) = start(identity(1)).await;
+    let lose = Arc::new(Notify::new());
+    a.set_targets(vec![Target { addr: half_loser(b.address(), lose.clone()).await, node: None }]);
+    let first = up(&mut inbox_a).await;
+    up(&mut inbox_b).await;
+    lose.notify_one();
+    assert_eq!(down(&mut inbox_b).await.1, Closed::ByPeer);
+    assert_eq!(a.peers(), [first]);
+    b.set_targets(vec![target(&a)]);
+    up(&mut inbox_b).await;
+    assert_eq!(down(&mut inbox_a).await, (first, Closed::Replaced));
+    up(&mut inbox_a).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_name_or_founding_or_node_is_refused_once() {
+    let (a, mut inbox) = start(Identity { cluster: ClusterId(1), ..identity(1) }).await;
+    let (b, _b) = start(Identity { cluster_name: "videos".into(), ..identity(2) }).await;
+    let (c, _c) = start(Identity { cluster: ClusterId(9), ..identity(3) }).await;
+    let (d, _d) = start(identity(4)).await;
+    let expected = NodeId(7);
+    let cases = [
+        (target(&b), Refusal::OtherName { theirs: "videos".into() }),
+        (target(&c), Refusal::OtherCluster { theirs: ClusterId(9) }),
+        (Target { addr: d.address(), node: Some(expected) }, Refusal::OtherNode { expected, found: NodeId(4) }),
+    ];
+    for (target, why) in cases {
+        a.set_targets(vec![target]);
+        assert_eq!(next(&mut inbox).await, LinkEvent::Refused { addr: target.addr, why });
+    }
+    assert!(inbox.is_empty() && a.peers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_recognises_itself_behind_an_address() {
+    let (a, mut inbox) = start(identity(1)).await;
+    a.set_targets(vec![target(&a)]);
+    assert_eq!(next(&mut inbox).await, LinkEvent::Identified { addr: a.address(), node: NodeId(1) });
+    assert!(a.peers().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_leaves_loses_nothing_it_sent() {
+    let [(a, mut inbox_a), (_b, mut inbox_b)] = two().await;
+    let long = Bytes::from(vec![7; wire::MAX_MESSAGE]);
+    a.send(NodeId(2), Class::Data, long.clone()).unwrap();
+    let reader = tokio::spawn(async move {
+        assert!(message(&mut inbox_b).await == long);
+        assert_eq!(down(&mut inbox_b).await.1, Closed::ByPeer);
+        until(&mut inbox_b, |event| matches!(event, LinkEvent::Evidence { .. }).then_some(())).await;
+    });
+    a.shutdown().await;
+    reader.await.expect("everything arrived");
+    assert_eq!(down(&mut inbox_a).await.1, Closed::BySelf);
+    assert_eq!(inbox_a.recv().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_closed_and_delay_nobody() {
+    let (a, mut inbox_a) = start(identity(1)).await;
+    let mut strangers = Vec::new();
+    for kind in 0..200 {
+        let mut stream = TcpStream::connect(a.address()).await.expect("the door is open");
+        match kind % 4 {
+            0 => stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap_or(()),
+            1 => stream.write_all(b"TENU\xff\xff").await.unwrap_or(()),
+            2 => stream.write_all(b"TENU\x00\x40slow").await.unwrap_or(()),
+            _ => {}
+        }
+        strangers.push(stream);
+    }
+    let (b, mut inbox_b) = start(identity(2)).await;
+    b.set_targets(vec![target(&a)]);
+    up(&mut inbox_b).await;
+    up(&mut inbox_a).await;
+    for mut stranger in strangers {
+        let mut nothing = [0; 1];
+        let end = tokio::time::timeout(Duration::from_secs(30), stranger.read(&mut nothing)).await;
+        assert!(matches!(end, Ok(Ok(0) | Err(_))), "a stranger got an answer or stays: {end:?}");
+    }
+    assert!(a.counts().strangers > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_streams_stay_on_loopback() {
+    let outside: SocketAddr = "192.0.2.1:7400".parse().expect("an address");
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let config = Config { identity: identity(1), listen: everywhere, advertise: None, secret: None, insecure: false };
+    assert!(matches!(super::start(config).await, Err(StartError::NotLoopback(addr)) if addr == everywhere));
+    let (a, mut inbox) = start(identity(1)).await;
+    a.set_targets(vec![Target { addr: outside, node: None }]);
+    let why = Refusal::NotLoopback(outside);
+    assert_eq!(next(&mut inbox).await, LinkEvent::Refused { addr: outside, why });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_an_error_in_words() {
+    let (a, _inbox) = start(identity(1)).await;
+    let listen = a.address();
+    let config = Config { identity: identity(2), listen, advertise: None, secret: None, insecure: false };
+    let error = super::start(config).await.err().expect("the port is taken");
+    assert!(error.to_string().contains(&listen.to_string()), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures"]
+async fn measure() {
+    let (a, mut inbox) = start(identity(1)).await;
+    let mut other = Other::start(&a, 2, 1);
+    up(&mut inbox).await;
+    let mut trips: Vec<Duration> = Vec::new();
+    for _ in 0..5000 {
+        let start = Instant::now();
+        a.send(NodeId(2), Class::Data, Bytes::from_static(&[7; 64])).unwrap();
+        message(&mut inbox).await;
+        trips.push(start.elapsed());
+    }
+    trips.sort();
+    println!("64 B there and back: p50 {:?}, p99 {:?}", trips[2500], trips[4950]);
+    let start = Instant::now();
+    let (mut sent, mut received) = (0, 0);
+    while received < 100_000 {
+        while sent < 100_000
+            && sent - received < 512
+            && a.send(NodeId(2), Class::Data, Bytes::from_static(&[7; 64])).is_ok()
+        {
+            sent += 1;
+        }
+        message(&mut inbox).await;
+        received += 1;
+    }
+    println!("64 B, 512 at once: {:.0} round trips a second", 100_000.0 / start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    other.kill();
+    let reaped = start.elapsed();
+    down(&mut inbox).await;
+    let heard = start.elapsed();
+    until(&mut inbox, |event| matches!(event, LinkEvent::Evidence { .. }).then_some(())).await;
+    println!("killed: reaped after {reaped:?}, down after {heard:?}, evidence after {:?}", start.elapsed());
+}
