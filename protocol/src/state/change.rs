@@ -121,14 +121,16 @@ pub enum ClusterChange {
         /// Whether it is the one that counts.
         recorded: bool,
     },
-    /// A decision of the master met other facts than it was decided on, and changed nothing.
+    /// A decision of the master met other facts than it was decided on, and changed nothing. A result is no decision: it is
+    /// always answered with `Judged`.
     Void {
         /// The task it was about, if any.
         task: Option<TaskId>,
     },
     /// A node's session was opened, or its facts changed.
     NodeOpened(Box<NodeSession>),
-    /// Sessions were renewed up to these deadlines.
+    /// Node sessions were renewed up to these deadlines (some may stand there already). Client sessions are not the master's
+    /// business.
     Renewed(Vec<(SessionId, ClusterTime)>),
     /// A node's session ended; its attempts follow as `Pending` or `Ended`.
     NodeEnded {
@@ -137,6 +139,7 @@ pub enum ClusterChange {
         /// The node.
         node: NodeId,
     },
-    /// The earliest time at which a session or record ends has changed.
+    /// The earliest time at which a session or record ends has changed. Also follows every `Expire`, changed or not: one of
+    /// them ends a bounded number, and if this time is over already there is more.
     NextExpiry(ClusterTime),
 }

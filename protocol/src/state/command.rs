@@ -38,7 +38,8 @@ pub enum Command {
         /// The sessions, client's and node's alike.
         sessions: Vec<SessionId>,
     },
-    /// Every session and record whose time ended before this ends now.
+    /// Every session and record whose time ended by then ends now, up to a bounded number. Nothing ends before its time in
+    /// the log, whatever is said here.
     Expire {
         /// The cluster time up to which.
         before: ClusterTime,
@@ -255,9 +256,9 @@ pub enum Outcome {
 pub enum Query {
     /// One task. Answered with [`Answer::Task`].
     Task(TaskId),
-    /// One task, as soon as it has ended. Answered with [`Answer::Task`].
+    /// One task, as soon as it has ended. Answered with [`Answer::Task`]. The state answers at once; the replica waits.
     Await(TaskId),
-    /// Tasks by id. Answered with [`Answer::Tasks`].
+    /// Tasks by id. Answered with [`Answer::Tasks`], fewer than asked for where results are large; none only at the end.
     Tasks {
         /// Ids greater than this.
         after: TaskId,

@@ -1,7 +1,353 @@
 //! What the log means: sessions, tasks and keys.
+//!
+//! Every replica applies the same commands in the same order and comes to the same state. What a command may need to be
+//! decided (who may run this, is this fence current, was this request executed before) is in the state; time is that of
+//! the log. The master works on a copy and follows the changes that each command emits.
+//!
+//! # Invariants
+//!
+//! * State, answer and changes are a function of the commands and their times, and of nothing else (I12).
+//! * A command that changes the content takes at least one revision, a command that takes none has changed nothing; every
+//!   grant has one of its own (F5).
+//! * Equal content, equal digest. Each part keeps its hash, counts and indexes beside its records and moves them together.
+//! * Everything that clients and nodes can make grow is bounded by `limits`.
 
 mod change;
+mod clients;
 mod command;
+mod digest;
+mod keys;
+pub mod limits;
+mod nodes;
+mod sessions;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 pub use change::*;
 pub use command::*;
+
+use self::clients::{Admission, Clients};
+use self::digest::{Tag, fingerprint};
+use self::keys::Keys;
+use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE};
+use self::nodes::Nodes;
+use self::tasks::Tasks;
+use crate::types::{ClusterTime, Epoch, Incarnation, NodeId, Revision, SessionId, TaskId};
+
+/// The replicated state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    time: ClusterTime,
+    revision: Revision,
+    clients: Clients,
+    nodes: Nodes,
+    tasks: Tasks,
+    keys: Keys,
+    /// What the master was told last. It follows from the content.
+    next_expiry: Option<ClusterTime>,
+}
+
+/// What a rule may use while a command is applied.
+struct Step<'a> {
+    time: ClusterTime,
+    revision: &'a mut Revision,
+    changes: &'a mut Vec<ClusterChange>,
+}
+
+impl State {
+    /// Applies one command of an entry written at `time`. What the master must know is added to `changes`.
+    pub fn apply(&mut self, time: ClusterTime, command: &Command, changes: &mut Vec<ClusterChange>) -> Answer {
+        self.time = self.time.max(time);
+        let before = (self.revision, self.content());
+        let answer = match command {
+            Command::Register { ttl } => self.register(*ttl),
+            Command::Client { session, seq, first_incomplete, operation } => {
+                match self.clients.admit(*session, *seq, *first_incomplete) {
+                    Admission::Answer(answer) => Ok(answer),
+                    Admission::Execute if *operation == Operation::Close => self.close(*session),
+                    Admission::Execute => {
+                        let answer = self.execute(operation, changes).unwrap_or_else(Answer::Refused);
+                        self.clients.keep(*session, *seq, answer.clone());
+                        Ok(answer)
+                    }
+                }
+            }
+            Command::Renew { sessions } => self.renew(sessions, changes),
+            Command::Expire { before } => self.expire(*before, changes),
+            Command::Master(command) => self.decide(command, changes),
+        };
+        self.settle(before, changes);
+        answer.unwrap_or_else(Answer::Refused)
+    }
+
+    /// Applies the first entry of a new epoch: every session gets a full time to live from here, because nobody could
+    /// renew one while nobody led (F10).
+    pub fn begin_epoch(&mut self, time: ClusterTime, changes: &mut Vec<ClusterChange>) {
+        self.time = self.time.max(time);
+        let before = (self.revision, self.content());
+        let sessions = [self.clients.sessions().ids(), self.nodes.sessions().ids()].concat();
+        self.renew_all(&sessions, changes);
+        self.settle(before, changes);
+    }
+
+    /// What the master of this epoch begins with.
+    #[must_use]
+    pub fn master_view(&self, epoch: Epoch) -> MasterView {
+        MasterView {
+            epoch,
+            time: self.time,
+            tasks: self.tasks.live(),
+            nodes: self.nodes.sessions().iter().map(|(id, session)| session.for_master(id)).collect(),
+            next_expiry: self.next_expiry(),
+        }
+    }
+
+    /// Answers a question. One that waits for the end of a task is answered at once here: waiting is up to the caller.
+    #[must_use]
+    pub fn query(&self, query: &Query) -> Answer {
+        match query {
+            Query::Task(id) | Query::Await(id) => match self.tasks.view(*id) {
+                Some(view) => Answer::Task(Box::new(view)),
+                None => Answer::Refused(Refused::NotFound),
+            },
+            Query::Tasks { after, limit } => Answer::Tasks(self.tasks.page(*after, *limit)),
+            Query::Get(key) => Answer::Value(self.keys.get(key).cloned()),
+            Query::Nodes => Answer::Nodes(
+                self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
+            ),
+            Query::Summary => Answer::Summary(self.summary()),
+        }
+    }
+
+    /// Where a task stands, if there is a record of it.
+    #[must_use]
+    pub fn task_state(&self, task: TaskId) -> Option<&TaskState> {
+        self.tasks.state(task)
+    }
+
+    /// Says whether a client's or node's session lives.
+    #[must_use]
+    pub fn has_session(&self, session: SessionId) -> bool {
+        self.clients.sessions().get(session).is_some() || self.nodes.sessions().get(session).is_some()
+    }
+
+    /// The earliest time at which a session or record ends, if nothing renews it.
+    #[must_use]
+    pub fn next_expiry(&self) -> ClusterTime {
+        self.next_expiry.unwrap_or(ClusterTime::NEVER)
+    }
+
+    /// Cluster time of the last entry applied.
+    #[must_use]
+    pub fn time(&self) -> ClusterTime {
+        self.time
+    }
+
+    /// The newest revision.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The hash of everything here: equal on all replicas that applied the same entries. Costs the same whatever there is.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        fingerprint(Tag::Head, &(self.time, self.revision, self.tasks.head(), self.content()))
+    }
+
+    fn register(&mut self, ttl: Duration) -> Result<Answer, Refused> {
+        self.clients.check_room(ttl)?;
+        self.revision = self.revision.next();
+        Ok(Answer::Registered(self.clients.open(self.revision, ttl, self.time)))
+    }
+
+    fn close(&mut self, session: SessionId) -> Result<Answer, Refused> {
+        self.clients.close(session);
+        Ok(Answer::Ok)
+    }
+
+    fn execute(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        let room = MAX_BYTES.saturating_sub(self.tasks.bytes() + self.keys.bytes());
+        let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
+        match operation {
+            Operation::Submit(specs) => self.tasks.submit(specs, room, step).map(Answer::Submitted),
+            Operation::Cancel { task, reason } => self.tasks.cancel(*task, reason, step),
+            Operation::Put { key, value, expect } => {
+                self.keys.put(key, value, *expect, room, step).map(Answer::Written)
+            }
+            Operation::Delete { key, expect } => self.keys.delete(key, *expect, step).map(Answer::Written),
+            Operation::Close => unreachable!("the caller closes"),
+        }
+    }
+
+    fn renew(&mut self, sessions: &[SessionId], changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        self.renew_all(sessions, changes);
+        Ok(Answer::Ok)
+    }
+
+    fn renew_all(&mut self, sessions: &[SessionId], changes: &mut Vec<ClusterChange>) {
+        let mut renewed = Vec::new();
+        for &session in sessions {
+            if self.clients.renew(session, self.time).is_some() {
+                continue;
+            }
+            renewed.extend(self.nodes.renew(session, self.time).map(|deadline| (session, deadline)));
+        }
+        if !renewed.is_empty() {
+            changes.push(ClusterChange::Renewed(renewed));
+        }
+    }
+
+    fn expire(&mut self, before: ClusterTime, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        // Whatever the proposer's clock says, nothing ends before its time in the log.
+        let time = before.min(self.time);
+        for _ in 0..MAX_EXPIRED_AT_ONCE {
+            if let Some(session) = self.nodes.sessions().due(time) {
+                self.end_node(session, ReleaseCause::SessionEnded, changes);
+            } else if let Some(session) = self.clients.sessions().due(time) {
+                self.clients.close(session);
+            } else if !self.tasks.forget_one(time) {
+                break;
+            }
+        }
+        // The master hears of what is next even if that has not moved, because there may be more than one step can end.
+        self.announce(changes);
+        Ok(Answer::Ok)
+    }
+
+    fn decide(&mut self, command: &MasterCommand, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
+        let (task, result) = match command {
+            MasterCommand::OpenNode { node, incarnation, offer, ttl } => {
+                (None, self.open_node((*node, *incarnation), offer, *ttl, changes))
+            }
+            MasterCommand::EndNode { session, cause } => (None, self.say_goodbye(*session, *cause, changes)),
+            MasterCommand::Assign { attempt, session } => {
+                let result = match self.nodes.sessions().get(*session) {
+                    Some(run) => self.tasks.assign(*attempt, *session, run.holder.node, step),
+                    None => Err(Refused::SessionExpired),
+                };
+                (Some(attempt.task), result.map(|()| Answer::Ok))
+            }
+            MasterCommand::Release { task, fence, cause } => {
+                (Some(*task), self.tasks.release(*task, *fence, *cause, step).map(|()| Answer::Ok))
+            }
+            MasterCommand::Finish { task, fence, outcome } => {
+                return Ok(self.tasks.finish(*task, *fence, outcome, step));
+            }
+        };
+        if result.is_err() {
+            changes.push(ClusterChange::Void { task });
+        }
+        result
+    }
+
+    fn open_node(
+        &mut self,
+        run @ (node, incarnation): (NodeId, Incarnation),
+        offer: &Offer,
+        ttl: Duration,
+        changes: &mut Vec<ClusterChange>,
+    ) -> Result<Answer, Refused> {
+        self.nodes.check(node, offer, ttl)?;
+        let session = match self.nodes.of_node(node) {
+            Some((_, newer)) if newer > incarnation => return Err(Refused::SessionExpired),
+            Some((session, same)) if same == incarnation => {
+                self.nodes.update(session, self.time, offer, ttl);
+                session
+            }
+            older => {
+                if let Some((session, _)) = older {
+                    self.end_node(session, ReleaseCause::SessionEnded, changes);
+                }
+                self.revision = self.revision.next();
+                self.nodes.open(self.revision, self.time, run, offer, ttl)
+            }
+        };
+        let opened = self.nodes.sessions().get(session).expect("it was opened above").for_master(session);
+        changes.push(ClusterChange::NodeOpened(Box::new(opened)));
+        Ok(Answer::Registered(session))
+    }
+
+    fn say_goodbye(
+        &mut self,
+        session: SessionId,
+        cause: EndCause,
+        changes: &mut Vec<ClusterChange>,
+    ) -> Result<Answer, Refused> {
+        self.nodes.sessions().get(session).ok_or(Refused::SessionExpired)?;
+        let cause = match cause {
+            // It said that it holds nothing, so what it was granted meanwhile has not begun.
+            EndCause::Goodbye => ReleaseCause::HandedBack,
+            EndCause::Restarted => ReleaseCause::SessionEnded,
+        };
+        self.end_node(session, cause, changes);
+        Ok(Answer::Ok)
+    }
+
+    fn end_node(&mut self, session: SessionId, cause: ReleaseCause, changes: &mut Vec<ClusterChange>) {
+        let Some(node) = self.nodes.close(session) else { return };
+        changes.push(ClusterChange::NodeEnded { session, node });
+        let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
+        self.tasks.end_session(session, cause, step);
+    }
+
+    /// Ends a step: whatever changed the content takes a revision, and the master hears when the next expiry moved.
+    fn settle(&mut self, (revision, content): (Revision, u64), changes: &mut Vec<ClusterChange>) {
+        if self.revision == revision && self.content() != content {
+            self.revision = revision.next();
+        }
+        if self.upcoming() != self.next_expiry {
+            self.announce(changes);
+        }
+    }
+
+    fn announce(&mut self, changes: &mut Vec<ClusterChange>) {
+        self.next_expiry = self.upcoming();
+        changes.push(ClusterChange::NextExpiry(self.next_expiry()));
+    }
+
+    fn upcoming(&self) -> Option<ClusterTime> {
+        let sessions = [self.clients.sessions().next_expiry(), self.nodes.sessions().next_expiry()];
+        sessions.into_iter().chain([self.tasks.next_expiry()]).flatten().min()
+    }
+
+    fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            revision: self.revision,
+            hash: self.digest(),
+            time: self.time,
+            keys: self.keys.len() as u64,
+            sessions: self.clients.sessions().len() as u64,
+            ..Summary::default()
+        };
+        self.tasks.count(&mut summary);
+        summary
+    }
+
+    /// The sum of the hashes of all records.
+    fn content(&self) -> u64 {
+        [self.clients.digest(), self.nodes.digest(), self.tasks.digest(), self.keys.digest()]
+            .into_iter()
+            .fold(0, u64::wrapping_add)
+    }
+}
+
+impl Hash for State {
+    /// Equal states have equal digests, so that a model checker need not walk through everything.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest().hash(state);
+    }
+}
+
+impl Step<'_> {
+    /// The next revision: that of a grant.
+    fn grant(&mut self) -> Revision {
+        *self.revision = self.revision.next();
+        *self.revision
+    }
+}

@@ -1,0 +1,155 @@
+//! Client sessions: a request is executed once, however often it arrives.
+//!
+//! A client numbers its requests and says with each which answers it still waits for. The answers of those are kept here;
+//! a request that arrives again gets the kept answer. A refusal is an answer like any other: were it not kept, a late
+//! duplicate could do what the client was told is certainly not done.
+//!
+//! # Invariants
+//!
+//! * Kept answers have numbers in `first_incomplete .. first_incomplete + WINDOW`; nothing is evicted by count (F9).
+//! * A session that ended is never created again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::digest::{Sum, Tag, fingerprint};
+use super::limits::{MAX_SESSIONS, WINDOW, check_ttl};
+use super::sessions::Sessions;
+use crate::state::{Answer, Refused};
+use crate::types::{ClusterTime, Revision, Seq, SessionId};
+
+/// The live client sessions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Clients {
+    sessions: Sessions<Window>,
+    digest: Sum,
+}
+
+/// What to do with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Execute it, it is new.
+    Execute,
+    /// Answer this and execute nothing.
+    Answer(Answer),
+}
+
+/// The requests of one session whose answers the client may still need.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Window {
+    first_incomplete: Seq,
+    replies: BTreeMap<Seq, Reply>,
+}
+
+/// A kept answer, with its hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Reply {
+    answer: Answer,
+    digest: u64,
+}
+
+impl Clients {
+    /// Says why no further session can be opened, if so.
+    pub(super) fn check_room(&self, ttl: Duration) -> Result<(), Refused> {
+        check_ttl(ttl)?;
+        if self.sessions.len() >= MAX_SESSIONS {
+            return Err(Refused::Quota(format!("the cluster is full: {MAX_SESSIONS} client sessions are open")));
+        }
+        Ok(())
+    }
+
+    /// Opens a session under the revision of its grant.
+    pub(super) fn open(&mut self, revision: Revision, ttl: Duration, now: ClusterTime) -> SessionId {
+        let id = SessionId::from(revision);
+        let window = Window { first_incomplete: Seq(1), replies: BTreeMap::new() };
+        self.digest.add(window.fingerprint(id));
+        self.sessions.open(id, ttl, now, window);
+        id
+    }
+
+    /// Ends a session and forgets its answers.
+    pub(super) fn close(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.close(id) else { return };
+        self.digest.remove(session.holder.fingerprint(id));
+        for reply in session.holder.replies.values() {
+            self.digest.remove(reply.digest);
+        }
+    }
+
+    /// Says what to do with request `seq`, after forgetting the answers that the client says it has.
+    pub(super) fn admit(&mut self, id: SessionId, seq: Seq, first_incomplete: Seq) -> Admission {
+        let Some(window) = self.sessions.holder_mut(id) else { return refuse(Refused::SessionExpired) };
+        if first_incomplete > window.first_incomplete {
+            self.digest.remove(window.fingerprint(id));
+            window.first_incomplete = first_incomplete;
+            self.digest.add(window.fingerprint(id));
+            while let Some(oldest) = window.replies.first_entry().filter(|oldest| *oldest.key() < first_incomplete) {
+                self.digest.remove(oldest.remove().digest);
+            }
+        }
+        if seq < window.first_incomplete {
+            return refuse(Refused::Stale(seq));
+        }
+        if let Some(reply) = window.replies.get(&seq) {
+            return Admission::Answer(reply.answer.clone());
+        }
+        if seq.0 - window.first_incomplete.0 >= WINDOW {
+            return refuse(Refused::Busy);
+        }
+        Admission::Execute
+    }
+
+    /// Keeps the answer of a request that was executed.
+    pub(super) fn keep(&mut self, id: SessionId, seq: Seq, answer: Answer) {
+        let Some(window) = self.sessions.holder_mut(id) else { return };
+        let digest = fingerprint(Tag::Reply, &(id, seq, &answer));
+        self.digest.add(digest);
+        let earlier = window.replies.insert(seq, Reply { answer, digest });
+        assert!(earlier.is_none(), "request {seq} of {id} was executed twice");
+    }
+
+    /// See [`Sessions::renew`].
+    pub(super) fn renew(&mut self, id: SessionId, now: ClusterTime) -> Option<ClusterTime> {
+        self.sessions.renew(id, now)
+    }
+
+    /// The sessions themselves.
+    pub(super) fn sessions(&self) -> &Sessions<impl Sized> {
+        &self.sessions
+    }
+
+    /// The hash of all sessions.
+    pub(super) fn digest(&self) -> u64 {
+        self.digest.value().wrapping_add(self.sessions.digest().value())
+    }
+}
+
+impl Window {
+    fn fingerprint(&self, id: SessionId) -> u64 {
+        fingerprint(Tag::Progress, &(id, self.first_incomplete))
+    }
+}
+
+fn refuse(why: Refused) -> Admission {
+    Admission::Answer(Answer::Refused(why))
+}
+
+#[cfg(test)]
+impl Clients {
+    /// Recomputes hashes and indexes from the sessions, and compares.
+    pub(super) fn assert_coherent(&self) {
+        self.sessions.assert_coherent();
+        let mut digest = Sum::default();
+        for (id, session) in self.sessions.iter() {
+            let window = &session.holder;
+            digest.add(window.fingerprint(id));
+            for (seq, reply) in &window.replies {
+                digest.add(fingerprint(Tag::Reply, &(id, seq, &reply.answer)));
+                let ahead =
+                    seq.0.checked_sub(window.first_incomplete.0).expect("an answer that the client has is kept");
+                assert!(ahead < WINDOW, "an answer beyond the window is kept");
+            }
+        }
+        assert_eq!(digest, self.digest, "the digest of the clients drifted");
+    }
+}

@@ -1,0 +1,144 @@
+//! What is too much: bounds on everything that a client or node may put into the state.
+//!
+//! # Invariants
+//!
+//! * What passes here can be stored; nothing else bounds the memory of a replica.
+//! * Limits count the content and never the allocator, so that all replicas refuse the same command.
+
+use std::time::Duration;
+
+use crate::state::{Delivery, Offer, Refused, TaskSpec};
+use crate::wire::MAX_VALUE;
+
+/// How many requests of one client session may be under way.
+pub const WINDOW: u64 = 512;
+/// How many client sessions may live at once.
+pub const MAX_SESSIONS: usize = 16_384;
+/// How many node sessions may live at once.
+pub const MAX_NODES: usize = 4_096;
+/// How many bytes tasks and keys may take together before submissions and writes are refused.
+pub const MAX_BYTES: u64 = 512 * 1024 * 1024;
+/// The longest name of a kind of task, in bytes.
+pub const MAX_KIND: usize = 256;
+/// The longest key, once keys included, in bytes.
+pub const MAX_KEY: usize = 512;
+/// The greatest number of tasks in one submission.
+pub const MAX_BATCH: usize = 8_192;
+/// The longest a record is kept after its task ended.
+pub const MAX_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How many lines of a task's history are kept.
+pub const MAX_HISTORY: usize = 32;
+/// How many deaths of its workers a task survives before it is taken for their cause.
+pub const MAX_DEATHS: u32 = 3;
+
+/// How many bytes the outcomes of recorded tasks may reach: results of work that was accepted go beyond [`MAX_BYTES`].
+pub(super) const MAX_BYTES_WITH_RESULTS: u64 = 2 * MAX_BYTES;
+/// How many things one `Expire` ends; the rest waits for the next one, so that none holds up the heartbeats (F28).
+pub(super) const MAX_EXPIRED_AT_ONCE: usize = 2_048;
+/// How many attempts of a task are remembered by their fence.
+pub(super) const MAX_PAST: usize = 16;
+/// The longest text of a failure or a cancel, in bytes.
+pub(super) const MAX_TEXT: usize = 4_096;
+/// The longest text in a line of the history, in bytes.
+pub(super) const MAX_LINE: usize = 256;
+/// The longest wait between two attempts that doubling leads to.
+pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(3600);
+/// What a task's record takes beside its content.
+pub(super) const TASK_BYTES: u64 = 512;
+/// What a key takes beside its content.
+pub(super) const KEY_BYTES: u64 = 128;
+/// How many tasks one page shows.
+pub(super) const MAX_PAGE: usize = 1_000;
+/// How many bytes of results one page shows; one task is always shown.
+pub(super) const MAX_PAGE_BYTES: usize = MAX_VALUE;
+
+const MAX_LABELS: usize = 64;
+const MAX_KINDS: usize = 1_024;
+const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
+const MAX_SPAN: Duration = MAX_KEEP;
+
+/// Refuses a task that could not be kept or run.
+pub(super) fn check_spec(spec: &TaskSpec) -> Result<(), Refused> {
+    if spec.kind.is_empty() {
+        return invalid("a task needs a kind");
+    }
+    check_size(spec.kind.len(), MAX_KIND)?;
+    check_size(spec.payload.len(), MAX_VALUE)?;
+    if let Some(key) = &spec.once_key {
+        check_key(key)?;
+    }
+    check_labels(spec.needs.iter())?;
+    if spec.delivery == Delivery::AtMostOnce && spec.retries > 0 {
+        return invalid("a task that runs at most once cannot be retried");
+    }
+    if spec.keep > MAX_KEEP {
+        return invalid("a task is kept for 30 days at most");
+    }
+    if spec.backoff > MAX_SPAN || spec.timeout > MAX_SPAN {
+        return invalid("a time of a task is 30 days at most");
+    }
+    Ok(())
+}
+
+/// Refuses a key that is empty or too long.
+pub(super) fn check_key(key: &str) -> Result<(), Refused> {
+    if key.is_empty() {
+        return invalid("a key must not be empty");
+    }
+    check_size(key.len(), MAX_KEY)
+}
+
+/// Refuses what is longer than its limit.
+pub(super) fn check_size(len: usize, limit: usize) -> Result<(), Refused> {
+    if len > limit {
+        return Err(Refused::TooLarge { len: len as u64, limit: limit as u64 });
+    }
+    Ok(())
+}
+
+/// Refuses a session that would end at once or hardly ever.
+pub(super) fn check_ttl(ttl: Duration) -> Result<(), Refused> {
+    if ttl < Duration::from_millis(1) || ttl > MAX_TTL {
+        return invalid("a session lives between a millisecond and a day without a renewal");
+    }
+    Ok(())
+}
+
+/// Refuses an offer that is too long to keep.
+pub(super) fn check_offer(offer: &Offer) -> Result<(), Refused> {
+    check_size(offer.label.len(), MAX_KIND)?;
+    check_size(offer.kinds.len(), MAX_KINDS)?;
+    for kind in &offer.kinds {
+        check_size(kind.len(), MAX_KIND)?;
+    }
+    check_labels(offer.labels.iter())
+}
+
+/// Refuses a batch of too many tasks.
+pub(super) fn check_batch(specs: &[TaskSpec]) -> Result<(), Refused> {
+    check_size(specs.len(), MAX_BATCH)?;
+    specs.iter().try_for_each(check_spec)
+}
+
+/// Cuts a text to at most `limit` bytes, at a character's boundary.
+pub(super) fn cut(text: &str, limit: usize) -> &str {
+    &text[..text.floor_char_boundary(limit)]
+}
+
+/// The refusal of everything that would take more room than there is.
+pub(super) fn full() -> Refused {
+    Refused::Quota(format!("the cluster is full: tasks and keys may take {} MiB together", MAX_BYTES >> 20))
+}
+
+fn check_labels<'a>(labels: impl ExactSizeIterator<Item = (&'a String, &'a String)>) -> Result<(), Refused> {
+    check_size(labels.len(), MAX_LABELS)?;
+    for (name, value) in labels {
+        check_size(name.len(), MAX_KIND)?;
+        check_size(value.len(), MAX_KIND)?;
+    }
+    Ok(())
+}
+
+fn invalid(why: &str) -> Result<(), Refused> {
+    Err(Refused::Invalid(why.into()))
+}

@@ -1,0 +1,246 @@
+//! Tasks: recorded, granted, judged, kept for a while, forgotten.
+//!
+//! A task is pending or granted until it ends, and its record is kept for as long as its submitter asked for after that.
+//! "Running" is never recorded: it follows from a live grant. This file holds the records and the ways to find them;
+//! `attempts` holds the rules by which they move, `record` what one of them consists of.
+//!
+//! # Invariants
+//!
+//! * Every change of a record's state goes through `transit`, so counts and indexes always agree with the records.
+//! * A once key stands as long as the record of its task does; the record of a task that has not ended is never removed.
+
+mod attempts;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use self::record::{Record, spec_weight};
+use super::Step;
+use super::digest::{Sum, Tag, fingerprint};
+use super::limits::{MAX_PAGE, MAX_PAGE_BYTES, check_batch, full};
+use crate::state::{ClusterChange, LiveTask, Refused, Submitted, Summary, TaskSpec, TaskState, TaskView};
+use crate::types::{ClusterTime, SessionId, TaskId};
+
+/// All tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tasks {
+    records: BTreeMap<TaskId, Record>,
+    last_id: TaskId,
+    once: BTreeMap<String, TaskId>,
+    /// Pending or granted.
+    live: BTreeSet<TaskId>,
+    /// Granted, by the worker's session.
+    held: BTreeMap<SessionId, BTreeSet<TaskId>>,
+    /// Ended, by the end of their time.
+    ended: BTreeSet<(ClusterTime, TaskId)>,
+    counts: Counts,
+    bytes: u64,
+    digest: Sum,
+}
+
+/// What is counted: the first four describe the records, the others only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+struct Counts {
+    pending: u64,
+    assigned: u64,
+    done: u64,
+    failed: u64,
+    results_recorded: u64,
+    results_refused: u64,
+    attempts: u64,
+}
+
+impl Tasks {
+    /// Records all of these tasks or none. `room` is how many bytes may be added.
+    pub(super) fn submit(
+        &mut self,
+        specs: &[TaskSpec],
+        room: u64,
+        step: &mut Step<'_>,
+    ) -> Result<Vec<Submitted>, Refused> {
+        check_batch(specs)?;
+        let fresh = |spec: &&TaskSpec| spec.once_key.as_ref().is_none_or(|key| !self.once.contains_key(key));
+        if specs.iter().filter(fresh).map(spec_weight).sum::<u64>() > room {
+            return Err(full());
+        }
+        Ok(specs.iter().map(|spec| self.record(spec, step)).collect())
+    }
+
+    /// Removes the record whose time ended first, if that is not after `time`. Says whether there was one.
+    pub(super) fn forget_one(&mut self, time: ClusterTime) -> bool {
+        let Some(&(_, id)) = self.ended.first().filter(|(end, _)| *end <= time) else { return false };
+        self.ended.pop_first();
+        let record = self.records.remove(&id).expect("every ended task in the index has a record");
+        if let Some(key) = &record.spec().once_key {
+            self.once.remove(key);
+        }
+        *self.counts.of(record.state()) -= 1;
+        self.bytes -= record.weight();
+        self.digest.remove(record.digest());
+        true
+    }
+
+    /// Where a task stands, if there is a record of it.
+    pub(super) fn state(&self, id: TaskId) -> Option<&TaskState> {
+        self.records.get(&id).map(Record::state)
+    }
+
+    /// A task as it is shown.
+    pub(super) fn view(&self, id: TaskId) -> Option<TaskView> {
+        self.records.get(&id).map(Record::view)
+    }
+
+    /// A page of tasks with ids above `after`. It ends early where results are large, but is empty only at the end.
+    pub(super) fn page(&self, after: TaskId, limit: u32) -> Vec<TaskView> {
+        let mut bytes = 0;
+        let limit = MAX_PAGE.min(limit as usize);
+        self.records
+            .range((Bound::Excluded(after), Bound::Unbounded))
+            .take(limit)
+            .take_while(|(_, record)| {
+                let is_first = bytes == 0;
+                bytes += record.shown_bytes();
+                is_first || bytes <= MAX_PAGE_BYTES
+            })
+            .map(|(_, record)| record.view())
+            .collect()
+    }
+
+    /// All tasks that have not ended, oldest first.
+    pub(super) fn live(&self) -> Vec<LiveTask> {
+        self.live.iter().filter_map(|id| self.records.get(id)).map(Record::for_master).collect()
+    }
+
+    /// How many attempts a session holds.
+    pub(super) fn held_by(&self, session: SessionId) -> u32 {
+        self.held.get(&session).map_or(0, |tasks| tasks.len() as u32)
+    }
+
+    /// When the time of the first kept record ends.
+    pub(super) fn next_expiry(&self) -> Option<ClusterTime> {
+        self.ended.first().map(|&(end, _)| end)
+    }
+
+    /// Writes the counts of tasks into a summary.
+    pub(super) fn count(&self, summary: &mut Summary) {
+        let Counts { pending, assigned, done, failed, results_recorded, results_refused, attempts } = self.counts;
+        (summary.pending, summary.assigned, summary.done, summary.failed) = (pending, assigned, done, failed);
+        (summary.results_recorded, summary.results_refused) = (results_recorded, results_refused);
+        summary.attempts = attempts;
+    }
+
+    /// How many bytes all records take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The hash of all records.
+    pub(super) fn digest(&self) -> u64 {
+        self.digest.value()
+    }
+
+    /// The hash of everything that is counted here and is in no record.
+    pub(super) fn head(&self) -> u64 {
+        fingerprint(Tag::Head, &(self.last_id, self.counts))
+    }
+
+    fn record(&mut self, spec: &TaskSpec, step: &mut Step<'_>) -> Submitted {
+        if let Some(&task) = spec.once_key.as_ref().and_then(|key| self.once.get(key)) {
+            return Submitted { task, fresh: false };
+        }
+        self.last_id = self.last_id.next();
+        let id = self.last_id;
+        let mut record = Record::new(id, spec, step.grant(), step.time);
+        record.seal(&mut self.digest);
+        step.changes.push(ClusterChange::Submitted(Box::new(record.for_master())));
+        if let Some(key) = &spec.once_key {
+            self.once.insert(key.clone(), id);
+        }
+        self.bytes += record.weight();
+        self.counts.pending += 1;
+        self.live.insert(id);
+        self.records.insert(id, record);
+        Submitted { task: id, fresh: true }
+    }
+
+    /// Lets a record stand elsewhere. The caller has changed it already as the rule demands, and it is sealed here.
+    fn transit(&mut self, id: TaskId, state: TaskState) {
+        let record = self.records.get_mut(&id).expect("only a recorded task moves");
+        self.bytes -= record.weight();
+        let old = record.set_state(state);
+        self.bytes += record.weight();
+        record.seal(&mut self.digest);
+
+        *self.counts.of(&old) -= 1;
+        *self.counts.of(record.state()) += 1;
+        if let TaskState::Assigned { session, .. } = old
+            && let Some(tasks) = self.held.get_mut(&session)
+        {
+            tasks.remove(&id);
+            if tasks.is_empty() {
+                self.held.remove(&session);
+            }
+        }
+        match *record.state() {
+            TaskState::Pending { .. } => {}
+            TaskState::Assigned { session, .. } => {
+                self.held.entry(session).or_default().insert(id);
+            }
+            TaskState::Done { at, .. }
+            | TaskState::Failed { at, .. }
+            | TaskState::Cancelled { at, .. }
+            | TaskState::Lost { at } => {
+                self.live.remove(&id);
+                self.ended.insert((at + record.spec().keep, id));
+            }
+        }
+    }
+}
+
+impl Counts {
+    /// The count of the records that stand there.
+    fn of(&mut self, state: &TaskState) -> &mut u64 {
+        match state {
+            TaskState::Pending { .. } => &mut self.pending,
+            TaskState::Assigned { .. } => &mut self.assigned,
+            TaskState::Done { .. } => &mut self.done,
+            TaskState::Failed { .. } | TaskState::Cancelled { .. } | TaskState::Lost { .. } => &mut self.failed,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Tasks {
+    /// Recomputes hashes, counts and indexes from the records, and compares.
+    pub(super) fn assert_coherent(&self) {
+        let Counts { results_recorded, results_refused, attempts, .. } = self.counts;
+        let mut fresh = Self {
+            records: self.records.clone(),
+            last_id: self.last_id,
+            counts: Counts { results_recorded, results_refused, attempts, ..Counts::default() },
+            ..Self::default()
+        };
+        for (&id, record) in &self.records {
+            record.assert_coherent();
+            fresh.digest.add(record.digest());
+            fresh.bytes += record.weight();
+            *fresh.counts.of(record.state()) += 1;
+            if let Some(key) = &record.spec().once_key {
+                fresh.once.insert(key.clone(), id);
+            }
+            match *record.state() {
+                TaskState::Pending { .. } => drop(fresh.live.insert(id)),
+                TaskState::Assigned { session, .. } => {
+                    fresh.live.insert(id);
+                    fresh.held.entry(session).or_default().insert(id);
+                }
+                TaskState::Done { at, .. }
+                | TaskState::Failed { at, .. }
+                | TaskState::Cancelled { at, .. }
+                | TaskState::Lost { at } => drop(fresh.ended.insert((at + record.spec().keep, id))),
+            }
+        }
+        assert_eq!(&fresh, self, "an index, count or hash of the tasks drifted");
+    }
+}

@@ -1,0 +1,245 @@
+//! Sessions of clients and nodes.
+
+use super::*;
+use crate::types::Fence;
+
+const EXPIRED: Answer = Answer::Refused(Refused::SessionExpired);
+
+#[test]
+fn a_request_that_arrives_twice_is_executed_once() {
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(10));
+    let first = world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Any));
+    world.request(session, Seq(2), Seq(1), put("a", "2", Expect::Any));
+    let revision = world.state.revision();
+    assert_eq!(world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Any)), first);
+    assert_eq!(world.state.revision(), revision);
+    let Answer::Value(Some(value)) = world.state.query(&Query::Get("a".into())) else { panic!("it was put") };
+    assert_eq!(value.value, "2");
+}
+
+#[test]
+fn a_refusal_is_kept_like_any_other_answer() {
+    // Otherwise a late duplicate could do what the client was told is certainly not done.
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(10));
+    let refused = world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Present));
+    assert_eq!(refused, conflict(Revision(0)));
+    world.request(session, Seq(2), Seq(1), put("a", "2", Expect::Any));
+    assert_eq!(world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Present)), refused);
+}
+
+#[test]
+fn an_answer_that_the_client_has_is_forgotten_and_its_request_is_stale() {
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(10));
+    for seq in 1..=5 {
+        world.request(session, Seq(seq), Seq(1), put("a", "1", Expect::Any));
+    }
+    world.request(session, Seq(6), Seq(4), put("a", "2", Expect::Any));
+    let stale = |seq| Answer::Refused(Refused::Stale(Seq(seq)));
+    assert_eq!(world.request(session, Seq(3), Seq(1), put("a", "3", Expect::Any)), stale(3));
+    assert!(matches!(world.request(session, Seq(4), Seq(1), put("a", "3", Expect::Any)), Answer::Written(_)));
+    assert_eq!(world.request(session, Seq(7), Seq(9), put("a", "3", Expect::Any)), stale(7));
+}
+
+#[test]
+fn a_session_has_512_requests_under_way_and_no_answer_is_evicted() {
+    // F9: evicting the oldest answer would execute its request again.
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(10));
+    let answers: Vec<_> =
+        (1..=limits::WINDOW).map(|seq| world.request(session, Seq(seq), Seq(1), put("a", "1", Expect::Any))).collect();
+    let next = Seq(limits::WINDOW + 1);
+    assert_eq!(world.request(session, next, Seq(1), put("a", "2", Expect::Any)), Answer::Refused(Refused::Busy));
+    assert_eq!(
+        world.request(session, Seq(u64::MAX), Seq(1), put("a", "2", Expect::Any)),
+        Answer::Refused(Refused::Busy)
+    );
+    for (seq, answer) in (1..).zip(&answers) {
+        assert_eq!(&world.request(session, Seq(seq), Seq(1), put("a", "1", Expect::Any)), answer);
+    }
+    assert!(matches!(world.request(session, next, Seq(2), put("a", "2", Expect::Any)), Answer::Written(_)));
+}
+
+#[test]
+fn a_session_that_ended_is_never_created_again() {
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(1));
+    world.advance(Duration::from_secs(1));
+    world.expire();
+    assert!(!world.state.has_session(session));
+    assert_eq!(world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Any)), EXPIRED);
+    assert_eq!(world.apply(Command::Renew { sessions: vec![session] }), Answer::Ok);
+    assert!(!world.state.has_session(session));
+}
+
+#[test]
+fn a_closed_session_is_gone_at_once() {
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(10));
+    assert_eq!(world.request(session, Seq(1), Seq(1), Operation::Close), Answer::Ok);
+    assert_eq!(world.request(session, Seq(1), Seq(1), Operation::Close), EXPIRED);
+}
+
+#[test]
+fn two_registrations_in_one_entry_have_two_sessions() {
+    // F5: with the index as id, one client would get the other's answers.
+    let mut world = World::new();
+    assert_ne!(world.register(Duration::from_secs(1)), world.register(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_renewal_moves_the_deadline_and_never_back() {
+    let mut world = World::with_worker();
+    let deadline = world.now + Duration::from_secs(3);
+    assert_eq!(world.state.next_expiry(), deadline);
+    world.advance(Duration::from_secs(2));
+    world.apply(Command::Renew { sessions: vec![world.worker, SessionId(99)] });
+    let moved = world.now + Duration::from_secs(3);
+    assert_eq!(world.changes, [ClusterChange::Renewed(vec![(world.worker, moved)]), ClusterChange::NextExpiry(moved)]);
+    world.now = ClusterTime(0);
+    world.apply(Command::Renew { sessions: vec![world.worker] });
+    assert_eq!(world.state.next_expiry(), moved);
+}
+
+#[test]
+fn nothing_expires_before_its_time_in_the_log() {
+    let mut world = World::with_worker();
+    world.advance(Duration::from_millis(2_999));
+    world.apply(Command::Expire { before: ClusterTime::NEVER });
+    assert!(world.state.has_session(world.worker));
+    world.advance(Duration::from_millis(1));
+    world.apply(Command::Expire { before: ClusterTime::NEVER });
+    assert!(!world.state.has_session(world.worker));
+}
+
+#[test]
+fn a_new_epoch_gives_every_session_a_full_time_to_live() {
+    // F10: nobody could renew anything while nobody led.
+    let mut world = World::with_worker();
+    let client = world.register(Duration::from_secs(1));
+    world.advance(Duration::from_secs(60));
+    world.changes.clear();
+    world.state.begin_epoch(world.now, &mut world.changes);
+    world.state.assert_coherent();
+    let deadline = world.now + Duration::from_secs(3);
+    assert!(world.changes.contains(&ClusterChange::Renewed(vec![(world.worker, deadline)])));
+    world.expire();
+    assert!(world.state.has_session(world.worker) && world.state.has_session(client));
+    world.advance(Duration::from_secs(1));
+    world.expire();
+    assert!(world.state.has_session(world.worker) && !world.state.has_session(client));
+}
+
+#[test]
+fn a_session_needs_a_sensible_time_to_live() {
+    let mut world = World::new();
+    for ttl in [Duration::ZERO, Duration::MAX] {
+        assert!(matches!(world.apply(Command::Register { ttl }), Answer::Refused(Refused::Invalid(_))));
+    }
+}
+
+#[test]
+fn sessions_over_the_limit_are_refused_and_replace_none() {
+    let mut state = State::default();
+    let mut register = || state.apply(ClusterTime(1), &Command::Register { ttl: Duration::from_secs(1) }, &mut vec![]);
+    for _ in 0..limits::MAX_SESSIONS {
+        assert!(matches!(register(), Answer::Registered(_)));
+    }
+    assert!(matches!(register(), Answer::Refused(Refused::Quota(_))));
+    assert_eq!(state.clients.sessions().len(), limits::MAX_SESSIONS);
+}
+
+#[test]
+fn one_expire_ends_a_bounded_number_and_the_master_hears_that_there_is_more() {
+    let mut state = State::default();
+    let mut changes = Vec::new();
+    for _ in 0..=limits::MAX_EXPIRED_AT_ONCE {
+        state.apply(ClusterTime(1), &Command::Register { ttl: Duration::from_millis(1) }, &mut changes);
+    }
+    changes.clear();
+    state.apply(ClusterTime(9), &Command::Expire { before: ClusterTime(9) }, &mut changes);
+    assert_eq!(changes, [ClusterChange::NextExpiry(ClusterTime(2))]);
+    assert_eq!(state.clients.sessions().len(), 1);
+    state.apply(ClusterTime(9), &Command::Expire { before: ClusterTime(9) }, &mut changes);
+    assert_eq!(changes.last(), Some(&ClusterChange::NextExpiry(ClusterTime::NEVER)));
+}
+
+#[test]
+fn a_newer_run_of_a_node_ends_the_session_of_the_older_one() {
+    let mut world = World::with_worker();
+    let older = world.worker;
+    let often = world.submit(TaskSpec::new("a", ""));
+    let once = world.submit(once("a"));
+    let (often_fence, once_fence) = (world.assign(often, 1), world.assign(once, 1));
+    world.worker = world.open(1, 2);
+    assert!(!world.state.has_session(older) && world.state.has_session(world.worker));
+    assert!(matches!(world.view(often).state, TaskState::Pending { .. }));
+    assert!(matches!(world.view(once).state, TaskState::Lost { .. }));
+    let node = NodeId(1);
+    let attempt = |task| crate::types::Attempt { task, number: 1 };
+    assert_eq!(
+        world.changes[..3],
+        [
+            ClusterChange::NodeEnded { session: older, node },
+            ClusterChange::Pending { attempt: attempt(often), fence: often_fence, not_before: world.now },
+            ClusterChange::Ended { task: once, fence: Some((node, attempt(once), once_fence)), by_worker: false },
+        ]
+    );
+    assert!(matches!(world.changes[3], ClusterChange::NodeOpened(_)));
+}
+
+#[test]
+fn an_older_run_of_a_node_does_not_come_back() {
+    let mut world = World::new();
+    let newer = world.open(1, 5);
+    assert_eq!(world.open_raw(1, 4), EXPIRED);
+    assert_eq!(world.changes, [ClusterChange::Void { task: None }]);
+    assert!(world.state.has_session(newer));
+}
+
+#[test]
+fn opening_the_same_run_again_changes_only_what_it_says_of_itself() {
+    let mut world = World::with_worker();
+    let task = world.submit(TaskSpec::new("a", ""));
+    let fence = world.assign(task, 1);
+    let offer = Offer { slots: 9, ..Offer::default() };
+    let ttl = Duration::from_secs(3);
+    let again = MasterCommand::OpenNode { node: NodeId(1), incarnation: Incarnation(1), offer: offer.clone(), ttl };
+    assert_eq!(world.master(again), Answer::Registered(world.worker));
+    let Answer::Nodes(nodes) = world.state.query(&Query::Nodes) else { panic!("nodes are shown") };
+    assert_eq!((nodes.len(), &nodes[0].offer, nodes[0].assigned), (1, &offer, 1));
+    assert_eq!(world.finish(task, fence, done("")), Answer::Ok);
+}
+
+#[test]
+fn a_goodbye_gives_everything_back_and_is_no_death() {
+    let mut world = World::with_worker();
+    let task = world.submit(TaskSpec::new("a", ""));
+    world.assign(task, 1);
+    let goodbye = MasterCommand::EndNode { session: world.worker, cause: EndCause::Goodbye };
+    assert_eq!(world.master(goodbye.clone()), Answer::Ok);
+    let history: Vec<_> = world.view(task).history.into_iter().map(|line| line.what).collect();
+    assert_eq!(history, [HistoryEvent::Assigned(NodeId(1)), HistoryEvent::Released(ReleaseCause::HandedBack)]);
+    assert_eq!(world.master(goodbye), EXPIRED);
+}
+
+#[test]
+fn the_master_begins_with_what_lives() {
+    let mut world = World::with_worker();
+    let (ended, granted) = (world.submit(TaskSpec::new("a", "x")), world.submit(TaskSpec::new("b", "y")));
+    let waiting = world.submit(TaskSpec { priority: 3, ..TaskSpec::new("c", "z") });
+    let fence = world.assign(ended, 1);
+    world.finish(ended, fence, done(""));
+    let fence: Fence = world.assign(granted, 1);
+    let view = world.state.master_view(Epoch(4));
+    assert_eq!((view.epoch, view.time, view.next_expiry), (Epoch(4), world.now, world.state.next_expiry()));
+    assert_eq!(view.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [granted, waiting]);
+    assert_eq!(
+        view.tasks[0].assigned.map(|grant| (grant.number, grant.fence, grant.session)),
+        Some((1, fence, world.worker))
+    );
+    assert_eq!((view.tasks[1].assigned, view.tasks[1].priority), (None, 3));
+    assert_eq!((view.nodes.len(), view.nodes[0].session), (1, world.worker));
+}
