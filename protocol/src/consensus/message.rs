@@ -85,7 +85,7 @@ pub enum Verdict {
     Rejected {
         /// `prev.index` of the message.
         at: Index,
-        /// Where the leader should try: an entry of the follower's log at or before `at` (first of its epoch) or its last.
+        /// Where the logs may still agree: the last entry of the follower at or before `at` whose epoch is not above `prev`'s.
         hint: LogId,
     },
 }

@@ -1,145 +1,415 @@
 //! One leader per epoch, one log on a quorum.
+//!
+//! This is Raft in the shape that etcd gave it: pre-vote, check-quorum, a lease acknowledged by a quorum, quorum arithmetic
+//! for joint configurations. It is told what happened and what time it is ([`Input`]) and answers with what must follow
+//! ([`Effect`]); it never reads a clock, draws its randomness from a seeded state of its own, and can be cloned, compared
+//! and hashed, so that a simulator and a model checker can drive it.
+//!
+//! # Invariants
+//!
+//! * At most one node is elected in any epoch; a vote is durable before it is sent.
+//! * A committed entry is on the disks of a quorum, and every later leader has it.
+//! * Only what is committed **and** on our own disk is applied, on the leader too.
+//! * At most one lease is valid at any time, as long as clocks drift less than the bound. No write rests on that.
+//! * `now` strictly grows from input to input, so a message sent before a read can never confirm it (F24).
+//!
+//! # Where things are
+//!
+//! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads, `disk` numbers what must be
+//! durable, `log`, `progress` and `quorum` are plain data. Compaction, snapshots, configuration changes, follower reads and
+//! hand-over have their places here but are not built yet: nothing is compacted, and the configuration is that of the
+//! genesis.
 
+mod disk;
+mod election;
+mod follower;
+mod input;
+mod leader;
+mod lease;
+mod log;
 mod message;
+#[cfg(feature = "mutants")]
+mod mutants;
+mod progress;
+mod quorum;
 
+use std::collections::VecDeque;
+
+pub use input::{Drop, Effect, Input, ReadMode};
 pub use message::{Append, AppendReply, Message, Verdict};
+#[cfg(feature = "mutants")]
+pub use mutants::Bug;
 
-use bytes::Bytes;
-
-use crate::durable::Persist;
+use crate::durable::{ConfState, Durable, Entry, GENESIS, Genesis, HardState, Payload};
 use crate::effects::{Authority, Role};
-use crate::types::{Epoch, Incarnation, Index, LogId, NodeId};
+use crate::profile::Profile;
+use crate::types::{ClusterTime, Epoch, Index, LogId, Nanos, NodeId};
 
-/// What the core is told.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// A deadline may have passed.
-    Tick,
-    /// A message came.
-    Message {
-        /// The authenticated sender.
-        from: NodeId,
-        /// What it said.
-        message: Message,
-    },
-    /// Append one entry with this payload, if we still lead `epoch`.
-    Propose {
-        /// Comes back in [`Effect::Accepted`] or [`Effect::Dropped`].
-        context: u64,
-        /// The epoch in which this was decided (F7).
-        epoch: Epoch,
-        /// Encoded commands.
-        payload: Bytes,
-    },
-    /// A linearizable read: tell the index to wait for.
-    Read {
-        /// Comes back in [`Effect::ReadReady`] or [`Effect::Dropped`].
-        context: u64,
-        /// Whether a valid lease may confirm it.
-        mode: ReadMode,
-    },
-    /// All batches up to this one are durable.
-    Persisted {
-        /// The batch.
-        seq: u64,
-    },
-    /// The store failed: final.
-    StorageFailed {
-        /// Its words.
-        why: String,
-    },
-    /// Proof-like, but untrusted: the link was closed by the peer's side and a new dial was refused, both seen here (F4).
-    Evidence {
-        /// Who seems to be dead.
-        node: NodeId,
-        /// The run of it.
-        incarnation: Incarnation,
-    },
-    /// The link to this peer broke: what was in flight is lost.
-    Unreachable {
-        /// The peer.
-        node: NodeId,
-    },
-    /// Gossip suspects the leader: a pre-vote may come sooner (E9).
-    Suspected {
-        /// The suspect.
-        node: NodeId,
-    },
-}
+use disk::Pending;
+use lease::PendingRead;
+use log::Log;
+use progress::Progress;
 
-/// How a read is confirmed.
+/// What a core is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReadMode {
-    /// By one round of heartbeats started after it came.
-    Quorum,
-    /// By the lease if it is valid, else as `Quorum`.
-    Lease,
+pub struct Config {
+    /// Who we are.
+    pub node: NodeId,
+    /// The timers.
+    pub profile: Profile,
+    /// Where its randomness starts. Equal seeds and inputs give equal outputs.
+    pub seed: u64,
 }
 
-/// What follows from an input, in this order.
+/// The consensus core of one node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Make this durable.
-    Persist(Persist),
-    /// Send this when `after` is durable.
-    Send {
-        /// The receiver.
-        to: NodeId,
-        /// What to say.
-        message: Message,
-        /// The batch that must be durable before.
-        after: Option<u64>,
-    },
-    /// These entries (both ends included) are committed and durable here: apply them.
-    Apply {
-        /// The first.
-        from: Index,
-        /// The last.
-        to: Index,
-    },
-    /// The read may be answered from a state that has applied this much.
-    ReadReady {
-        /// Of the read.
-        context: u64,
-        /// What must be applied; it already is when this effect comes after the `Apply` of the same step.
-        index: Index,
-    },
-    /// The proposal has this place. It is done iff the entry applied there has this epoch (F30).
-    Accepted {
-        /// Of the proposal.
-        context: u64,
-        /// Its place.
-        id: LogId,
-    },
-    /// The proposal or read was certainly not done.
-    Dropped {
-        /// Of the proposal or read.
-        context: u64,
-        /// Why.
-        why: Drop,
-    },
-    /// The role, the epoch or the leader changed.
-    Role {
-        /// The role now.
-        role: Role,
-        /// The epoch now.
-        epoch: Epoch,
-        /// The leader, if known.
-        leader: Option<NodeId>,
-    },
-    /// The lease that may be shown began, was extended or ended.
-    Authority(Option<Authority>),
-    /// Stop the process.
-    Fatal(String),
+pub struct Consensus {
+    node: NodeId,
+    profile: Profile,
+    random: u64,
+    now: Nanos,
+
+    // What is durable, or will be when its batch is.
+    hard: HardState,
+    log: Log,
+    /// The configurations of the log with the places where they begin; the last one is in force (C1). Empty before the
+    /// genesis.
+    confs: Vec<(Index, ConfState)>,
+    seq: u64,
+    durable_seq: u64,
+    /// The last batch that changed epoch or vote.
+    hard_seq: u64,
+    pending: VecDeque<Pending>,
+    /// Where this step's batch stands in the caller's effects; `None` between steps.
+    open: Option<usize>,
+    hinted: Index,
+
+    commit: LogId,
+    applied: Index,
+
+    role: Role,
+    leader: Option<NodeId>,
+    /// When this node started with a log, and so may have promised something that it does not remember.
+    boot: Option<Nanos>,
+    /// When the last append of a leader of our epoch was handled, and whose it was.
+    contact: Option<(Nanos, NodeId)>,
+    /// Evidence of death of that leader waives our stickiness beyond the promise, until the next append (F4).
+    waived: bool,
+    /// When an election begins here unless a leader is heard.
+    deadline: Nanos,
+    votes: Vec<(NodeId, bool)>,
+
+    // Only on a leader.
+    elected_at: Nanos,
+    time_base: ClusterTime,
+    noop: Index,
+    peers: Vec<Progress>,
+    heartbeat_due: Nanos,
+    uncommitted: usize,
+    reads: VecDeque<PendingRead>,
+    /// When the last round of heartbeats for reads began.
+    read_round: Nanos,
+
+    told_role: (Role, Epoch, Option<NodeId>),
+    told_authority: Option<Authority>,
+    #[cfg(feature = "mutants")]
+    bug: Option<Bug>,
 }
 
-/// Why a proposal or read was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Drop {
-    /// We do not lead.
-    NotLeader,
-    /// We lead, but in another epoch than the one in which it was decided.
-    Epoch,
-    /// Too much is under way.
-    Busy,
+impl Consensus {
+    /// A core that remembers what `durable` holds.
+    #[must_use]
+    pub fn new(config: Config, durable: Durable, now: Nanos) -> Self {
+        let Durable { genesis, hard_state, base, entries, commit_hint, .. } = durable;
+        let log = Log::new(base, entries);
+        let mut confs = Vec::new();
+        if let Some(genesis) = &genesis {
+            confs.push((base.index, ConfState { voters: genesis.voters.clone(), ..ConfState::default() }));
+        }
+        for entry in log.from(base.index) {
+            if let Payload::Config(conf) = &entry.payload {
+                confs.push((entry.id.index, conf.clone()));
+            }
+        }
+        let commit = commit_hint.clamp(base.index, log.last().index);
+        let mut core = Self {
+            node: config.node,
+            profile: config.profile,
+            random: config.seed,
+            now,
+            hard: hard_state,
+            commit: log.id_at(commit).expect("the commit hint was clamped to the log"),
+            log,
+            confs,
+            seq: 0,
+            durable_seq: 0,
+            hard_seq: 0,
+            pending: VecDeque::new(),
+            open: None,
+            hinted: commit,
+            applied: base.index,
+            role: Role::Follower,
+            leader: None,
+            boot: None,
+            contact: None,
+            waived: false,
+            deadline: now,
+            votes: Vec::new(),
+            elected_at: Nanos(0),
+            time_base: ClusterTime(0),
+            noop: Index(0),
+            peers: Vec::new(),
+            heartbeat_due: Nanos::NEVER,
+            uncommitted: 0,
+            reads: VecDeque::new(),
+            read_round: Nanos(0),
+            told_role: (Role::Follower, hard_state.epoch, None),
+            told_authority: None,
+            #[cfg(feature = "mutants")]
+            bug: None,
+        };
+        let alone = core.conf().is_some_and(|conf| conf.outgoing.is_empty() && conf.voters == [core.node]);
+        if !alone {
+            core.boot = core.is_founded().then_some(now);
+            core.deadline = core.draw_deadline();
+        }
+        core
+    }
+
+    /// Takes the place of an initial voter (F1): the genesis is durable with the batch that this adds, whose number it
+    /// answers with. A node that is in a cluster already keeps its own and answers `None`.
+    pub fn adopt_genesis(&mut self, now: Nanos, genesis: &Genesis, effects: &mut Vec<Effect>) -> Option<u64> {
+        if self.is_founded() || self.role == Role::Halted {
+            return None;
+        }
+        self.begin(now);
+        self.batch(effects).genesis = Some(genesis.clone());
+        self.hard = HardState { epoch: GENESIS.epoch, vote: None };
+        self.hard_seq = self.seq;
+        self.log = Log::new(GENESIS, Vec::new());
+        self.confs = vec![(GENESIS.index, ConfState { voters: genesis.voters.clone(), ..ConfState::default() })];
+        self.commit = GENESIS;
+        self.applied = GENESIS.index;
+        self.hinted = GENESIS.index;
+        self.deadline = self.draw_deadline();
+        self.finish(effects);
+        Some(self.seq)
+    }
+
+    /// Begins an election now instead of at the next deadline, by all the rules: as a founder does, and whoever knows
+    /// that nobody can lead yet. Does nothing while a leader is known.
+    pub fn campaign_now(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
+        self.begin(now);
+        if matches!(self.role, Role::Follower | Role::PreCandidate) && self.leader.is_none() && self.may_campaign() {
+            self.pre_campaign(effects);
+        }
+        self.finish(effects);
+    }
+
+    /// Handles one input. Whatever must follow from it is added to `effects`.
+    pub fn step(&mut self, now: Nanos, input: Input, effects: &mut Vec<Effect>) {
+        self.begin(now);
+        self.check_leadership(effects);
+        match input {
+            Input::Tick => self.on_tick(effects),
+            Input::Message { from, message } => self.on_message(from, message, effects),
+            Input::Propose { context, epoch, payload } => self.on_propose(context, epoch, payload, effects),
+            Input::Read { context, mode } => self.on_read(context, mode, effects),
+            Input::Persisted { seq } => self.on_persisted(seq, effects),
+            Input::StorageFailed { why } => self.fail(why, effects),
+            Input::Evidence { node, .. } => self.on_evidence(node),
+            Input::Unreachable { node } => self.on_unreachable(node),
+            Input::Suspected { node } => self.on_suspected(node, effects),
+        }
+        self.finish(effects);
+    }
+
+    /// When to call [`Consensus::step`] with [`Input::Tick`] if nothing else happens.
+    #[must_use]
+    pub fn next_deadline(&self) -> Nanos {
+        if self.role == Role::Halted || !self.is_founded() {
+            return Nanos::NEVER;
+        }
+        if self.applicable() > self.applied {
+            return self.now;
+        }
+        if self.role != Role::Leader {
+            return if self.may_campaign() { self.deadline } else { Nanos::NEVER };
+        }
+        let shown = self.told_authority.map_or(Nanos::NEVER, |authority| authority.until);
+        // Check-quorum fails when more than an election timeout has passed, so a nanosecond later.
+        let alone = (self.quorum_contact() + self.profile.election_timeout).next();
+        self.heartbeat_due.min(alone).min(self.stalls_at()).min(shown)
+    }
+
+    /// The role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The highest epoch heard of.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.hard.epoch
+    }
+
+    /// Who leads, as far as we know.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// How much is known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> Index {
+        self.commit.index
+    }
+
+    /// How much the caller was told to apply.
+    #[must_use]
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The end of the log.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        self.log.last()
+    }
+
+    /// The entry before the first one held.
+    #[must_use]
+    pub fn base(&self) -> LogId {
+        self.log.base()
+    }
+
+    /// How much of the log is on our own disk.
+    #[must_use]
+    pub fn durable(&self) -> Index {
+        self.log.durable()
+    }
+
+    /// Epoch and vote, durable or about to be.
+    #[must_use]
+    pub fn hard_state(&self) -> HardState {
+        self.hard
+    }
+
+    /// The entries of a range, both ends included, as far as they are held.
+    #[must_use]
+    pub fn entries(&self, range: std::ops::RangeInclusive<Index>) -> &[Entry] {
+        self.log.range(*range.start(), *range.end())
+    }
+
+    /// The configuration in force; `None` before a genesis is accepted.
+    #[must_use]
+    pub fn conf(&self) -> Option<&ConfState> {
+        self.confs.last().map(|(_, conf)| conf)
+    }
+
+    /// Whether a genesis was accepted.
+    #[must_use]
+    pub fn is_founded(&self) -> bool {
+        !self.confs.is_empty()
+    }
+
+    /// Begins a step: time strictly grows (F24).
+    fn begin(&mut self, now: Nanos) {
+        self.now = now.max(Nanos(self.now.0.saturating_add(1)));
+        self.open = None;
+    }
+
+    /// Ends a step: applies, answers reads, tells what changed, and checks what must be true.
+    fn finish(&mut self, effects: &mut Vec<Effect>) {
+        let to = self.applicable();
+        if to > self.applied {
+            effects.push(Effect::Apply { from: self.applied.next(), to });
+            self.applied = to;
+        }
+        if self.role == Role::Leader {
+            self.answer_reads(effects);
+        }
+        self.tell(effects);
+        if self.open.is_some() && self.commit.index > self.hinted {
+            self.hinted = self.commit.index;
+            self.batch(effects).commit_hint = Some(self.hinted);
+        }
+        self.open = None;
+        self.check();
+    }
+
+    /// Tells the role and the lease if they changed. A lease that merely grew is told a few times per heartbeat.
+    fn tell(&mut self, effects: &mut Vec<Effect>) {
+        let role = (self.role, self.hard.epoch, self.leader);
+        if role != self.told_role {
+            self.told_role = role;
+            effects.push(Effect::Role { role: self.role, epoch: self.hard.epoch, leader: self.leader });
+        }
+        let lease = self.lease_until(self.now).map(|until| Authority { epoch: self.hard.epoch, until });
+        let is_news = match (self.told_authority, lease) {
+            (None, None) => false,
+            (Some(old), Some(new)) => {
+                let grown = new.until.since(old.until);
+                old.epoch != new.epoch || old.until <= self.now || grown * 4 >= self.profile.heartbeat
+            }
+            _ => true,
+        };
+        if is_news {
+            self.told_authority = lease;
+            effects.push(Effect::Authority(lease));
+        }
+    }
+
+    /// What must be true after every step, in release builds too.
+    fn check(&self) {
+        assert!(
+            self.log.epoch_at(self.commit.index) == Some(self.commit.epoch),
+            "a committed entry changed or vanished"
+        );
+        assert!(self.applied <= self.commit.index.min(self.log.durable()), "applied what is not committed and durable");
+        assert!(self.log.last().epoch <= self.hard.epoch, "an entry of an epoch that has not begun");
+        if self.role == Role::Leader {
+            assert!(self.hard.vote == Some(self.node) || self.has_bug_with_votes(), "a leader voted for itself");
+            assert!(self.log.epoch_at(self.noop) == Some(self.hard.epoch), "a leader's epoch begins with its no-op");
+        }
+    }
+
+    /// How much may be applied (R9a).
+    fn applicable(&self) -> Index {
+        self.commit.index.min(self.log.durable())
+    }
+
+    /// A number below `bound`, from a generator of our own (splitmix64).
+    fn draw(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound.max(1)
+    }
 }
+
+#[cfg(not(feature = "mutants"))]
+impl Consensus {
+    /// Whether votes are broken on purpose; never in a product.
+    #[inline]
+    fn has_bug_with_votes(&self) -> bool {
+        false
+    }
+}
+
+/// Says whether the core is broken on purpose in this way: always `false` unless the feature `mutants` is on.
+macro_rules! broken {
+    ($core:expr, $bug:ident) => {{
+        #[cfg(feature = "mutants")]
+        {
+            $core.has_bug(crate::consensus::Bug::$bug)
+        }
+        #[cfg(not(feature = "mutants"))]
+        {
+            false
+        }
+    }};
+}
+use broken;

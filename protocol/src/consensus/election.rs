@@ -1,0 +1,287 @@
+//! Who leads: pre-vote, vote, stickiness, stepping down.
+//!
+//! A follower that heard a leader promises to help nobody else for P: the leader's lease rests on that and nothing waives
+//! it. From P to E it merely protects a healthy leader from disturbance, and evidence of death waives that part (F4).
+//!
+//! # Invariants
+//!
+//! * An epoch is raised and a vote given only together with a batch; no message tells of either before that is durable.
+//! * An equal epoch never clears a vote.
+//! * A sticky node counts neither its own pre-vote nor begins a candidature (F3).
+//! * Handling a pre-vote changes nothing.
+
+use crate::durable::{ConfState, Payload};
+use crate::effects::Role;
+use crate::types::{Epoch, LogId, Nanos, NodeId};
+
+use super::quorum::{self, Tally};
+use super::{Consensus, Drop, Effect, Message, broken};
+
+impl Consensus {
+    /// A deadline may have passed.
+    pub(super) fn on_tick(&mut self, effects: &mut Vec<Effect>) {
+        match self.role {
+            Role::Leader if self.now >= self.heartbeat_due => self.heartbeat_all(effects),
+            Role::Leader | Role::Halted => {}
+            _ if self.now < self.deadline || !self.may_campaign() => {}
+            _ => self.on_election_deadline(effects),
+        }
+    }
+
+    /// Nobody was heard for a while: E8 (a node whose disk stalls does not campaign, unless nobody else does for long,
+    /// F29), then E3.
+    fn on_election_deadline(&mut self, effects: &mut Vec<Effect>) {
+        let heard = self.contact.map(|(at, _)| at).max(self.boot).unwrap_or(Nanos(0));
+        let is_abandoned = self.now >= heard + self.profile.election_timeout * 4;
+        self.deadline = self.draw_deadline();
+        if self.now < self.stalls_at() || is_abandoned {
+            self.pre_campaign(effects);
+        }
+    }
+
+    /// Asks whether an election would succeed (E3).
+    pub(super) fn pre_campaign(&mut self, effects: &mut Vec<Effect>) {
+        self.role = Role::PreCandidate;
+        if !self.is_sticky() {
+            self.leader = None;
+        }
+        self.votes.clear();
+        let message = Message::PreVote { epoch: self.hard.epoch.next(), last: self.log.last() };
+        self.ask_voters(&message, None, effects);
+        self.count_pre_votes(effects);
+    }
+
+    /// Asks for votes (E4).
+    fn campaign(&mut self, effects: &mut Vec<Effect>) {
+        let epoch = self.hard.epoch.next();
+        self.role = Role::Candidate;
+        self.leader = None;
+        self.votes.clear();
+        self.set_hard(epoch, Some(self.node), effects);
+        self.deadline = self.draw_deadline();
+        let message = Message::Vote { epoch, last: self.log.last(), transfer: false };
+        self.ask_voters(&message, self.hard_pending(), effects);
+    }
+
+    fn ask_voters(&self, message: &Message, after: Option<u64>, effects: &mut Vec<Effect>) {
+        let Some(conf) = self.conf() else { return };
+        let outgoing = conf.outgoing.iter().filter(|node| !conf.voters.contains(node));
+        for to in conf.voters.iter().chain(outgoing).filter(|node| **node != self.node) {
+            effects.push(Effect::Send { to: *to, message: message.clone(), after });
+        }
+    }
+
+    /// Any message from another node; nobody outside a cluster is heard before a genesis is accepted here.
+    pub(super) fn on_message(&mut self, from: NodeId, message: Message, effects: &mut Vec<Effect>) {
+        if !self.is_founded() || from == self.node || self.role == Role::Halted {
+            return;
+        }
+        match message {
+            Message::PreVote { epoch, last } => self.on_pre_vote(from, epoch, last, effects),
+            Message::PreVoteReply { epoch, granted } => self.on_pre_vote_reply(from, epoch, granted, effects),
+            Message::Vote { epoch, last, transfer } => self.on_vote(from, epoch, last, transfer, effects),
+            Message::VoteReply { epoch, granted } => self.on_vote_reply(from, epoch, granted, effects),
+            Message::Append(append) => self.on_append(from, append, effects),
+            Message::AppendReply(reply) => self.on_append_reply(from, &reply, effects),
+        }
+    }
+
+    fn on_pre_vote(&mut self, from: NodeId, epoch: Epoch, last: LogId, effects: &mut Vec<Effect>) {
+        let granted = epoch > self.hard.epoch && last >= self.log.last() && !self.is_sticky();
+        let named = if granted { epoch } else { self.hard.epoch };
+        // A rejection tells our own epoch, which may have been raised a moment ago.
+        let after = if granted { None } else { self.hard_pending() };
+        effects.push(Effect::Send { to: from, message: Message::PreVoteReply { epoch: named, granted }, after });
+    }
+
+    fn on_pre_vote_reply(&mut self, from: NodeId, epoch: Epoch, granted: bool, effects: &mut Vec<Effect>) {
+        if !granted && epoch > self.hard.epoch {
+            return self.follow(epoch, None, effects);
+        }
+        let is_ours = if granted { epoch == self.hard.epoch.next() } else { epoch <= self.hard.epoch };
+        if self.role == Role::PreCandidate && is_ours {
+            self.note_vote(from, granted);
+            self.count_pre_votes(effects);
+        }
+    }
+
+    /// A sticky node does not count itself and never goes further (F3).
+    fn count_pre_votes(&mut self, effects: &mut Vec<Effect>) {
+        let is_bound = self.is_sticky() && !broken!(self, BreaksOwnPromise);
+        let own = (!is_bound).then_some(true);
+        match self.tally(own) {
+            Tally::Won if !is_bound => self.campaign(effects),
+            Tally::Lost => self.role = Role::Follower,
+            Tally::Won | Tally::Pending => {}
+        }
+    }
+
+    fn on_vote(&mut self, from: NodeId, epoch: Epoch, last: LogId, transfer: bool, effects: &mut Vec<Effect>) {
+        if epoch < self.hard.epoch || (!transfer && self.is_sticky()) {
+            return; // E2, E5: not even its epoch is adopted.
+        }
+        if epoch > self.hard.epoch {
+            self.follow(epoch, None, effects);
+        }
+        let is_free = self.hard.vote.is_none() || self.hard.vote == Some(from);
+        let is_idle = matches!(self.role, Role::Follower | Role::PreCandidate) && self.leader.is_none();
+        let granted = is_free && is_idle && last >= self.log.last();
+        if granted {
+            if self.hard.vote.is_none() {
+                self.set_hard(epoch, Some(from), effects);
+            }
+            self.role = Role::Follower;
+            self.deadline = self.draw_deadline();
+        }
+        let message = Message::VoteReply { epoch: self.hard.epoch, granted };
+        effects.push(Effect::Send { to: from, message, after: self.hard_pending() });
+    }
+
+    fn on_vote_reply(&mut self, from: NodeId, epoch: Epoch, granted: bool, effects: &mut Vec<Effect>) {
+        if epoch > self.hard.epoch {
+            self.follow(epoch, None, effects);
+        } else if epoch == self.hard.epoch && self.role == Role::Candidate {
+            self.note_vote(from, granted);
+            self.count_votes(effects);
+        }
+    }
+
+    /// Our own vote counts when it is durable (E6, F25).
+    pub(super) fn count_votes(&mut self, effects: &mut Vec<Effect>) {
+        let own = self.hard_pending().is_none().then_some(true);
+        match self.tally(own) {
+            Tally::Won => self.win(effects),
+            Tally::Lost => self.role = Role::Follower,
+            Tally::Pending => {}
+        }
+    }
+
+    /// Takes the lead (E6). Nothing that was acknowledged before counts for the lease (L2).
+    fn win(&mut self, effects: &mut Vec<Effect>) {
+        self.role = Role::Leader;
+        self.leader = Some(self.node);
+        self.votes.clear();
+        self.elected_at = self.now;
+        self.time_base = self.log.last_time();
+        self.uncommitted = 0;
+        self.read_round = Nanos(0);
+        self.reset_peers();
+        self.noop = self.write(Payload::Noop, effects).index;
+        self.heartbeat_all(effects);
+    }
+
+    /// Follows `leader` in `epoch`, or waits for one: E1 if the epoch is higher, else a step-down that keeps the vote.
+    pub(super) fn follow(&mut self, epoch: Epoch, leader: Option<NodeId>, effects: &mut Vec<Effect>) {
+        assert!(epoch >= self.hard.epoch, "an epoch never falls");
+        if epoch > self.hard.epoch || (broken!(self, ClearsVote) && self.role != Role::Follower) {
+            self.set_hard(epoch, None, effects);
+        }
+        if matches!(self.role, Role::Leader | Role::Candidate) {
+            self.drop_reads(effects);
+            self.peers.clear();
+            self.deadline = self.draw_deadline();
+        }
+        self.role = Role::Follower;
+        self.leader = leader;
+    }
+
+    /// E7 and E8: a leader that lost touch with its quorum, or with its own disk, stops at once.
+    pub(super) fn check_leadership(&mut self, effects: &mut Vec<Effect>) {
+        if self.role != Role::Leader {
+            return;
+        }
+        let is_alone = self.now > self.quorum_contact() + self.profile.election_timeout;
+        if is_alone || self.now >= self.stalls_at() {
+            self.follow(self.hard.epoch, None, effects);
+        }
+    }
+
+    /// Evidence of death (F4): waives what is left of stickiness once the promise is over.
+    pub(super) fn on_evidence(&mut self, node: NodeId) {
+        if self.role == Role::Leader {
+            return self.on_unreachable(node);
+        }
+        if self.contact.is_some_and(|(_, leader)| leader == node) && !self.waived {
+            self.waived = true;
+            let jitter = self.draw(nanos(self.profile.heartbeat) / 4);
+            let begin = self.promise_end().max(self.now);
+            self.deadline = self.deadline.min(Nanos(begin.0.saturating_add(jitter)));
+        }
+    }
+
+    /// Gossip suspects a node (E9): if it is our leader, a pre-vote comes sooner. It moves no right.
+    pub(super) fn on_suspected(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
+        let is_leader = self.leader == Some(node) && node != self.node;
+        if is_leader && self.role == Role::Follower && self.may_campaign() && self.now < self.stalls_at() {
+            self.pre_campaign(effects);
+        }
+    }
+
+    /// When the next election begins here: E to 2E from now; soon again while evidence of death stands.
+    pub(super) fn draw_deadline(&mut self) -> Nanos {
+        let (least, spread) = match self.waived {
+            true => (nanos(self.profile.heartbeat) / 4, nanos(self.profile.heartbeat) / 2),
+            false => (nanos(self.profile.election_timeout), nanos(self.profile.election_timeout)),
+        };
+        Nanos(self.now.0.saturating_add(least).saturating_add(self.draw(spread)))
+    }
+
+    /// Whether this node votes in the configuration in force or in the latest committed one (C5).
+    pub(super) fn may_campaign(&self) -> bool {
+        let votes = |conf: &ConfState| quorum::votes(conf, self.node);
+        let committed = || self.confs.iter().rev().find(|(index, _)| *index <= self.commit.index);
+        self.conf().is_some_and(votes) || committed().is_some_and(|(_, conf)| votes(conf))
+    }
+
+    /// Whether this node must neither help nor begin an election (E5).
+    pub(super) fn is_sticky(&self) -> bool {
+        let timeout = self.profile.election_timeout;
+        if self.role == Role::Leader {
+            return self.now < self.lease_end() || self.now < self.quorum_contact() + timeout;
+        }
+        if self.now < self.promise_end() && !(self.waived && broken!(self, EvidenceWaivesPromise)) {
+            return true;
+        }
+        let is_recent = |since: Option<Nanos>| since.is_some_and(|since| self.now < since + timeout);
+        !self.waived && (is_recent(self.contact.map(|(at, _)| at)) || is_recent(self.boot))
+    }
+
+    /// When the promise to the last leader ends, also to one forgotten in a crash; nothing waives it.
+    fn promise_end(&self) -> Nanos {
+        let since = self.contact.map(|(at, _)| at).max(self.boot);
+        since.map_or(Nanos(0), |since| since + self.profile.promise)
+    }
+
+    /// Notes what a voter answered. A grant is final; a rejection may have been for an earlier, stickier moment.
+    fn note_vote(&mut self, from: NodeId, granted: bool) {
+        if !self.conf().is_some_and(|conf| quorum::votes(conf, from)) {
+            return;
+        }
+        match self.votes.iter_mut().find(|(node, _)| *node == from) {
+            Some(vote) => vote.1 |= granted,
+            None => self.votes.push((from, granted)),
+        }
+    }
+
+    fn tally(&self, own: Option<bool>) -> Tally {
+        let vote = |voter: NodeId| {
+            if voter == self.node {
+                return own;
+            }
+            self.votes.iter().find(|(node, _)| *node == voter).map(|(_, granted)| *granted)
+        };
+        self.conf().map_or(Tally::Lost, |conf| quorum::tally(conf, vote))
+    }
+
+    /// Fails the reads that were waiting: certainly not done.
+    pub(super) fn drop_reads(&mut self, effects: &mut Vec<Effect>) {
+        for read in self.reads.drain(..) {
+            effects.push(Effect::Dropped { context: read.context, why: Drop::NotLeader });
+        }
+    }
+}
+
+/// A span as the number of its nanoseconds.
+pub(super) fn nanos(span: std::time::Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,148 @@
+//! What the core is told, and what follows from it.
+//!
+//! # Invariants
+//!
+//! * Effects are carried out in their order; a message waits for the batch that its `after` names.
+//! * Entries are applied by the caller in the step that says so; the core counts them as applied from then on.
+
+use bytes::Bytes;
+
+use crate::durable::Persist;
+use crate::effects::{Authority, Role};
+use crate::types::{Epoch, Incarnation, Index, LogId, NodeId};
+
+use super::Message;
+
+/// What the core is told.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A deadline may have passed.
+    Tick,
+    /// A message came.
+    Message {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it said.
+        message: Message,
+    },
+    /// Append one entry with this payload, if we still lead `epoch`.
+    Propose {
+        /// Comes back in [`Effect::Accepted`] or [`Effect::Dropped`].
+        context: u64,
+        /// The epoch in which this was decided (F7).
+        epoch: Epoch,
+        /// Encoded commands.
+        payload: Bytes,
+    },
+    /// A linearizable read: tell the index to wait for.
+    Read {
+        /// Comes back in [`Effect::ReadReady`] or [`Effect::Dropped`].
+        context: u64,
+        /// Whether a valid lease may confirm it.
+        mode: ReadMode,
+    },
+    /// All batches up to this one are durable.
+    Persisted {
+        /// The batch.
+        seq: u64,
+    },
+    /// The store failed: final.
+    StorageFailed {
+        /// Its words.
+        why: String,
+    },
+    /// Proof-like, but untrusted: the link was closed by the peer's side and a new dial was refused, both seen here (F4).
+    Evidence {
+        /// Who seems to be dead.
+        node: NodeId,
+        /// The run of it.
+        incarnation: Incarnation,
+    },
+    /// The link to this peer broke: what was in flight is lost.
+    Unreachable {
+        /// The peer.
+        node: NodeId,
+    },
+    /// Gossip suspects the leader: a pre-vote may come sooner (E9).
+    Suspected {
+        /// The suspect.
+        node: NodeId,
+    },
+}
+
+/// How a read is confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadMode {
+    /// By one round of heartbeats started after it came.
+    Quorum,
+    /// By the lease if it is valid, else as `Quorum`.
+    Lease,
+}
+
+/// What follows from an input, in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Make this durable.
+    Persist(Persist),
+    /// Send this when `after` is durable.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// What to say.
+        message: Message,
+        /// The batch that must be durable before.
+        after: Option<u64>,
+    },
+    /// These entries (both ends included) are committed and durable here: apply them.
+    Apply {
+        /// The first.
+        from: Index,
+        /// The last.
+        to: Index,
+    },
+    /// The read may be answered from a state that has applied this much.
+    ReadReady {
+        /// Of the read.
+        context: u64,
+        /// What must be applied; it already is when this effect comes after the `Apply` of the same step.
+        index: Index,
+    },
+    /// The proposal has this place. It is done iff the entry applied there has this epoch (F30).
+    Accepted {
+        /// Of the proposal.
+        context: u64,
+        /// Its place.
+        id: LogId,
+    },
+    /// The proposal or read was certainly not done.
+    Dropped {
+        /// Of the proposal or read.
+        context: u64,
+        /// Why.
+        why: Drop,
+    },
+    /// The role, the epoch or the leader changed.
+    Role {
+        /// The role now.
+        role: Role,
+        /// The epoch now.
+        epoch: Epoch,
+        /// The leader, if known.
+        leader: Option<NodeId>,
+    },
+    /// The lease that may be shown began, was extended or ended.
+    Authority(Option<Authority>),
+    /// Stop the process.
+    Fatal(String),
+}
+
+/// Why a proposal or read was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Drop {
+    /// We do not lead.
+    NotLeader,
+    /// We lead, but in another epoch than the one in which it was decided.
+    Epoch,
+    /// Too much is under way.
+    Busy,
+}

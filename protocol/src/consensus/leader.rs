@@ -1,0 +1,260 @@
+//! The log of a leader: what it writes, sends and commits.
+//!
+//! # Invariants
+//!
+//! * Only an entry of the leader's own epoch is committed by counting; the older ones follow with it (dissertation 3.6.2).
+//! * The leader counts itself only as far as its own disk does.
+//! * What is in flight to one follower is bounded (R8), and so is what is not committed.
+
+use bytes::Bytes;
+
+use crate::durable::{Entry, Payload};
+use crate::effects::Role;
+use crate::types::{ClusterTime, Epoch, Index, LogId, Nanos, NodeId};
+
+use super::progress::{BYTES_MAX, Pace, Progress};
+use super::{Append, AppendReply, Consensus, Drop, Effect, Message, Verdict, broken, quorum};
+
+impl Consensus {
+    /// Appends one entry, if this node leads the epoch in which it was decided (F7) and not too much is under way.
+    pub(super) fn on_propose(&mut self, context: u64, epoch: Epoch, payload: Bytes, effects: &mut Vec<Effect>) {
+        let is_full = self.uncommitted > 0 && self.uncommitted + payload.len() > UNCOMMITTED_MAX;
+        let why = match self.role {
+            Role::Leader if epoch != self.hard.epoch => Drop::Epoch,
+            Role::Leader if is_full => Drop::Busy,
+            Role::Leader => {
+                self.uncommitted += payload.len();
+                let id = self.write(Payload::Commands(payload), effects);
+                effects.push(Effect::Accepted { context, id });
+                for at in 0..self.peers.len() {
+                    if self.peers[at].is_eager() {
+                        self.send_entries(at, effects);
+                    }
+                }
+                return;
+            }
+            _ => Drop::NotLeader,
+        };
+        effects.push(Effect::Dropped { context, why });
+    }
+
+    /// Writes one entry of this epoch, stamped with cluster time.
+    pub(super) fn write(&mut self, payload: Payload, effects: &mut Vec<Effect>) -> LogId {
+        let id = LogId { epoch: self.hard.epoch, index: self.log.last().index.next() };
+        let time = self.cluster_time(self.now).max(self.log.last_time());
+        self.append_entry(Entry { id, time, payload }, effects);
+        id
+    }
+
+    /// Begins anew with every follower (E6).
+    pub(super) fn reset_peers(&mut self) {
+        let next = self.log.last().index.next();
+        let members = self.conf().map(quorum::members).unwrap_or_default();
+        self.peers =
+            members.into_iter().filter(|node| *node != self.node).map(|node| Progress::new(node, next)).collect();
+        if broken!(self, LeaseFromWinning) {
+            for peer in &mut self.peers {
+                (peer.acked, peer.promise) = (self.now, self.profile.promise);
+            }
+        }
+    }
+
+    /// One heartbeat to everyone; probes and lost tails are sent again with it.
+    pub(super) fn heartbeat_all(&mut self, effects: &mut Vec<Effect>) {
+        self.heartbeat_due = self.now + self.profile.heartbeat;
+        for at in 0..self.peers.len() {
+            let peer = &mut self.peers[at];
+            let is_late = peer.oldest().is_some_and(|sent| sent + self.profile.heartbeat <= self.now);
+            if peer.pace == Pace::Probe && is_late {
+                peer.lose_flight();
+            }
+            if !self.send_entries(at, effects) {
+                self.send_heartbeat(at, effects);
+            }
+        }
+    }
+
+    /// Sends what the windows allow (R8) and says whether that was anything.
+    fn send_entries(&mut self, at: usize, effects: &mut Vec<Effect>) -> bool {
+        let mut is_any = false;
+        while let Some((prev, entries)) = self.next_entries(at) {
+            let bytes = entries.iter().map(size).sum();
+            let last = Index(prev.index.0 + entries.len() as u64);
+            self.peers[at].note_sent(last, bytes, self.now);
+            self.send_append(at, prev, entries, effects);
+            is_any = true;
+        }
+        is_any
+    }
+
+    /// The next append to a follower: some entries, or none for a probe that has nothing to send.
+    fn next_entries(&self, at: usize) -> Option<(LogId, Vec<Entry>)> {
+        let peer = &self.peers[at];
+        let waiting = self.log.from(peer.next);
+        let is_probe = peer.pace == Pace::Probe;
+        if waiting.is_empty() && !is_probe {
+            return None;
+        }
+        let first = waiting.first().map_or(0, size);
+        if !peer.has_room(first) {
+            return None;
+        }
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += size(entry);
+            bytes == size(entry) || (bytes <= MESSAGE_BYTES_MAX && peer.has_room(bytes) && bytes <= BYTES_MAX)
+        };
+        let count = waiting.iter().take(MESSAGE_ENTRIES_MAX).take_while(fits).count();
+        let prev = Index(peer.next.0 - 1);
+        let prev = self.log.id_at(prev).expect("what follows the base can be sent; the rest needs a snapshot");
+        Some((prev, waiting[..count].to_vec()))
+    }
+
+    /// Says that we are there and how much is committed. `prev` is what the follower is known to hold, never more (F17).
+    fn send_heartbeat(&mut self, at: usize, effects: &mut Vec<Effect>) {
+        let prev = self.log.id_at(self.peers[at].matched).unwrap_or_default();
+        self.send_append(at, prev, Vec::new(), effects);
+    }
+
+    fn send_append(&mut self, at: usize, prev: LogId, entries: Vec<Entry>, effects: &mut Vec<Effect>) {
+        let peer = &mut self.peers[at];
+        peer.told = self.commit.index.min(Index(prev.index.0 + entries.len() as u64)).max(peer.told);
+        let append = Append { epoch: self.hard.epoch, prev, entries, commit: self.commit.index, sent: self.now };
+        let (to, after) = (peer.node, self.hard_pending());
+        effects.push(Effect::Send { to, message: Message::Append(append), after });
+    }
+
+    /// R6: what a follower holds, and where to go on.
+    pub(super) fn on_append_reply(&mut self, from: NodeId, reply: &AppendReply, effects: &mut Vec<Effect>) {
+        if reply.epoch > self.hard.epoch {
+            return self.follow(reply.epoch, None, effects);
+        }
+        if reply.epoch < self.hard.epoch || self.role != Role::Leader || reply.sent > self.now {
+            return;
+        }
+        let Some(at) = self.peers.iter().position(|peer| peer.node == from) else { return };
+        self.note_ack(at, reply);
+        match reply.verdict {
+            Verdict::Matched(index) if index > self.log.last().index => {}
+            Verdict::Matched(index) => self.on_matched(at, index, reply.sent, effects),
+            Verdict::Rejected { at: place, hint } => self.on_rejected(at, place, hint, effects),
+        }
+    }
+
+    /// Accepted or not: the follower renewed its promise after we sent that (L1). Promising less than it says is safe, so
+    /// its word is taken up to our own election timeout.
+    fn note_ack(&mut self, at: usize, reply: &AppendReply) {
+        let sent = if broken!(self, LeaseFromReceipt) { self.now } else { reply.sent };
+        let peer = &mut self.peers[at];
+        if sent > peer.acked {
+            peer.acked = sent;
+            peer.promise = reply.promise.min(self.profile.election_timeout);
+        }
+    }
+
+    fn on_matched(&mut self, at: usize, index: Index, sent: Nanos, effects: &mut Vec<Effect>) {
+        let patience = self.profile.heartbeat * 2;
+        let peer = &mut self.peers[at];
+        let is_news = index > peer.matched;
+        peer.note_matched(index);
+        // An answer to something sent after the oldest append, which is still unacknowledged long after: it was lost.
+        let is_lost = peer.oldest().is_some_and(|oldest| sent >= oldest && oldest + patience < self.now);
+        if is_lost && peer.pace == Pace::Replicate {
+            peer.lose_flight();
+        }
+        if is_news {
+            self.advance_commit(effects);
+        }
+        self.serve(at, effects);
+    }
+
+    fn on_rejected(&mut self, at: usize, place: Index, hint: LogId, effects: &mut Vec<Effect>) {
+        let peer = &self.peers[at];
+        let is_stale = match peer.pace {
+            Pace::Replicate => place <= peer.matched,
+            Pace::Probe => place.next() != peer.next,
+        };
+        if is_stale {
+            return;
+        }
+        let agreed = self.log.agreement(hint.index.min(Index(place.0.saturating_sub(1))), hint.epoch);
+        self.peers[at].probe_from(agreed.index.next());
+        self.serve(at, effects);
+    }
+
+    /// Sends what is waiting; if nothing is and nothing is in flight, tells a commit index that has moved (R9).
+    fn serve(&mut self, at: usize, effects: &mut Vec<Effect>) {
+        let is_sent = self.send_entries(at, effects);
+        let peer = &self.peers[at];
+        if !is_sent && peer.is_idle() && peer.told < self.commit.index.min(peer.matched) {
+            self.send_heartbeat(at, effects);
+        }
+    }
+
+    /// R7: commits what is durable on a quorum, if its epoch is ours.
+    pub(super) fn advance_commit(&mut self, effects: &mut Vec<Effect>) {
+        let own = if broken!(self, CountsUnsynced) { self.log.last().index } else { self.log.durable() };
+        let index = Index(self.reached(own.0, |peer| peer.matched.0));
+        let is_ours = self.log.epoch_at(index) == Some(self.hard.epoch);
+        if index <= self.commit.index || !(is_ours || broken!(self, CommitsOldEpochs)) {
+            return;
+        }
+        for entry in self.log.range(self.commit.index.next(), index) {
+            if let (Payload::Commands(bytes), true) = (&entry.payload, entry.id.epoch == self.hard.epoch) {
+                self.uncommitted -= bytes.len();
+            }
+        }
+        self.commit_to(index);
+        for at in 0..self.peers.len() {
+            let peer = &self.peers[at];
+            if peer.pace == Pace::Replicate && peer.is_idle() && peer.told < self.commit.index.min(peer.matched) {
+                self.send_heartbeat(at, effects);
+            }
+        }
+    }
+
+    /// The link to a follower broke: what was in flight is lost.
+    pub(super) fn on_unreachable(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == node) {
+            peer.lose_flight();
+        }
+    }
+
+    /// The replicated clock: on a leader it goes on from the last entry at winning (F10), elsewhere it stands there.
+    #[must_use]
+    pub fn cluster_time(&self, now: Nanos) -> ClusterTime {
+        match self.role {
+            Role::Leader => self.time_base + now.since(self.elected_at),
+            _ => self.log.last_time(),
+        }
+    }
+
+    /// The greatest value that a quorum has reached, where `own` is this node's.
+    pub(super) fn reached(&self, own: u64, value: impl Fn(&Progress) -> u64) -> u64 {
+        let of = |node: NodeId| {
+            if node == self.node {
+                return own;
+            }
+            self.peers.iter().find(|peer| peer.node == node).map_or(0, &value)
+        };
+        self.conf().map_or(0, |conf| quorum::reached(conf, of))
+    }
+}
+
+/// What an entry counts for in the windows.
+fn size(entry: &Entry) -> usize {
+    let body = match &entry.payload {
+        Payload::Commands(bytes) => bytes.len(),
+        Payload::Noop | Payload::Config(_) => 0,
+    };
+    body + ENTRY_OVERHEAD
+}
+
+/// Entries in one message (R8).
+const MESSAGE_ENTRIES_MAX: usize = 512;
+/// Bytes in one message, unless a single entry is larger (R8, F14).
+const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of commands that may wait for their commit; no-ops and inherited entries do not count (F22).
+const UNCOMMITTED_MAX: usize = 8 * 1024 * 1024;
+/// Place, time and framing of an entry.
+const ENTRY_OVERHEAD: usize = 48;

@@ -1,0 +1,78 @@
+//! Ways to break the core on purpose, to see that the simulator finds them.
+//!
+//! Only with the cargo feature `mutants`; without it nothing of this is compiled.
+
+use super::Consensus;
+
+/// One deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bug {
+    /// A leader commits entries of older epochs by counting (R7).
+    CommitsOldEpochs,
+    /// A restarted node forgets that it may have promised something (E5).
+    VotesAtBoot,
+    /// A follower commits whatever its log holds, not only what the leader just confirmed (R4).
+    CommitsUnverified,
+    /// The vote does not survive a crash (E4).
+    ForgetsVote,
+    /// An append truncates a suffix that matches (R3).
+    TruncatesAlways,
+    /// Stepping down in the same epoch clears the vote (E1).
+    ClearsVote,
+    /// The lease counts from the arrival of an acknowledgement instead of from the send time (L1).
+    LeaseFromReceipt,
+    /// Winning an election counts as an acknowledgement by everyone (L2).
+    LeaseFromWinning,
+    /// Evidence of death waives the promise too (F4).
+    EvidenceWaivesPromise,
+    /// A sticky node counts its own pre-vote and campaigns (F3).
+    BreaksOwnPromise,
+    /// The leader counts its own log before it is durable (1.2).
+    CountsUnsynced,
+    /// A follower acknowledges before its log is durable (R5).
+    AcksUnsynced,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::CommitsOldEpochs,
+        Self::VotesAtBoot,
+        Self::CommitsUnverified,
+        Self::ForgetsVote,
+        Self::TruncatesAlways,
+        Self::ClearsVote,
+        Self::LeaseFromReceipt,
+        Self::LeaseFromWinning,
+        Self::EvidenceWaivesPromise,
+        Self::BreaksOwnPromise,
+        Self::CountsUnsynced,
+        Self::AcksUnsynced,
+    ];
+}
+
+impl Consensus {
+    /// Breaks this core. Call it right after [`Consensus::new`].
+    #[must_use]
+    pub fn with_bug(mut self, bug: Option<Bug>) -> Self {
+        self.bug = bug;
+        match bug {
+            Some(Bug::VotesAtBoot) => self.boot = None,
+            Some(Bug::ForgetsVote) => self.hard.vote = None,
+            _ => {}
+        }
+        self
+    }
+
+    /// Whether it is broken in this way.
+    #[inline]
+    pub(super) fn has_bug(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Whether votes are broken, so that the asserts about them leave the finding to the simulator.
+    #[inline]
+    pub(super) fn has_bug_with_votes(&self) -> bool {
+        matches!(self.bug, Some(Bug::ForgetsVote | Bug::ClearsVote))
+    }
+}

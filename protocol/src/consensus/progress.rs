@@ -1,0 +1,142 @@
+//! What the leader knows of one follower, and how much it may send.
+//!
+//! # Invariants
+//!
+//! * `matched < next`, and `matched` only grows.
+//! * At most [`APPENDS_MAX`] appends and [`BYTES_MAX`] bytes are in flight, or a single append of any size.
+//! * While probing, at most one append is in flight.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::types::{Index, Nanos, NodeId};
+
+/// One follower in the eyes of the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Progress {
+    /// Who.
+    pub(super) node: NodeId,
+    /// Its durable log agrees with ours up to here.
+    pub(super) matched: Index,
+    /// The next entry to send.
+    pub(super) next: Index,
+    /// Whether we know where its log agrees.
+    pub(super) pace: Pace,
+    /// The latest of our send times that it has echoed in this epoch; zero before the first.
+    pub(super) acked: Nanos,
+    /// The promise that it stated then, no longer than our own election timeout.
+    pub(super) promise: Duration,
+    /// The commit index that it was last told.
+    pub(super) told: Index,
+    /// The appends under way, oldest first.
+    flight: VecDeque<InFlight>,
+    bytes: usize,
+}
+
+/// How entries are sent to one follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Pace {
+    /// One append at a time, until one matches.
+    Probe,
+    /// One append after the other, without waiting.
+    Replicate,
+}
+
+/// One append under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct InFlight {
+    last: Index,
+    sent: Nanos,
+    bytes: usize,
+}
+
+impl Progress {
+    /// A follower about which nothing is known.
+    pub(super) fn new(node: NodeId, next: Index) -> Self {
+        Self {
+            node,
+            matched: Index(0),
+            next,
+            pace: Pace::Probe,
+            acked: Nanos(0),
+            promise: Duration::ZERO,
+            told: Index(0),
+            flight: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// What was in flight is lost: begins again after what is known to match, or where it was still asking.
+    pub(super) fn lose_flight(&mut self) {
+        let next = match self.pace {
+            Pace::Probe => self.next,
+            Pace::Replicate => self.matched.next(),
+        };
+        self.probe_from(next);
+    }
+
+    /// Goes back to asking where the logs agree, and forgets what was in flight.
+    pub(super) fn probe_from(&mut self, next: Index) {
+        self.pace = Pace::Probe;
+        self.next = next.max(self.matched.next());
+        self.flight.clear();
+        self.bytes = 0;
+    }
+
+    /// Notes that the follower holds everything up to `index`.
+    pub(super) fn note_matched(&mut self, index: Index) {
+        let verified = index.next() >= self.next;
+        self.matched = self.matched.max(index);
+        self.next = self.next.max(self.matched.next());
+        while let Some(oldest) = self.flight.front().filter(|oldest| oldest.last <= self.matched) {
+            self.bytes -= oldest.bytes;
+            self.flight.pop_front();
+        }
+        if self.pace == Pace::Probe && verified {
+            self.pace = Pace::Replicate;
+            self.flight.clear();
+            self.bytes = 0;
+        }
+    }
+
+    /// Notes an append that ends at `last`.
+    pub(super) fn note_sent(&mut self, last: Index, bytes: usize, sent: Nanos) {
+        self.flight.push_back(InFlight { last, sent, bytes });
+        self.bytes += bytes;
+        if self.pace == Pace::Replicate {
+            self.next = last.next();
+        }
+    }
+
+    /// Whether one more append of `bytes` may leave.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        match self.pace {
+            Pace::Probe => self.flight.is_empty(),
+            Pace::Replicate if self.flight.is_empty() => true,
+            Pace::Replicate => self.flight.len() < APPENDS_MAX && self.bytes + bytes <= BYTES_MAX,
+        }
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flight.is_empty()
+    }
+
+    /// Whether so little is in flight that a new proposal need not wait for company.
+    pub(super) fn is_eager(&self) -> bool {
+        self.pace == Pace::Replicate && self.flight.len() < EAGER_MAX
+    }
+
+    /// When the oldest append in flight was sent.
+    pub(super) fn oldest(&self) -> Option<Nanos> {
+        self.flight.front().map(|oldest| oldest.sent)
+    }
+}
+
+/// Appends in flight to one follower (R8).
+pub(super) const APPENDS_MAX: usize = 64;
+/// Bytes in flight to one follower (R8).
+pub(super) const BYTES_MAX: usize = 384 * 1024;
+/// With this many in flight, new proposals are gathered until an answer comes: fewer and larger messages, and a delay of
+/// at most a part of one round trip.
+const EAGER_MAX: usize = 4;
