@@ -222,6 +222,9 @@ pub enum Refusal {
         /// The identity over there.
         theirs: ClusterId,
     },
+    /// Same name, but the other side was started with another secret.
+    #[error("it was started with another secret")]
+    OtherSecret,
     /// Another node than the expected one answers there.
     #[error("node {found} answers there instead of {expected}")]
     OtherNode {

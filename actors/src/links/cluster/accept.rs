@@ -79,7 +79,7 @@ async fn exchange(shared: &Shared, stream: &mut TcpStream) -> io::Result<Option<
     stream::tune(stream)?;
     let theirs: Hello = hello::read(stream).await?;
     let ours = shared.hello();
-    let refusal = ours.refusal(&theirs).or_else(|| known_as_newer(shared, &theirs));
+    let refusal = ours.refusal(&theirs, &shared.cookie).or_else(|| known_as_newer(shared, &theirs));
     let is_possible = refusal.is_none() && theirs.node != ours.node;
     hello::write(stream, &Answer { hello: ours.clone(), refusal }).await?;
     if !is_possible || ours.role == Role::Client {

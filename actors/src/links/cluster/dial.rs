@@ -55,9 +55,11 @@ pub(super) async fn run(shared: Arc<Shared>, addr: SocketAddr) {
                 }
             }
             Need::Dial(handicap) => {
-                // A link that was lost soon after its dial is no reason to hurry.
+                // After a long life at once; after a short one almost; not at all if it never worked.
                 if dialled.elapsed() > CALM {
                     attempt = 0;
+                } else if shared.worked(addr) {
+                    attempt = attempt.min(1);
                 }
                 sleep(handicap + pause(attempt)).await;
                 // The other side may have been faster.
@@ -106,7 +108,8 @@ async fn dial(shared: &Arc<Shared>, addr: SocketAddr) -> Outcome {
         return Outcome::Settled(theirs.node);
     }
     // The reason that we see names what is over there; the one they see names us.
-    let why = ours.refusal(&theirs).or(answer.refusal).or_else(|| other_node(shared, addr, theirs.node));
+    let why =
+        ours.refusal(&theirs, &shared.cookie).or(answer.refusal).or_else(|| other_node(shared, addr, theirs.node));
     if let Some(why) = why {
         shared.refused(addr, why);
         return Outcome::Failed;
@@ -134,6 +137,18 @@ fn other_node(shared: &Shared, addr: SocketAddr, found: NodeId) -> Option<Refusa
 }
 
 impl Shared {
+    /// Notes that a link to `node` worked.
+    pub(super) fn has_worked(&self, node: NodeId) {
+        for target in self.targets().values_mut().filter(|target| target.expected.or(target.found) == Some(node)) {
+            target.was_up = true;
+        }
+    }
+
+    /// Did a link to whoever is there work since the last dial?
+    fn worked(&self, addr: SocketAddr) -> bool {
+        self.targets().get_mut(&addr).is_some_and(|target| std::mem::take(&mut target.was_up))
+    }
+
     /// Reports who is behind an address, if that is news.
     fn identified(&self, addr: SocketAddr, node: NodeId) {
         let event = LinkEvent::Identified { addr, node };

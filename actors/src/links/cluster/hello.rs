@@ -16,6 +16,7 @@ use std::time::Duration;
 use protocol::{ClusterId, Incarnation, NodeId, wire};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -43,6 +44,8 @@ pub(super) struct Hello {
     pub gateway: u64,
     /// Its name for the link, random.
     pub link: u64,
+    /// [`proof`] of the secret, for these names.
+    pub proof: u64,
 }
 
 /// What the side that was dialled says.
@@ -65,12 +68,15 @@ pub(super) enum Decision {
 
 impl Hello {
     /// Why a link between `self` and `theirs` is impossible, if it is.
-    pub(super) fn refusal(&self, theirs: &Self) -> Option<Refusal> {
+    pub(super) fn refusal(&self, theirs: &Self, cookie: &str) -> Option<Refusal> {
         if theirs.version != VERSION {
             return Some(Refusal::Version);
         }
         if theirs.cluster_name != self.cluster_name {
             return Some(Refusal::OtherName { theirs: theirs.cluster_name.clone() });
+        }
+        if theirs.proof != proof(cookie, theirs.node, theirs.link) {
+            return Some(Refusal::OtherSecret);
         }
         if !are_compatible(self.cluster, theirs.cluster) {
             return Some(Refusal::OtherCluster { theirs: theirs.cluster });
@@ -81,6 +87,17 @@ impl Hello {
         }
         None
     }
+}
+
+/// Shows that a node was started with the same name and secret. It keeps a mis-wired one from replacing links; it is no
+/// protection against somebody who listens.
+pub(super) fn proof(cookie: &str, node: NodeId, link: u64) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(cookie.as_bytes());
+    hash.update(node.0.to_be_bytes());
+    hash.update(link.to_be_bytes());
+    let digest = hash.finalize();
+    u64::from_be_bytes(digest[..8].try_into().expect("a digest is longer than eight bytes"))
 }
 
 /// Writes one word of the hello.

@@ -98,6 +98,9 @@ impl Keeper {
         table.close(&self.link, why);
         let is_crash = matches!(why, Closed::Idle | Closed::Stalled | Closed::Violation);
         self.guard.cut(is_crash);
+        if self.link.ended_by().is_some() {
+            self.shared.has_worked(peer.node);
+        }
         self.shared.changed();
         if self.link.ended_by() == Some(Closed::ByPeer) && peer.role == Role::Node {
             evidence::gather(&self.shared, peer, answered == Some(Answered::Refused));

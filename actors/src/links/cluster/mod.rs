@@ -108,6 +108,8 @@ struct TargetState {
     found: Option<NodeId>,
     /// Who was reported to be there.
     said: Option<NodeId>,
+    /// A link to it worked since the last dial.
+    was_up: bool,
     /// The reasons reported.
     refused: Vec<Refusal>,
 }
@@ -255,6 +257,7 @@ impl Shared {
     /// What we say first, with a new name for a link.
     fn hello(&self) -> Hello {
         let identity = &self.table.identity;
+        let link = rand::random();
         Hello {
             version: hello::VERSION,
             cluster_name: identity.cluster_name.clone(),
@@ -264,7 +267,8 @@ impl Shared {
             role: identity.role,
             addr: self.address,
             gateway: self.gateway,
-            link: rand::random(),
+            link,
+            proof: hello::proof(&self.cookie, identity.node, link),
         }
     }
 

@@ -258,6 +258,45 @@ async fn another_name_or_founding_or_node_is_refused_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_secret_is_refused_before_it_replaces_anything() {
+    let [(a, mut inbox_a), (_b, _inbox_b)] = two().await;
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let later = Identity { incarnation: Incarnation(2), ..identity(2) };
+    let secret = Some("sesame".into());
+    let config = Config { identity: later, listen, advertise: None, secret, insecure: false };
+    let (c, mut inbox_c) = super::start(config).await.expect("loopback can be listened on");
+    c.set_targets(vec![target(&a)]);
+    let refused = LinkEvent::Refused { addr: a.address(), why: Refusal::OtherSecret };
+    assert_eq!(next(&mut inbox_c).await, refused);
+    assert!(
+        a.peers()[0].incarnation == Incarnation(1)
+            && inbox_a.try_recv().is_none_or(|event| matches!(event, LinkEvent::Identified { .. }))
+    );
+}
+
+/// Run alone and by hand: other tests in the process would disturb the count.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "prints figures"]
+async fn links_that_ended_leave_nothing_behind() {
+    let [(a, mut inbox_a), (_b, mut inbox_b)] = two().await;
+    let left = || {
+        let actors = ractor::registry::pid_registry::get_all_pids().len();
+        let files = std::fs::read_dir("/proc/self/fd").expect("this is Linux").count();
+        let memory = std::fs::read_to_string("/proc/self/statm").expect("this is Linux");
+        (actors, files, ractor::pg::which_groups().len(), memory)
+    };
+    for round in 0..=300 {
+        if round % 100 == 0 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            println!("after {round}: actors, files, groups, pages: {:?}", left());
+        }
+        a.close(NodeId(2));
+        up(&mut inbox_a).await;
+        up(&mut inbox_b).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_recognises_itself_behind_an_address() {
     let (a, mut inbox) = start(identity(1)).await;
     a.set_targets(vec![target(&a)]);
