@@ -231,3 +231,181 @@ pub(super) fn next_generation() -> u64 {
 const SIMULTANEOUS: Duration = Duration::from_secs(1);
 
 static GENERATIONS: AtomicU64 = AtomicU64::new(1);
+
+#[cfg(test)]
+mod tests {
+    use rand::{RngExt, SeedableRng, rngs::SmallRng};
+
+    use super::*;
+    use crate::links::envelope::{Body, MAX_PIECE};
+    use crate::links::tests::identity;
+
+    /// A wire on which nothing comes and from which nothing is heard.
+    struct NoWire;
+
+    impl Wire for NoWire {
+        fn is_ready(&self) -> bool {
+            true
+        }
+        fn put(&self, _: Vec<u8>) {}
+        fn cut(&self) {}
+        fn silent_for(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+
+    /// Node 1 with a link to node 2, and what node 2 would write on it.
+    fn linked() -> (Arc<Table>, Inbox, Envelope) {
+        let (table, mut inbox) = Table::new(Identity { cluster: ClusterId(5), ..identity(1) });
+        let newcomer = Newcomer {
+            node: NodeId(2),
+            incarnation: Incarnation(1),
+            role: Role::Node,
+            addr: SocketAddr::from(([127, 0, 0, 1], 1)),
+            name: 77,
+            peers_name: 88,
+        };
+        let link =
+            table.admit(newcomer, next_generation(), Box::new(NoWire), NodeId(2)).expect("the first of its node");
+        link.raise();
+        assert!(matches!(inbox.try_recv(), Some(LinkEvent::Up(_))));
+        let envelope = Envelope {
+            version: VERSION,
+            cluster: ClusterId(5),
+            from: NodeId(2),
+            from_incarnation: Incarnation(1),
+            to: NodeId(1),
+            to_incarnation: Incarnation(1),
+            link: 77,
+            body: Body::Whole { class: Class::Data, bytes: Bytes::from_static(b"hi") },
+        };
+        (table, inbox, envelope)
+    }
+
+    fn down(inbox: &mut Inbox) -> Option<Closed> {
+        std::iter::from_fn(|| inbox.try_recv()).find_map(|event| match event {
+            LinkEvent::Down { why, .. } => Some(why),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn an_envelope_with_any_wrong_field_is_dropped_and_counted() {
+        let (table, mut inbox, good) = linked();
+        let wrong = [
+            Envelope { version: 9, ..good.clone() },
+            Envelope { from: NodeId(3), ..good.clone() },
+            Envelope { from_incarnation: Incarnation(2), ..good.clone() },
+            Envelope { to: NodeId(3), ..good.clone() },
+            Envelope { to_incarnation: Incarnation(2), ..good.clone() },
+            Envelope { link: 78, ..good.clone() },
+        ];
+        for envelope in &wrong {
+            table.receive(&envelope.encode());
+        }
+        assert_eq!(table.common.counters.read().foreign, wrong.len() as u64);
+        assert_eq!(inbox.try_recv(), None);
+        table.receive(&good.encode());
+        assert!(matches!(inbox.try_recv(), Some(LinkEvent::Message { body, .. }) if body == "hi"));
+    }
+
+    #[test]
+    fn a_node_of_no_cluster_may_talk_and_one_of_another_is_cut() {
+        let (table, mut inbox, good) = linked();
+        table.receive(&Envelope { cluster: ClusterId::NONE, ..good.clone() }.encode());
+        assert!(matches!(inbox.try_recv(), Some(LinkEvent::Message { .. })));
+        table.receive(&Envelope { cluster: ClusterId(6), ..good }.encode());
+        assert_eq!(down(&mut inbox), Some(Closed::OtherCluster));
+    }
+
+    #[test]
+    fn a_peer_that_ignores_its_window_is_cut() {
+        let (table, mut inbox, good) = linked();
+        let bytes = Bytes::from(vec![0; MAX_PIECE]);
+        for _ in 0..9 {
+            let body = Body::Whole { class: Class::Bulk, bytes: bytes.clone() };
+            table.receive(&Envelope { body, ..good.clone() }.encode());
+        }
+        assert_eq!(down(&mut inbox), Some(Closed::Violation));
+    }
+
+    #[test]
+    fn pieces_that_do_not_fit_together_cut_the_link() {
+        let piece =
+            |class, total, is_last, length| Body::Piece { class, total, is_last, bytes: Bytes::from(vec![0; length]) };
+        let whole = Body::Whole { class: Class::Data, bytes: Bytes::new() };
+        let cases = [
+            vec![piece(Class::Data, None, false, 10)],
+            vec![piece(Class::Data, Some(u32::MAX), false, 10)],
+            vec![piece(Class::Data, Some(10), true, 10)],
+            vec![piece(Class::Control, Some(70_000), false, 10)],
+            vec![piece(Class::Data, Some(70_000), true, 60_000)],
+            vec![piece(Class::Data, Some(70_000), false, 60_000), piece(Class::Data, Some(70_000), false, 1)],
+            vec![piece(Class::Data, Some(70_000), false, 60_000), piece(Class::Data, None, true, 10_001)],
+            vec![piece(Class::Data, Some(70_000), false, 60_000), piece(Class::Data, None, false, 10_000)],
+            vec![piece(Class::Data, Some(70_000), false, 60_000), whole],
+        ];
+        for bodies in cases {
+            let (table, mut inbox, good) = linked();
+            for body in bodies.clone() {
+                table.receive(&Envelope { body, ..good.clone() }.encode());
+            }
+            assert_eq!(down(&mut inbox), Some(Closed::Violation), "{bodies:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_of_any_kind_never_panic() {
+        let mut random = SmallRng::seed_from_u64(7);
+        let (table, mut inbox, good) = linked();
+        let good = good.encode();
+        for _ in 0..20_000 {
+            let mut frame = good.clone();
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..frame.len());
+                frame[at] = random.random();
+            }
+            frame.truncate(random.random_range(0..=frame.len()));
+            table.receive(&frame);
+            while inbox.try_recv().is_some() {}
+        }
+    }
+
+    #[test]
+    fn of_two_dials_at_once_the_greater_nodes_one_stays_on_both_sides() {
+        let newcomer = |node| Newcomer {
+            node: NodeId(node),
+            incarnation: Incarnation(1),
+            role: Role::Node,
+            addr: SocketAddr::from(([127, 0, 0, 1], 1)),
+            name: 1,
+            peers_name: 2,
+        };
+        for (us, them) in [(1, 2), (2, 1)] {
+            for order in [[1, 2], [2, 1]] {
+                let (table, _inbox) = Table::new(identity(us));
+                for dialler in order {
+                    table.admit(newcomer(them), next_generation(), Box::new(NoWire), NodeId(dialler));
+                }
+                assert_eq!(table.link(NodeId(them)).expect("one stays").dialler, NodeId(2));
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_run_never_replaces_a_newer_one() {
+        let (table, mut inbox, _) = linked();
+        let run = |incarnation| Newcomer {
+            node: NodeId(2),
+            incarnation: Incarnation(incarnation),
+            role: Role::Node,
+            addr: SocketAddr::from(([127, 0, 0, 1], 1)),
+            name: 1,
+            peers_name: 2,
+        };
+        assert!(table.admit(run(0), next_generation(), Box::new(NoWire), NodeId(2)).is_none());
+        assert_eq!(inbox.try_recv(), None);
+        assert!(table.admit(run(2), next_generation(), Box::new(NoWire), NodeId(1)).is_some());
+        assert_eq!(down(&mut inbox), Some(Closed::Replaced));
+    }
+}
