@@ -33,7 +33,8 @@ pub const MAX_DEATHS: u32 = 3;
 
 /// How many bytes the outcomes of recorded tasks may reach: results of work that was accepted go beyond [`MAX_BYTES`].
 pub(super) const MAX_BYTES_WITH_RESULTS: u64 = 2 * MAX_BYTES;
-/// How many things one `Expire` ends; the rest waits for the next one, so that none holds up the heartbeats (F28).
+/// How many sessions and how many records one `Expire` ends; the rest waits for the next one, so that none holds up the
+/// heartbeats (F28).
 pub(super) const MAX_EXPIRED_AT_ONCE: usize = 2_048;
 /// How many attempts of a task are remembered by their fence.
 pub(super) const MAX_PAST: usize = 16;

@@ -205,12 +205,14 @@ impl State {
     fn expire(&mut self, before: ClusterTime, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
         // Whatever the proposer's clock says, nothing ends before its time in the log.
         let time = before.min(self.time);
+        // Records first: a task that ends with its session here is to be seen before it is forgotten, however short it is kept.
+        (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.tasks.forget_one(time)).for_each(drop);
         for _ in 0..MAX_EXPIRED_AT_ONCE {
             if let Some(session) = self.nodes.sessions().due(time) {
                 self.end_node(session, ReleaseCause::SessionEnded, changes);
             } else if let Some(session) = self.clients.sessions().due(time) {
                 self.clients.close(session);
-            } else if !self.tasks.forget_one(time) {
+            } else {
                 break;
             }
         }

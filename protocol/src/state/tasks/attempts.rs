@@ -230,7 +230,7 @@ impl Tasks {
 
 /// The wait before the next attempt: it doubles with every failure and is spread by up to a quarter, so that tasks that
 /// failed together do not come back together. The draw is a hash of the attempt, because all replicas must draw the same.
-fn backoff(attempt: Attempt, failures: u32, base: Duration) -> Duration {
+pub(in crate::state) fn backoff(attempt: Attempt, failures: u32, base: Duration) -> Duration {
     let cap = MAX_BACKOFF.max(base);
     let wait = base.saturating_mul(1u32 << failures.saturating_sub(1).min(20)).min(cap);
     let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);

@@ -15,6 +15,8 @@ mod record;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
+#[cfg(test)]
+pub(super) use self::attempts::backoff;
 use self::record::{Record, spec_weight};
 use super::Step;
 use super::digest::{Sum, Tag, fingerprint};

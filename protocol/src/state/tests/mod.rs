@@ -1,5 +1,7 @@
 //! What the state promises, one sentence a test.
 
+mod naive;
+mod random;
 mod sessions;
 mod tasks;
 mod world;

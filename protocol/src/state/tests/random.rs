@@ -1,0 +1,440 @@
+//! Random commands: the state against its naive twin, and against itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::naive::{Fate, Naive};
+use super::*;
+use crate::types::{Attempt, Fence};
+use crate::wire;
+
+/// Seeds that every run goes through; one that ever failed is added to the end.
+const SEEDS: std::ops::Range<u64> = 0..150;
+const COMMANDS: usize = 250;
+
+#[test]
+fn the_state_answers_like_its_naive_twin() {
+    let mut met = BTreeSet::new();
+    for seed in SEEDS {
+        let mut run = Run::new(seed);
+        for step in 0..COMMANDS {
+            run.step(&format!("seed {seed}, step {step}"));
+            met.extend(run.met.drain(..));
+        }
+    }
+    let unmet: Vec<_> = RULES.into_iter().filter(|rule| !met.contains(rule)).collect();
+    assert!(unmet.is_empty(), "no random command met these rules: {unmet:?}");
+}
+
+#[test]
+fn replaying_any_part_of_the_log_gives_the_same_state() {
+    // I12. The commands go through their encoding, as they do on another node and after a restart.
+    for seed in SEEDS.take(50) {
+        let mut run = Run::new(seed);
+        let mut replica = State::default();
+        let mut copy = State::default();
+        for step in 0..COMMANDS {
+            let (time, command) = run.step("replay");
+            let bytes = wire::encode(&command, wire::MAX_COMMAND).unwrap();
+            apply(&mut replica, time, &wire::decode::<Option<Command>>(&bytes, wire::MAX_COMMAND).unwrap());
+            assert_eq!(replica.digest(), run.state.digest(), "seed {seed}, step {step}");
+            if run.chance.one_in(50) {
+                assert_eq!(replica, run.state, "seed {seed}, step {step}");
+                // A replica that begins with a copy, as after a snapshot, goes on like the others.
+                copy = run.state.clone();
+            } else {
+                apply(&mut copy, time, &command);
+            }
+        }
+        let last = Query::Summary;
+        assert_eq!(replica.query(&last), run.state.query(&last), "seed {seed}");
+    }
+}
+
+/// A state and its twin under the same random commands.
+struct Run {
+    state: State,
+    naive: Naive,
+    /// What a master would know that only heard the changes.
+    heard: MasterView,
+    now: ClusterTime,
+    chance: Chance,
+    /// Grants so far, in the order in which they were made.
+    fences: Vec<Fence>,
+    grants: BTreeMap<TaskId, u32>,
+    seqs: BTreeMap<SessionId, u64>,
+    /// Rules that the last command met.
+    met: Vec<&'static str>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let heard = MasterView { next_expiry: ClusterTime::NEVER, ..MasterView::default() };
+        Self {
+            state: State::default(),
+            naive: Naive::default(),
+            heard,
+            now: ClusterTime(seed * 1_000),
+            chance: Chance(seed),
+            fences: Vec::new(),
+            grants: BTreeMap::new(),
+            seqs: BTreeMap::new(),
+            met: Vec::new(),
+        }
+    }
+
+    /// Draws and applies one command (none: an epoch begins) and compares everything that can be seen.
+    fn step(&mut self, place: &str) -> (ClusterTime, Option<Command>) {
+        let span = [0, 1, 30, 400, 2_000][self.chance.below(5)];
+        self.now = self.now + Duration::from_millis(span);
+        let command = if self.chance.one_in(60) { None } else { Some(self.command()) };
+        let (before, content) = (self.state.revision(), self.state.content());
+        let nodes_before = self.naive.content.nodes.len();
+        let sessions_before = self.naive.sessions();
+        let tasks_before = self.naive.content.tasks.clone();
+
+        let (answer, changes) = apply(&mut self.state, self.now, &command);
+        let expected = match &command {
+            Some(command) => self.naive.apply(self.now, command),
+            None => {
+                self.naive.begin_epoch(self.now);
+                Answer::Ok
+            }
+        };
+
+        let place = format!("{place}: {command:?}");
+        assert_eq!(answer, expected, "{place}");
+        self.state.assert_coherent();
+        assert_eq!(self.state.revision() > before, self.state.content() != content, "{place}");
+        self.compare(&place);
+        self.follow(&changes, &place);
+        for task in tasks_before {
+            let now = self.naive.task(task.id);
+            assert!(!task.state.is_final() || now.is_none_or(|now| now.state == task.state), "it ended twice, {place}");
+            assert!(task.state.is_final() || now.is_some(), "a live task was forgotten, {place}");
+            self.meet(now.is_none(), "forgotten");
+        }
+        if let Some(Command::Expire { .. }) = command {
+            self.meet(self.naive.content.nodes.len() < nodes_before, "expired node");
+            let nodes_gone = nodes_before - self.naive.content.nodes.len();
+            self.meet(self.naive.sessions().len() + nodes_gone < sessions_before.len(), "expired client");
+        }
+        self.remember(&answer, &changes);
+        (self.now, command)
+    }
+
+    fn compare(&mut self, place: &str) {
+        let Answer::Tasks(views) = self.state.query(&Query::Tasks { after: TaskId(0), limit: 1_000 }) else {
+            panic!("tasks are shown")
+        };
+        assert_eq!(views, self.naive.views(), "{place}");
+        let summary = self.naive.summary(self.state.digest());
+        assert_eq!(self.state.query(&Query::Summary), Answer::Summary(summary), "{place}");
+        assert_eq!(self.state.next_expiry(), self.naive.next_expiry(), "{place}");
+        for key in KEYS {
+            assert_eq!(self.state.query(&Query::Get(key.into())), Answer::Value(self.naive.value(key)), "{place}");
+        }
+        let Answer::Nodes(nodes) = self.state.query(&Query::Nodes) else { panic!("nodes are shown") };
+        let held = |session| {
+            let tasks = self.naive.content.tasks.iter().filter_map(|task| self.naive.grant_of(task.id));
+            tasks.filter(|grant| grant.session == session).count() as u32
+        };
+        let expected: Vec<_> = self.naive.content.nodes.iter().map(|node| (node.session, held(node.session))).collect();
+        assert_eq!(nodes.iter().map(|node| (node.session, node.assigned)).collect::<Vec<_>>(), expected, "{place}");
+    }
+
+    /// Follows the changes as a master does, and compares with what a new master would be given.
+    fn follow(&mut self, changes: &[ClusterChange], place: &str) {
+        for change in changes {
+            match change.clone() {
+                ClusterChange::Submitted(task) => self.heard.tasks.push(*task),
+                ClusterChange::Assigned { attempt, grant } => {
+                    let task = self.heard_task(attempt.task);
+                    (task.attempts, task.assigned, task.not_before) = (attempt.number, Some(grant), ClusterTime(0));
+                    let grants = self.grants.entry(attempt.task).or_default();
+                    *grants += 1;
+                    let once = self.heard_task(attempt.task).delivery == Delivery::AtMostOnce;
+                    assert!(!once || self.grants[&attempt.task] == 1, "granted twice, {place}");
+                    assert!(self.fences.last().is_none_or(|last| *last < grant.fence), "no new fence, {place}");
+                    self.fences.push(grant.fence);
+                }
+                ClusterChange::Pending { attempt, fence, not_before } => {
+                    let task = self.heard_task(attempt.task);
+                    assert_eq!(task.assigned.map(|grant| (grant.number, grant.fence)), Some((attempt.number, fence)));
+                    (task.assigned, task.not_before) = (None, not_before);
+                }
+                ClusterChange::Ended { task, fence, .. } => {
+                    let grant = self.heard_task(task).assigned;
+                    assert_eq!(
+                        fence.map(|(node, _, fence)| (node, fence)),
+                        grant.map(|grant| (grant.node, grant.fence))
+                    );
+                    self.heard.tasks.retain(|heard| heard.id != task);
+                }
+                ClusterChange::NodeOpened(node) => {
+                    self.heard.nodes.retain(|heard| heard.session != node.session);
+                    self.heard.nodes.push(*node);
+                    self.heard.nodes.sort_by_key(|heard| heard.session);
+                }
+                ClusterChange::Renewed(sessions) => {
+                    for (session, deadline) in sessions {
+                        let node = self.heard.nodes.iter_mut().find(|heard| heard.session == session);
+                        node.expect("only node sessions are named").deadline = deadline;
+                    }
+                }
+                ClusterChange::NodeEnded { session, node } => {
+                    let found =
+                        self.heard.nodes.iter().position(|heard| (heard.session, heard.node) == (session, node));
+                    self.heard.nodes.remove(found.expect("it was open"));
+                }
+                ClusterChange::NextExpiry(time) => self.heard.next_expiry = time,
+                ClusterChange::Judged { .. } | ClusterChange::Void { .. } => {}
+            }
+        }
+        self.heard.time = self.now;
+        assert_eq!(self.heard, self.state.master_view(Epoch(0)), "the master was not told everything, {place}");
+    }
+
+    fn heard_task(&mut self, id: TaskId) -> &mut LiveTask {
+        self.heard.tasks.iter_mut().find(|task| task.id == id).expect("the master was told of it")
+    }
+
+    fn meet(&mut self, met: bool, rule: &'static str) {
+        self.met.extend(met.then_some(rule));
+    }
+
+    fn remember(&mut self, answer: &Answer, changes: &[ClusterChange]) {
+        match answer {
+            Answer::Refused(Refused::NotFound) => self.meet(true, "not found"),
+            Answer::Refused(Refused::Conflict { .. }) => self.meet(true, "conflict"),
+            Answer::Refused(Refused::SessionExpired) => self.meet(true, "session expired"),
+            Answer::Refused(Refused::Stale(_)) => self.meet(true, "stale"),
+            Answer::Refused(Refused::Busy) => self.meet(true, "ahead of the window"),
+            Answer::Refused(Refused::Ended) => self.meet(true, "ended"),
+            Answer::Submitted(tasks) => self.meet(tasks.iter().any(|task| !task.fresh), "once key"),
+            _ => {}
+        }
+        for change in changes {
+            match change {
+                ClusterChange::Void { .. } => self.meet(true, "void"),
+                ClusterChange::Pending { not_before, .. } => self.meet(*not_before > self.now, "retried"),
+                ClusterChange::Ended { task, .. } => {
+                    let rule = match &self.naive.task(*task).unwrap().state {
+                        TaskState::Done { .. } => "done",
+                        TaskState::Failed { message, .. } if message.contains("died") => "died too often",
+                        TaskState::Failed { message, .. } if message.contains("longer") => "out of time",
+                        TaskState::Failed { .. } => "failed",
+                        TaskState::Cancelled { .. } => "cancelled",
+                        TaskState::Lost { .. } => "lost",
+                        other => panic!("it has not ended: {other:?}"),
+                    };
+                    self.meet(true, rule);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn command(&mut self) -> Command {
+        match self.chance.below(20) {
+            0 => Command::Register { ttl: Duration::from_millis([1, 500, 5_000, 90_000_000][self.chance.below(4)]) },
+            1..=8 => self.request(),
+            9 => Command::Renew { sessions: (0..self.chance.below(4)).map(|_| self.session()).collect() },
+            10 => Command::Expire {
+                before: ClusterTime((self.now.0 + 200).saturating_sub(self.chance.below(400) as u64)),
+            },
+            _ => Command::Master(self.decision()),
+        }
+    }
+
+    fn request(&mut self) -> Command {
+        let clients = self.naive.content.clients.clone();
+        let Some(client) = self.chance.pick(&clients) else { return Command::Register { ttl: Duration::from_secs(3) } };
+        let newest = self.seqs.entry(client.id).or_insert(0);
+        let (seq, first_incomplete) = match self.chance.below(12) {
+            0 => (Seq(newest.saturating_sub(3).max(1)), Seq(1)),
+            1 => (Seq(*newest + limits::WINDOW + 9), client.first_incomplete),
+            2 if *newest > 0 => (Seq(*newest), client.first_incomplete),
+            _ => {
+                *newest += 1;
+                let lag = self.chance.below(4) as u64;
+                (Seq(*newest), Seq(newest.saturating_sub(lag)))
+            }
+        };
+        let again = client.replies.iter().any(|(kept, _)| *kept == seq && seq >= first_incomplete);
+        self.meet(again, "answer again");
+        let session = if self.chance.one_in(30) { SessionId(self.chance.below(99) as u64) } else { client.id };
+        Command::Client { session, seq, first_incomplete, operation: self.operation() }
+    }
+
+    fn operation(&mut self) -> Operation {
+        let key = KEYS[self.chance.below(KEYS.len())].to_string();
+        let current = self.naive.value(&key).map_or(Revision(0), |value| value.modified);
+        let expect = match self.chance.below(6) {
+            0 => Expect::Absent,
+            1 => Expect::Present,
+            2 => Expect::Revision(current),
+            3 => Expect::Revision(Revision(self.chance.below(99) as u64)),
+            _ => Expect::Any,
+        };
+        match self.chance.below(20) {
+            0 => Operation::Close,
+            1..=3 => Operation::Cancel { task: self.task(), reason: "no need".into() },
+            4..=6 => Operation::Put { key, value: Bytes::from(vec![7; self.chance.below(40)]), expect },
+            7..=8 => Operation::Delete { key, expect },
+            _ => Operation::Submit((0..self.chance.below(4)).map(|_| self.spec()).collect()),
+        }
+    }
+
+    fn spec(&mut self) -> TaskSpec {
+        let once = self.chance.one_in(3);
+        let millis = |chance: &mut Chance, choice: [u64; 3]| Duration::from_millis(choice[chance.below(3)]);
+        TaskSpec {
+            delivery: if once { Delivery::AtMostOnce } else { Delivery::AtLeastOnce },
+            retries: if once { u32::from(self.chance.one_in(20)) } else { self.chance.below(3) as u32 },
+            backoff: millis(&mut self.chance, [0, 20, 1_000]),
+            keep: millis(&mut self.chance, [0, 1_000, 60_000]),
+            priority: self.chance.below(3) as i32 - 1,
+            once_key: self.chance.one_in(4).then(|| KEYS[self.chance.below(KEYS.len())].into()),
+            ..TaskSpec::new(if self.chance.one_in(30) { "" } else { "kind" }, vec![1; self.chance.below(9)])
+        }
+    }
+
+    fn decision(&mut self) -> MasterCommand {
+        let task = self.task();
+        match self.chance.below(16) {
+            0 | 1 => {
+                let node = NodeId(1 + self.chance.below(3) as u64);
+                let known = self.naive.content.nodes.iter().find(|known| known.node == node);
+                let run = known.map_or(1, |known| known.incarnation.0) + self.chance.below(4) as u64;
+                let incarnation = Incarnation(run.saturating_sub(self.chance.below(3) as u64));
+                let older = known.is_some_and(|known| known.incarnation > incarnation);
+                self.meet(older, "older run");
+                let offer = Offer { slots: self.chance.below(3) as u32, ..Offer::default() };
+                MasterCommand::OpenNode { node, incarnation, offer, ttl: Duration::from_secs(3) }
+            }
+            2 => {
+                let cause = if self.chance.one_in(2) { EndCause::Goodbye } else { EndCause::Restarted };
+                MasterCommand::EndNode { session: self.session(), cause }
+            }
+            3..=8 => {
+                let attempts = self.naive.task(task).map_or(0, |task| task.past.len());
+                let number = if self.chance.one_in(9) { self.chance.below(4) } else { attempts + 1 };
+                MasterCommand::Assign { attempt: Attempt { task, number: number as u32 }, session: self.session() }
+            }
+            9..=11 => {
+                use ReleaseCause::*;
+                let cause = [Evidence, Evidence, SessionEnded, NotHeld, TimedOut, HandedBack][self.chance.below(6)];
+                MasterCommand::Release { task, fence: self.fence(task), cause }
+            }
+            _ => {
+                let fence = self.fence(task);
+                let fate =
+                    self.naive.task(task).and_then(|task| task.past.iter().find(|(past, _)| *past == fence).copied());
+                self.meet(matches!(fate, Some((_, Fate::Judged))), "judged again");
+                self.meet(matches!(fate, Some((_, Fate::TakenBack))), "late");
+                self.meet(matches!(fate, Some((_, Fate::Refused))), "late again");
+                let outcome = if self.chance.one_in(2) { done("out") } else { failed("oops", !self.chance.one_in(4)) };
+                MasterCommand::Finish { task, fence, outcome }
+            }
+        }
+    }
+
+    /// A task: mostly one that has not ended.
+    fn task(&mut self) -> TaskId {
+        let tasks = self.naive.content.tasks.clone();
+        let live: Vec<_> = tasks.iter().filter(|task| !task.state.is_final()).map(|task| task.id).collect();
+        let all: Vec<_> = tasks.iter().map(|task| task.id).collect();
+        let from = if self.chance.one_in(3) { &all } else { &live };
+        self.chance.pick(from).unwrap_or(TaskId(self.chance.below(20) as u64))
+    }
+
+    /// A fence: mostly the current one of this task, else an earlier one of it or of any.
+    fn fence(&mut self, task: TaskId) -> Fence {
+        let past: Vec<_> = self.naive.task(task).map(|task| task.past.clone()).unwrap_or_default();
+        match self.chance.below(5) {
+            0 => self.chance.pick(&self.fences.clone()).unwrap_or(Fence(3)),
+            1 => self.chance.pick(&past).map_or(Fence(4), |(fence, _)| fence),
+            _ => past.last().map_or(Fence(5), |(fence, _)| *fence),
+        }
+    }
+
+    fn session(&mut self) -> SessionId {
+        let sessions = if self.chance.one_in(4) {
+            self.naive.sessions()
+        } else {
+            self.naive.content.nodes.iter().map(|node| node.session).collect()
+        };
+        self.chance.pick(&sessions).unwrap_or(SessionId(self.chance.below(50) as u64))
+    }
+}
+
+/// Applies a command, or begins an epoch if there is none.
+fn apply(state: &mut State, time: ClusterTime, command: &Option<Command>) -> (Answer, Vec<ClusterChange>) {
+    let mut changes = Vec::new();
+    let answer = match command {
+        Some(command) => state.apply(time, command, &mut changes),
+        None => {
+            state.begin_epoch(time, &mut changes);
+            Answer::Ok
+        }
+    };
+    (answer, changes)
+}
+
+/// A small generator (splitmix64): the same seed, the same run.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        if from.is_empty() {
+            return None;
+        }
+        let place = self.below(from.len());
+        Some(from[place].clone())
+    }
+}
+
+const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// What the random commands must have met, or they test less than they seem to.
+const RULES: [&str; 23] = [
+    "answer again",
+    "ahead of the window",
+    "cancelled",
+    "conflict",
+    "died too often",
+    "done",
+    "ended",
+    "expired client",
+    "expired node",
+    "failed",
+    "forgotten",
+    "judged again",
+    "late",
+    "late again",
+    "lost",
+    "not found",
+    "once key",
+    "older run",
+    "out of time",
+    "retried",
+    "session expired",
+    "stale",
+    "void",
+];
