@@ -220,7 +220,8 @@ impl Hub {
             match parcel {
                 Parcel::Frame(frame) => table.receive(&frame),
                 Parcel::Close => {
-                    if table.close(&link, Closed::ByPeer) {
+                    table.close(&link, Closed::ByPeer);
+                    if link.ended_by() == Some(Closed::ByPeer) {
                         self.probe(&table, link.peer);
                     }
                     return;

@@ -264,5 +264,8 @@ pub enum SendError {
     },
 }
 
+/// Log targets that tell the reader nothing and print every payload at `debug`: whoever sets up logging turns them off.
+pub const NOISY_TARGETS: [&str; 2] = ["ractor", "ractor_cluster"];
+
 #[cfg(test)]
 mod tests;

@@ -238,7 +238,9 @@ async fn a_node_that_leaves_loses_nothing_it_sent() {
     a.send(NodeId(2), Class::Data, long.clone()).unwrap();
     let reader = tokio::spawn(async move {
         let body = message(&mut inbox_b).await;
-        (body, down(&mut inbox_b).await.1)
+        let why = down(&mut inbox_b).await.1;
+        until(&mut inbox_b, |event| matches!(event, LinkEvent::Evidence { .. }).then_some(())).await;
+        (body, why)
     });
     a.shutdown().await;
     let (body, why) = reader.await.unwrap();

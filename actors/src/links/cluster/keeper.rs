@@ -83,6 +83,7 @@ impl Keeper {
                     if let Some(why) = watch.look(self.guard.progress(), self.link.is_up()) {
                         return why;
                     }
+                    self.guard.note_silence(LOOK * watch.silent);
                 }
             }
         }

@@ -15,7 +15,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -39,9 +39,8 @@ pub(super) enum Ending {
 pub(super) struct Guard {
     stream: Mutex<Option<Arc<TcpStream>>>,
     endings: mpsc::Sender<Ending>,
-    born: Instant,
-    /// When something was last read, in milliseconds since `born`.
-    heard_ms: AtomicU64,
+    /// For how many milliseconds the keeper has seen no read.
+    silent_ms: AtomicU64,
     /// Counts reads, so that silence can be told without a clock that runs on while the process is paused.
     reads: AtomicU64,
     /// Counts writes that got through.
@@ -77,8 +76,7 @@ impl Guard {
         let guard = Arc::new(Self {
             stream: Mutex::new(Some(stream.clone())),
             endings,
-            born: Instant::now(),
-            heard_ms: AtomicU64::new(0),
+            silent_ms: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             is_writing: AtomicBool::new(false),
@@ -113,14 +111,13 @@ impl Guard {
         }
     }
 
-    pub(super) fn silent_for(&self) -> Duration {
-        self.born.elapsed().saturating_sub(Duration::from_millis(self.heard_ms.load(Ordering::Relaxed)))
+    /// Notes for how long the keeper has seen no read.
+    pub(super) fn note_silence(&self, silence: Duration) {
+        self.silent_ms.store(u64::try_from(silence.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    fn heard(&self) {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.heard_ms.store(now, Ordering::Relaxed);
+    pub(super) fn silent_for(&self) -> Duration {
+        Duration::from_millis(self.silent_ms.load(Ordering::Relaxed))
     }
 
     fn failed(&self, error: &io::Error) {
@@ -145,7 +142,7 @@ impl AsyncRead for Reader {
                     return Poll::Pending;
                 }
                 Ok(length) => {
-                    self.guard.heard();
+                    self.guard.reads.fetch_add(1, Ordering::Relaxed);
                     buf.advance(length);
                     return Poll::Ready(Ok(()));
                 }

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use protocol::{ClusterId, Incarnation, NodeId, wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -50,6 +52,11 @@ impl Other {
         Self(child)
     }
 
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.id().try_into().expect("a pid is positive"));
+        nix::sys::signal::kill(pid, signal).expect("a child can be signalled");
+    }
+
     /// SIGKILL, and gone when this returns.
     fn kill(&mut self) {
         self.0.kill().expect("a child can be killed");
@@ -68,7 +75,7 @@ impl Drop for Other {
 #[ignore = "runs in a process of its own, started by other tests"]
 async fn the_other_process() {
     let Ok(orders) = std::env::var("TENURE_TEST_OTHER") else { return };
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).expect("a process may choose how it ends");
+    nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).expect("a process may choose how it ends");
     let words: Vec<&str> = orders.split(' ').collect();
     let incarnation = Incarnation(words[2].parse().expect("a number"));
     let (links, mut inbox) = start(Identity { incarnation, ..identity(words[1].parse().expect("a number")) }).await;
@@ -112,6 +119,47 @@ async fn a_killed_process_is_down_and_evidence_follows() {
     until(&mut inbox, |event| (event == evidence).then_some(())).await;
     println!("down after {downtime:?}, evidence after {:?}", start.elapsed());
     assert_eq!(a.send(NodeId(2), Class::Data, Bytes::new()), Err(SendError::NoLink));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_process_makes_us_busy_and_goes_on_when_it_wakes() {
+    let (a, mut inbox) = start(identity(1)).await;
+    let other = Other::start(&a, 2, 1);
+    up(&mut inbox).await;
+    other.signal(Signal::SIGSTOP);
+    let mut sent = 0;
+    while a.send(NodeId(2), Class::Data, Bytes::from(vec![0; 10_000])).is_ok() {
+        sent += 1;
+    }
+    assert_eq!(sent, 448 * 1024 / 10_064);
+    other.signal(Signal::SIGCONT);
+    let (mut received, mut is_writable) = (0, false);
+    while received < sent || !is_writable {
+        match next(&mut inbox).await {
+            LinkEvent::Message { .. } => received += 1,
+            LinkEvent::Writable { .. } => is_writable = true,
+            LinkEvent::Identified { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes eleven seconds"]
+async fn a_process_paused_for_too_long_is_down_without_evidence() {
+    let (a, mut inbox) = start(identity(1)).await;
+    let other = Other::start(&a, 2, 1);
+    let first = up(&mut inbox).await;
+    other.signal(Signal::SIGSTOP);
+    assert_eq!(down(&mut inbox).await, (first, Closed::Idle));
+    other.signal(Signal::SIGCONT);
+    until(&mut inbox, |event| match event {
+        LinkEvent::Evidence { .. } => panic!("evidence against the living"),
+        LinkEvent::Up(peer) => Some(assert!(peer.generation > first.generation)),
+        _ => None,
+    })
+    .await;
+    assert_eq!(a.peers().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
