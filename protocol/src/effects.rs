@@ -79,6 +79,8 @@ pub enum Event {
         /// Why.
         why: worker::AbortCause,
     },
+    /// The worker was told to drain and holds nothing any more.
+    Drained,
     /// A call of the local client is answered.
     Completed {
         /// The number under which it was made.

@@ -8,6 +8,7 @@ pub mod consensus;
 pub mod durable;
 pub mod effects;
 pub mod founding;
+pub mod gate;
 pub mod master;
 pub mod message;
 pub mod profile;

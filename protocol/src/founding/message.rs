@@ -1,4 +1,4 @@
-//! How a cluster begins: one founder, a durable promise from every address of the join list, one genesis.
+//! What founders and the founded say to each other.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,10 @@ pub enum Message {
         /// The answer itself.
         answer: FoundAnswer,
     },
-    /// "Accept this." Lost: sent again. Repeated: accepted again, changing nothing.
+    /// "Accept this, unless you promised more than its ballot." Lost: sent again. Repeated: accepted again, changing nothing.
     Genesis(Genesis),
+    /// The same from an elected leader of that genesis: a majority has accepted it, so it binds whatever was promised.
+    Established(Genesis),
     /// "I am in this cluster."
     GenesisReply {
         /// The genesis that the sender is founded on, so that a founder can hand exactly that one on.

@@ -1,4 +1,4 @@
-//! The replica: consensus, founding and the state that the log means, applied in the same step.
+//! What a replica is told, and what it tells of itself.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,0 +1,376 @@
+//! How a cluster begins: one founder, a durable promise from every address of the join list, one genesis.
+//!
+//! The node that finds itself behind the first address of the list is the founder. It bids with a ballot that it has made
+//! durable, and founds only after **every** address has promised, durably, to accept no genesis under a smaller ballot. All
+//! initial voters are in that genesis, so that the first entry already needs a majority of them.
+//!
+//! # Invariants
+//!
+//! * Two geneses never both reach a majority while fewer than a majority of the listed nodes lose their disk or are replaced
+//!   at their address. (Majority promises instead of all of them lose this with one wiped disk; see `docs/protocol.md`.)
+//! * A node accepts at most one genesis in its life.
+//! * A promise is durable before it is told.
+//! * A founder that meets an accepted genesis hands on exactly that one.
+
+mod message;
+
+pub use message::{FoundAnswer, Message};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::durable::{Ballot, Durable, Genesis};
+use crate::types::{ClusterId, Nanos, NodeId};
+
+/// How this node was told to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// The cluster's name.
+    pub name: String,
+    /// The join list, in order; empty means "found at once, alone".
+    pub list: Vec<String>,
+    /// How many voters the cluster wants to have: odd, at most as many as the list is long.
+    pub voters: u8,
+    /// The identity to give a cluster that this node founds: random, different in every run.
+    pub cluster: ClusterId,
+    /// How long to wait before asking again.
+    pub retry: Duration,
+}
+
+/// What follows from a step. `Send` leaves when the promises and acceptances before it are durable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Make this promise durable.
+    Promise(Ballot),
+    /// Make this acceptance durable, in one transaction with all that it implies.
+    Accept(Genesis),
+    /// Send this once the above is durable.
+    Send(NodeId, Message),
+    /// Campaign at once: a founder need not wait for a time-out.
+    Campaign,
+    /// Tell the operator.
+    Note(String),
+    /// Stop with these words: the operator must decide.
+    Fatal(String),
+}
+
+/// The founding of one cluster as one node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Founding {
+    config: Config,
+    promised: Ballot,
+    genesis: Option<Genesis>,
+    /// The nodes behind the places of the join list, as links found them.
+    resolved: BTreeMap<usize, NodeId>,
+    /// A cluster with our name is known to exist: never found another.
+    exists: bool,
+    bid: Option<Bid>,
+    /// Voters that are known to have accepted our genesis.
+    confirmed: BTreeSet<NodeId>,
+    /// When to try again.
+    deadline: Nanos,
+    /// The operator was told of what does not change by itself.
+    told: bool,
+}
+
+/// A founder's try.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Bid {
+    ballot: Ballot,
+    clean: BTreeSet<NodeId>,
+}
+
+impl Founding {
+    /// Continues from what the node remembers.
+    #[must_use]
+    pub fn new(config: Config, durable: &Durable, now: Nanos) -> Self {
+        let confirmed = BTreeSet::from([config.node]);
+        Self {
+            config,
+            promised: durable.promised,
+            genesis: durable.genesis.clone(),
+            resolved: BTreeMap::new(),
+            exists: false,
+            bid: None,
+            confirmed,
+            deadline: now,
+            told: false,
+        }
+    }
+
+    /// A deadline may have passed. `leads` says whether this node is an elected leader of its genesis.
+    pub fn tick(&mut self, now: Nanos, leads: bool, effects: &mut Vec<Effect>) {
+        if now < self.deadline {
+            return;
+        }
+        if self.genesis.is_some() {
+            self.hand_on(now, leads, effects);
+        } else if self.config.list.is_empty() {
+            self.found_alone(effects);
+        } else if self.is_founder() {
+            self.deadline = now + self.config.retry;
+            self.bid_again(effects);
+        } else {
+            self.deadline = Nanos::NEVER;
+        }
+    }
+
+    /// A node of the join list is known by now.
+    pub fn resolved(&mut self, now: Nanos, place: usize, node: NodeId) {
+        if place >= self.config.list.len() || self.resolved.insert(place, node) == Some(node) {
+            return;
+        }
+        // Another node behind an address: what it had promised, its successor has not.
+        self.bid = None;
+        self.wake(now);
+    }
+
+    /// A link to a peer came up: what was lost with the last one is said again.
+    pub fn link_up(&mut self, now: Nanos) {
+        self.wake(now);
+    }
+
+    /// A cluster with our name is known to exist: this node never founds another.
+    pub fn cluster_exists(&mut self) {
+        self.exists = true;
+        self.bid = None;
+    }
+
+    /// A message of another node.
+    pub fn message(&mut self, now: Nanos, from: NodeId, message: Message, effects: &mut Vec<Effect>) {
+        match message {
+            Message::Found { name, list, voters, ballot } => {
+                self.on_found(from, &name, &list, voters, ballot, effects);
+            }
+            Message::FoundReply { ballot, answer } => self.on_answer(now, from, ballot, answer, effects),
+            Message::Genesis(genesis) => self.on_genesis(from, genesis, false, effects),
+            Message::Established(genesis) => self.on_genesis(from, genesis, true, effects),
+            Message::GenesisReply { genesis } => self.on_confirmed(from, &genesis),
+        }
+    }
+
+    /// When [`Founding::tick`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Nanos {
+        self.deadline
+    }
+
+    /// The genesis this node has accepted.
+    #[must_use]
+    pub fn genesis(&self) -> Option<&Genesis> {
+        self.genesis.as_ref()
+    }
+
+    fn on_found(
+        &mut self,
+        from: NodeId,
+        name: &str,
+        list: &[String],
+        voters: u8,
+        ballot: Ballot,
+        effects: &mut Vec<Effect>,
+    ) {
+        let answer = if let Some(genesis) = &self.genesis {
+            FoundAnswer::Member { cluster: genesis.cluster, genesis: genesis.clone() }
+        } else if name != self.config.name || list != self.config.list || voters != self.config.voters {
+            FoundAnswer::Mismatch {
+                name: self.config.name.clone(),
+                list: self.config.list.clone(),
+                voters: self.config.voters,
+            }
+        } else if ballot < self.promised {
+            FoundAnswer::Promised(self.promised)
+        } else {
+            self.promise(ballot, effects);
+            FoundAnswer::Clean(self.config.node)
+        };
+        effects.push(Effect::Send(from, Message::FoundReply { ballot, answer }));
+    }
+
+    fn on_answer(&mut self, now: Nanos, from: NodeId, ballot: Ballot, answer: FoundAnswer, effects: &mut Vec<Effect>) {
+        let Some(bid) = self.bid.as_mut().filter(|bid| bid.ballot == ballot) else { return };
+        match answer {
+            FoundAnswer::Clean(node) if node == from => {
+                bid.clean.insert(node);
+                self.found_if_all_are_clean(now, effects);
+            }
+            FoundAnswer::Clean(_) => {}
+            FoundAnswer::Promised(higher) => {
+                // A rival bids at the same time: wait, longer on the one with the smaller identity, then go above it.
+                let spread = self.config.retry * (1 + u32::from(self.config.node < higher.node));
+                self.promised.round = self.promised.round.max(higher.round);
+                self.bid = None;
+                self.deadline = now + spread;
+            }
+            FoundAnswer::Member { genesis, .. } => self.join_existing(now, genesis, effects),
+            FoundAnswer::Mismatch { name, list, voters } => effects.push(Effect::Fatal(format!(
+                "this node was started with cluster {:?}, join list [{}] and {} voters, but node {from} with cluster {name:?}, \
+                 join list [{}] and {voters} voters: start all of them with the same",
+                self.config.name,
+                self.config.list.join(","),
+                self.config.voters,
+                list.join(","),
+            ))),
+        }
+    }
+
+    /// Another founder, or this node in an earlier life, has begun already: hand exactly that genesis on.
+    fn join_existing(&mut self, now: Nanos, genesis: Genesis, effects: &mut Vec<Effect>) {
+        let Some(bid) = self.bid.take() else { return };
+        self.exists = true;
+        if !genesis.voters.contains(&self.config.node) {
+            self.refuse_as_outsider(&genesis, effects);
+            return;
+        }
+        self.accept(Genesis { ballot: bid.ballot, ..genesis }, effects);
+        self.wake(now);
+    }
+
+    fn on_genesis(&mut self, from: NodeId, genesis: Genesis, is_established: bool, effects: &mut Vec<Effect>) {
+        if self.genesis.is_none() {
+            if !genesis.voters.contains(&self.config.node) {
+                self.refuse_as_outsider(&genesis, effects);
+                return;
+            }
+            if genesis.ballot < self.promised && !is_established {
+                return;
+            }
+            self.accept(genesis, effects);
+        }
+        if let Some(genesis) = &self.genesis {
+            effects.push(Effect::Send(from, Message::GenesisReply { genesis: genesis.clone() }));
+        }
+    }
+
+    fn on_confirmed(&mut self, from: NodeId, genesis: &Genesis) {
+        if self.genesis.as_ref().is_some_and(|own| own.cluster == genesis.cluster) {
+            self.confirmed.insert(from);
+        }
+    }
+
+    fn found_alone(&mut self, effects: &mut Vec<Effect>) {
+        let ballot = Ballot { round: self.promised.round + 1, node: self.config.node };
+        self.promise(ballot, effects);
+        self.accept(self.new_genesis(ballot, vec![self.config.node]), effects);
+        effects.push(Effect::Campaign);
+    }
+
+    /// Asks every address that has not promised yet. The first time, the ballot becomes durable before it is told.
+    fn bid_again(&mut self, effects: &mut Vec<Effect>) {
+        if self.exists || !self.all_are_known(effects) {
+            return;
+        }
+        if self.bid.is_none() {
+            let ballot = Ballot { round: self.promised.round + 1, node: self.config.node };
+            self.promise(ballot, effects);
+            self.bid = Some(Bid { ballot, clean: BTreeSet::from([self.config.node]) });
+        }
+        let bid = self.bid.as_ref().expect("made above");
+        for &node in self.resolved.values().filter(|node| !bid.clean.contains(node)) {
+            let message = Message::Found {
+                name: self.config.name.clone(),
+                list: self.config.list.clone(),
+                voters: self.config.voters,
+                ballot: bid.ballot,
+            };
+            effects.push(Effect::Send(node, message));
+        }
+    }
+
+    fn found_if_all_are_clean(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
+        let Some(bid) = &self.bid else { return };
+        if self.exists || !self.resolved.values().all(|node| bid.clean.contains(node)) {
+            return;
+        }
+        let mut voters: Vec<NodeId> = self.resolved.values().copied().take(usize::from(self.config.voters)).collect();
+        voters.sort_unstable();
+        let genesis = self.new_genesis(bid.ballot, voters);
+        self.accept(genesis, effects);
+        effects.push(Effect::Campaign);
+        self.deadline = now;
+        self.hand_on(now, false, effects);
+    }
+
+    /// Sends the genesis to every initial voter that is not known to have it.
+    fn hand_on(&mut self, now: Nanos, leads: bool, effects: &mut Vec<Effect>) {
+        let Some(genesis) = &self.genesis else { return };
+        let mut missing = false;
+        for &voter in genesis.voters.iter().filter(|voter| !self.confirmed.contains(voter)) {
+            missing = true;
+            let message = if leads { Message::Established(genesis.clone()) } else { Message::Genesis(genesis.clone()) };
+            effects.push(Effect::Send(voter, message));
+        }
+        self.deadline = if missing { now + self.config.retry } else { Nanos::NEVER };
+    }
+
+    fn promise(&mut self, ballot: Ballot, effects: &mut Vec<Effect>) {
+        assert!(ballot >= self.promised, "a promise only grows");
+        if ballot > self.promised {
+            self.promised = ballot;
+            effects.push(Effect::Promise(ballot));
+        }
+    }
+
+    fn accept(&mut self, genesis: Genesis, effects: &mut Vec<Effect>) {
+        assert!(self.genesis.is_none(), "a node accepts at most one genesis");
+        self.genesis = Some(genesis.clone());
+        self.bid = None;
+        effects.push(Effect::Accept(genesis));
+    }
+
+    fn refuse_as_outsider(&mut self, genesis: &Genesis, effects: &mut Vec<Effect>) {
+        if !std::mem::replace(&mut self.told, true) {
+            effects.push(Effect::Note(format!(
+                "cluster {:?} ({}) exists already and node {} is not one of its {} voters: it cannot take part until voters can be \
+                 replaced; start it with the data folder of the voter whose address it has",
+                self.config.name,
+                genesis.cluster,
+                self.config.node,
+                genesis.voters.len(),
+            )));
+        }
+    }
+
+    /// Says whether every place of the list is resolved to a node of its own.
+    fn all_are_known(&mut self, effects: &mut Vec<Effect>) -> bool {
+        if self.resolved.len() < self.config.list.len() {
+            return false;
+        }
+        let mut seen = BTreeMap::new();
+        for (&place, &node) in &self.resolved {
+            if let Some(other) = seen.insert(node, place) {
+                effects.push(Effect::Fatal(format!(
+                    "the join list names one node twice: {} and {} are both node {node}",
+                    self.config.list[other], self.config.list[place]
+                )));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn is_founder(&self) -> bool {
+        self.resolved.get(&0) == Some(&self.config.node)
+    }
+
+    fn new_genesis(&self, ballot: Ballot, voters: Vec<NodeId>) -> Genesis {
+        Genesis { cluster: self.config.cluster, ballot, voters, target: self.config.voters.max(1) }
+    }
+
+    fn wake(&mut self, now: Nanos) {
+        self.deadline = self.deadline.min(now);
+    }
+}
+
+/// The number of voters that a cluster of `listed` addresses wants, if the operator wishes for `asked`: odd, at most seven.
+#[must_use]
+pub fn voters_wanted(listed: usize, asked: Option<u8>) -> u8 {
+    let most = u8::try_from(listed.clamp(1, 7)).expect("at most seven");
+    let wanted = asked.unwrap_or(most).clamp(1, most);
+    if wanted.is_multiple_of(2) { wanted - 1 } else { wanted }
+}
+
+#[cfg(test)]
+mod tests;

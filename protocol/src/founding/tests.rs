@@ -1,0 +1,288 @@
+//! The rules of founding one by one, and the exhaustive search behind the claim of the module essay.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::*;
+use crate::types::Incarnation;
+
+const RETRY: Duration = Duration::from_millis(100);
+
+fn config(node: u64, places: usize) -> Config {
+    Config {
+        node: NodeId(node),
+        name: "photos".into(),
+        list: (1..=places).map(|place| format!("host{place}:7400")).collect(),
+        voters: voters_wanted(places, None),
+        cluster: ClusterId(u128::from(node)),
+        retry: RETRY,
+    }
+}
+
+fn founding(node: u64, places: usize) -> Founding {
+    Founding::new(config(node, places), &Durable::fresh(NodeId(node), Incarnation(1)), Nanos(0))
+}
+
+fn sent(effects: &[Effect]) -> Vec<(NodeId, Message)> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Send(to, message) => Some((*to, message.clone())),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_node_without_a_list_founds_at_once() {
+    let mut alone = founding(1, 0);
+    let mut effects = Vec::new();
+    alone.tick(Nanos(0), false, &mut effects);
+    assert_eq!(alone.genesis().unwrap().voters, [NodeId(1)]);
+    assert!(effects.contains(&Effect::Campaign));
+}
+
+#[test]
+fn a_founder_waits_for_every_address() {
+    let mut founder = founding(1, 3);
+    let mut effects = Vec::new();
+    founder.resolved(Nanos(1), 0, NodeId(1));
+    founder.resolved(Nanos(1), 1, NodeId(2));
+    founder.tick(Nanos(2), false, &mut effects);
+    assert_eq!(effects, [], "one address is not known yet");
+
+    founder.resolved(Nanos(3), 2, NodeId(3));
+    founder.tick(Nanos(3), false, &mut effects);
+    let Effect::Promise(ballot) = effects[0] else { panic!("the ballot becomes durable first: {effects:?}") };
+    assert_eq!(sent(&effects).len(), 2);
+
+    effects.clear();
+    let clean = |node| Message::FoundReply { ballot, answer: FoundAnswer::Clean(NodeId(node)) };
+    founder.message(Nanos(4), NodeId(2), clean(2), &mut effects);
+    founder.message(Nanos(4), NodeId(2), clean(2), &mut effects);
+    assert_eq!(founder.genesis(), None, "a majority is not enough");
+    founder.message(Nanos(5), NodeId(3), clean(3), &mut effects);
+    assert_eq!(founder.genesis().unwrap().voters, [NodeId(1), NodeId(2), NodeId(3)]);
+}
+
+#[test]
+fn a_promise_refuses_a_smaller_genesis_but_not_an_established_one() {
+    let mut node = founding(2, 3);
+    let mut effects = Vec::new();
+    let high = Ballot { round: 5, node: NodeId(9) };
+    let Config { name, list, voters, .. } = config(9, 3);
+    node.message(Nanos(1), NodeId(9), Message::Found { name, list, voters, ballot: high }, &mut effects);
+    assert_eq!(effects[0], Effect::Promise(high));
+
+    let genesis = Genesis {
+        cluster: ClusterId(1),
+        ballot: Ballot { round: 1, node: NodeId(1) },
+        voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+        target: 3,
+    };
+    node.message(Nanos(2), NodeId(1), Message::Genesis(genesis.clone()), &mut effects);
+    assert_eq!(node.genesis(), None);
+    node.message(Nanos(3), NodeId(1), Message::Established(genesis.clone()), &mut effects);
+    assert_eq!(node.genesis(), Some(&genesis));
+}
+
+#[test]
+fn another_list_stops_the_founder_with_both_lists_in_the_error() {
+    let mut founder = founding(1, 3);
+    let mut effects = Vec::new();
+    for place in 0..3 {
+        founder.resolved(Nanos(1), place, NodeId(place as u64 + 1));
+    }
+    founder.tick(Nanos(2), false, &mut effects);
+    let (_, Message::Found { name, list, voters, ballot }) = sent(&effects)[0].clone() else { panic!("{effects:?}") };
+    let mut other = Founding::new(config(2, 5), &Durable::fresh(NodeId(2), Incarnation(1)), Nanos(0));
+    effects.clear();
+    other.message(Nanos(3), NodeId(1), Message::Found { name, list, voters, ballot }, &mut effects);
+    let (_, reply) = sent(&effects)[0].clone();
+    effects.clear();
+    founder.message(Nanos(4), NodeId(2), reply, &mut effects);
+    let Effect::Fatal(words) = &effects[0] else { panic!("{effects:?}") };
+    assert!(words.contains("host3:7400]") && words.contains("host5:7400]"), "{words}");
+}
+
+#[test]
+fn one_node_behind_two_addresses_stops_the_founder() {
+    let mut founder = founding(1, 3);
+    for (place, node) in [1, 2, 1].into_iter().enumerate() {
+        founder.resolved(Nanos(1), place, NodeId(node));
+    }
+    let mut effects = Vec::new();
+    founder.tick(Nanos(2), false, &mut effects);
+    assert!(matches!(&effects[0], Effect::Fatal(words) if words.contains("twice")), "{effects:?}");
+}
+
+#[test]
+fn the_wish_for_voters_is_odd_and_at_most_seven() {
+    let wanted: Vec<u8> =
+        [(0, None), (1, None), (2, None), (3, None), (4, None), (9, None), (5, Some(4)), (3, Some(9))]
+            .into_iter()
+            .map(|(listed, asked)| voters_wanted(listed, asked))
+            .collect();
+    assert_eq!(wanted, [1, 1, 1, 3, 3, 7, 3, 3]);
+}
+
+/// A world of three addresses: what is at each, what is under way, and what was accepted by whom, ever.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct World {
+    /// The living, by place; a wiped node is replaced by a fresh one at the same address.
+    nodes: Vec<Founding>,
+    /// Founders that were replaced at their address but still run.
+    zombies: Vec<Founding>,
+    /// Everything ever sent, by its hash.
+    wires: BTreeMap<u64, (NodeId, NodeId, Message)>,
+    wipes_left: u8,
+    accepted: BTreeSet<(ClusterId, NodeId)>,
+}
+
+impl World {
+    fn new(wipes_left: u8) -> Self {
+        let mut world = Self {
+            nodes: (1..=3).map(|node| founding(node, 3)).collect(),
+            zombies: Vec::new(),
+            wires: BTreeMap::new(),
+            wipes_left,
+            accepted: BTreeSet::new(),
+        };
+        world.resolve();
+        world
+    }
+
+    fn resolve(&mut self) {
+        let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.config.node).collect();
+        for node in &mut self.nodes {
+            for (place, &id) in ids.iter().enumerate() {
+                node.resolved(Nanos(0), place, id);
+            }
+            node.deadline = Nanos(0);
+        }
+    }
+
+    /// Every world that one event makes of this one.
+    fn successors(&self) -> Vec<Self> {
+        let mut worlds = Vec::new();
+        for at in 0..self.nodes.len() + self.zombies.len() {
+            let mut world = self.clone();
+            world.run(at, |node, effects| {
+                node.deadline = Nanos(0);
+                if node.promised.round < 2 || node.bid.is_some() || node.genesis.is_some() {
+                    node.tick(Nanos(0), false, effects);
+                }
+                node.deadline = Nanos(0);
+            });
+            worlds.push(world);
+        }
+        for (from, to, message) in self.wires.values() {
+            for at in 0..self.nodes.len() + self.zombies.len() {
+                if self.node(at).config.node == *to {
+                    let mut world = self.clone();
+                    world.run(at, |node, effects| {
+                        node.message(Nanos(0), *from, message.clone(), effects);
+                        node.deadline = Nanos(0);
+                    });
+                    worlds.push(world);
+                }
+            }
+        }
+        if self.wipes_left > 0 {
+            for place in 0..3 {
+                let mut world = self.clone();
+                world.wipes_left -= 1;
+                let fresh = NodeId(self.nodes[place].config.node.0 + 10);
+                let mut replacement = Founding::new(
+                    Config { node: fresh, cluster: ClusterId(u128::from(fresh.0)), ..config(1, 3) },
+                    &Durable::fresh(fresh, Incarnation(1)),
+                    Nanos(0),
+                );
+                std::mem::swap(&mut world.nodes[place], &mut replacement);
+                // A founder that was only replaced at its address goes on with what it knows; its disk is lost to others.
+                if place == 0 {
+                    world.zombies.push(replacement);
+                }
+                world.resolve();
+                worlds.push(world);
+            }
+        }
+        worlds
+    }
+
+    fn node(&self, at: usize) -> &Founding {
+        self.nodes.get(at).unwrap_or_else(|| &self.zombies[at - self.nodes.len()])
+    }
+
+    fn run(&mut self, at: usize, step: impl FnOnce(&mut Founding, &mut Vec<Effect>)) {
+        let mut effects = Vec::new();
+        let count = self.nodes.len();
+        let node = if at < count { &mut self.nodes[at] } else { &mut self.zombies[at - count] };
+        let id = node.config.node;
+        step(node, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Send(to, message) => {
+                    let wire = (id, to, message);
+                    self.wires.insert(hash(&wire), wire);
+                }
+                Effect::Accept(genesis) => {
+                    self.accepted.insert((genesis.cluster, id));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Two clusters that each have a majority of their voters.
+    fn is_split(&self) -> bool {
+        let mut clusters = BTreeSet::new();
+        for (cluster, _) in &self.accepted {
+            if self.accepted.iter().filter(|(other, _)| other == cluster).count() >= 2 {
+                clusters.insert(*cluster);
+            }
+        }
+        clusters.len() > 1
+    }
+}
+
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Searches breadth first; messages stay on the wire, so every loss, delay and repetition is covered.
+fn search(wipes: u8, most: usize) -> (usize, bool) {
+    let first = World::new(wipes);
+    let mut seen = BTreeSet::from([hash(&first)]);
+    let mut queue = VecDeque::from([first]);
+    while let Some(world) = queue.pop_front() {
+        if world.is_split() {
+            return (seen.len(), true);
+        }
+        if seen.len() >= most {
+            continue;
+        }
+        for next in world.successors() {
+            if seen.insert(hash(&next)) {
+                queue.push_back(next);
+            }
+        }
+    }
+    (seen.len(), false)
+}
+
+#[test]
+fn one_replaced_node_never_makes_two_clusters() {
+    let (worlds, split) = search(1, 20_000);
+    println!("searched {worlds} worlds");
+    assert!(!split);
+}
+
+#[test]
+fn two_replaced_nodes_may_make_two_clusters_as_documented() {
+    let (worlds, split) = search(2, 400_000);
+    println!("searched {worlds} worlds");
+    assert!(split, "the bound of the claim is sharp");
+}

@@ -1,0 +1,553 @@
+//! The replica: consensus, founding, and the state that the log means, applied in the same step.
+//!
+//! Requests of clients and decisions of the master become commands; commands are gathered into one entry while the store is
+//! busy with the one before, so that a slow disk makes larger batches and not a longer queue. An answer leaves when its entry
+//! is applied.
+//!
+//! # Invariants
+//!
+//! * An answer to a write says what the log decided: it leaves only after the entry at its place was applied with its epoch.
+//!   Another epoch there means "certainly not done", the end of leadership before that means "maybe" (F30).
+//! * A decision of the master enters the log only in the epoch in which it was made (F7).
+//! * State and applied index change together: nobody sees one without the other.
+
+mod batch;
+mod input;
+
+pub use input::{Input, Status};
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use crate::client::{Consistency, Denied, Origin, Request, RequestBody, Response};
+use crate::consensus::{self, Consensus, ReadMode};
+use crate::durable::{Durable, Payload};
+use crate::effects::{Effects, Event, Local, Outgoing, Role};
+use crate::founding::{self, Founding};
+use crate::profile::Profile;
+use crate::state::{Answer, ClusterChange, Command, Query, Refused, State};
+use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId, TaskId};
+use crate::{master, wire};
+
+use batch::{Batch, Placed, Waiter};
+
+/// How a replica was told to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// The timers.
+    pub profile: Profile,
+    /// The cluster's name.
+    pub name: String,
+    /// The join list, in order.
+    pub join: Vec<String>,
+    /// The wish for voters.
+    pub voters: Option<u8>,
+    /// Seeds the random time-outs: different in every run.
+    pub seed: u64,
+    /// The identity to give a cluster that this node founds: random, different in every run.
+    pub cluster: ClusterId,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Replica {
+    node: NodeId,
+    profile: Profile,
+    consensus: Consensus,
+    founding: Founding,
+    state: State,
+    /// Commands that wait for their entry.
+    batch: Batch,
+    /// Batches handed to consensus in this step, by context, until it says where they stand.
+    proposed: BTreeMap<u64, Vec<Placed>>,
+    /// Who waits for the entry at this place, and the epoch it must have.
+    placed: BTreeMap<Index, (Epoch, Vec<Placed>)>,
+    /// Reads that consensus has not confirmed yet.
+    reads: BTreeMap<u64, Question>,
+    /// Who waits for the end of a task.
+    awaiting: BTreeMap<(TaskId, Origin), NodeId>,
+    /// Requests sent on to the leader.
+    forwarded: BTreeMap<Origin, Forwarded>,
+    next_context: u64,
+    /// The epoch in which this node's master works.
+    mastering: Option<Epoch>,
+    /// The last leader that was published.
+    leader: Option<NodeId>,
+    /// The batch of the last founding promise or acceptance.
+    promised_seq: u64,
+    /// Consensus effects of the current step; kept for its capacity.
+    scratch: Vec<consensus::Effect>,
+}
+
+/// A read under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Question {
+    waiter: Waiter,
+    query: Query,
+}
+
+/// A request that the leader was asked to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Forwarded {
+    /// Who gets the answer.
+    from: NodeId,
+    /// Who was asked.
+    to: NodeId,
+}
+
+impl Replica {
+    /// Continues from what the node remembers.
+    #[must_use]
+    pub fn new(config: Config, durable: Durable, now: Nanos) -> Self {
+        let founding = Founding::new(
+            founding::Config {
+                node: config.node,
+                name: config.name,
+                voters: founding::voters_wanted(config.join.len(), config.voters),
+                list: config.join,
+                cluster: config.cluster,
+                retry: config.profile.election_timeout / 2,
+            },
+            &durable,
+            now,
+        );
+        let settings = consensus::Config { node: config.node, profile: config.profile, seed: config.seed };
+        Self {
+            node: config.node,
+            profile: config.profile,
+            consensus: Consensus::new(settings, durable, now),
+            founding,
+            state: State::default(),
+            batch: Batch::default(),
+            proposed: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            awaiting: BTreeMap::new(),
+            forwarded: BTreeMap::new(),
+            next_context: 0,
+            mastering: None,
+            leader: None,
+            promised_seq: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Handles one input. Whatever must follow from it is added to `effects`.
+    pub fn step(&mut self, now: Nanos, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Tick => self.tick(now, effects),
+            Input::Consensus { from, message } => {
+                self.core(now, consensus::Input::Message { from, message }, effects);
+            }
+            Input::Founding { from, message } => {
+                self.found(now, effects, |founding, out| founding.message(now, from, message, out));
+            }
+            Input::Resolved { place, node } => {
+                self.found(now, effects, |founding, out| {
+                    founding.resolved(now, place, node);
+                    founding.tick(now, false, out);
+                });
+            }
+            Input::ClusterExists => self.founding.cluster_exists(),
+            Input::Request { from, request } => self.on_request(now, from, request, effects),
+            Input::Response(response) => self.on_response(response, effects),
+            Input::Propose { epoch, commands } => self.on_propose(epoch, commands, effects),
+            Input::Persisted { seq } => self.core(now, consensus::Input::Persisted { seq }, effects),
+            Input::StorageFailed { why } => self.core(now, consensus::Input::StorageFailed { why }, effects),
+            Input::Evidence { node, incarnation } => {
+                self.core(now, consensus::Input::Evidence { node, incarnation }, effects);
+            }
+            Input::LinkUp { .. } => self.founding.link_up(now),
+            Input::LinkDown { node } => self.on_link_down(now, node, effects),
+            Input::Suspected { node } => self.core(now, consensus::Input::Suspected { node }, effects),
+        }
+        self.propose_batch(now, effects);
+    }
+
+    /// When [`Input::Tick`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Nanos {
+        self.consensus.next_deadline().min(self.founding.next_deadline())
+    }
+
+    /// What this node knows of the cluster.
+    #[must_use]
+    pub fn status(&self, now: Nanos) -> Status {
+        let leads = self.consensus.role() == Role::Leader;
+        Status {
+            cluster: self.founding.genesis().map_or(ClusterId::NONE, |genesis| genesis.cluster),
+            role: self.consensus.role(),
+            epoch: self.consensus.epoch(),
+            leader: self.consensus.leader(),
+            master_fresh: if leads { self.consensus.has_authority(now) } else { self.consensus.is_fresh(now) },
+            lease_ms: self
+                .consensus
+                .lease_until(now)
+                .map_or(0, |until| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX)),
+            commit: self.consensus.commit().0,
+            applied: self.consensus.applied().0,
+            state_hash: self.state.digest(),
+            revision: self.state.revision().0,
+            voters: self.consensus.conf().map_or_else(Vec::new, |conf| conf.voters.clone()),
+            heard: self.consensus.heard(now),
+        }
+    }
+
+    /// The core, for those who check it.
+    #[must_use]
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    /// The state as far as it is applied, for those who check it.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The genesis this node has accepted, for those who check it.
+    #[must_use]
+    pub fn founding(&self) -> &Founding {
+        &self.founding
+    }
+
+    fn tick(&mut self, now: Nanos, effects: &mut Effects) {
+        self.core(now, consensus::Input::Tick, effects);
+        let leads = self.consensus.role() == Role::Leader;
+        self.found(now, effects, |founding, out| founding.tick(now, leads, out));
+    }
+
+    // ---- requests ----
+
+    fn on_request(&mut self, now: Nanos, from: NodeId, request: Request, effects: &mut Effects) {
+        let waiter = Waiter { origin: request.origin, from };
+        match request.body {
+            RequestBody::Read { query, consistency: Consistency::Stale } => self.answer(waiter, &query, effects),
+            body if self.consensus.role() == Role::Leader => self.on_leader_request(now, waiter, body, effects),
+            body => self.forward(waiter, request.forwarded, body, effects),
+        }
+    }
+
+    fn on_leader_request(&mut self, now: Nanos, waiter: Waiter, body: RequestBody, effects: &mut Effects) {
+        let command = match body {
+            RequestBody::Register { ttl } => Command::Register { ttl },
+            RequestBody::Renew { session } => Command::Renew { sessions: vec![session] },
+            RequestBody::Write { session, seq, first_incomplete, operation } => {
+                Command::Client { session, seq, first_incomplete, operation }
+            }
+            RequestBody::Read { query, .. } => {
+                let context = self.context();
+                self.reads.insert(context, Question { waiter, query });
+                self.core(now, consensus::Input::Read { context, mode: ReadMode::Lease }, effects);
+                return;
+            }
+        };
+        match self.batch.push(command, Some(waiter)) {
+            Ok(()) => {}
+            Err(batch::Full::Batch) => self.respond(waiter, Err(Denied::Busy), effects),
+            Err(batch::Full::Command { len }) => {
+                let limit = wire::MAX_COMMAND as u64;
+                self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
+            }
+        }
+    }
+
+    /// Asks the leader on the client's behalf, once.
+    fn forward(&mut self, waiter: Waiter, was_forwarded: bool, body: RequestBody, effects: &mut Effects) {
+        let leader = self.consensus.leader().filter(|&leader| leader != self.node && !was_forwarded);
+        let Some(to) = leader else {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+            return;
+        };
+        if self.forwarded.len() >= FORWARDED_MAX {
+            self.respond(waiter, Err(Denied::Busy), effects);
+            return;
+        }
+        self.forwarded.insert(waiter.origin, Forwarded { from: waiter.from, to });
+        effects.send(to, Request { origin: waiter.origin, forwarded: true, body });
+    }
+
+    fn on_response(&mut self, response: Response, effects: &mut Effects) {
+        if let Some(forwarded) = self.forwarded.remove(&response.origin) {
+            effects.send(forwarded.from, response);
+        }
+    }
+
+    fn on_propose(&mut self, epoch: Epoch, commands: Vec<Command>, effects: &mut Effects) {
+        if self.mastering != Some(epoch) {
+            effects.local.push(Local::Master(master::Input::Dropped { epoch }));
+            return;
+        }
+        let mut was_dropped = false;
+        for command in commands {
+            was_dropped |= self.batch.push(command, None).is_err();
+        }
+        if was_dropped {
+            effects.local.push(Local::Master(master::Input::Dropped { epoch }));
+        }
+    }
+
+    fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
+        self.awaiting.retain(|_, from| *from != node);
+        self.give_back_forwarded(|forwarded| forwarded.to == node, effects);
+        self.core(now, consensus::Input::Unreachable { node }, effects);
+    }
+
+    /// Whoever was to answer these will not: their clients ask again, under the same numbers.
+    fn give_back_forwarded(&mut self, is_lost: impl Fn(&Forwarded) -> bool, effects: &mut Effects) {
+        let lost: Vec<Waiter> = self
+            .forwarded
+            .iter()
+            .filter(|(_, forwarded)| is_lost(forwarded))
+            .map(|(&origin, forwarded)| Waiter { origin, from: forwarded.from })
+            .collect();
+        for waiter in lost {
+            self.forwarded.remove(&waiter.origin);
+            self.respond(waiter, Err(Denied::Unknown), effects);
+        }
+    }
+
+    fn respond(&self, waiter: Waiter, result: Result<Answer, Denied>, effects: &mut Effects) {
+        effects.send(waiter.from, Response { origin: waiter.origin, leader: self.consensus.leader(), result });
+    }
+
+    fn answer(&mut self, waiter: Waiter, query: &Query, effects: &mut Effects) {
+        let answer = self.state.query(query);
+        if let (Query::Await(task), Answer::Task(view)) = (query, &answer)
+            && !view.state.is_final()
+        {
+            if self.awaiting.len() >= AWAITING_MAX {
+                self.respond(waiter, Err(Denied::Busy), effects);
+            } else {
+                self.awaiting.insert((*task, waiter.origin), waiter.from);
+            }
+            return;
+        }
+        self.respond(waiter, Ok(answer), effects);
+    }
+
+    // ---- the log ----
+
+    /// Hands the gathered commands to consensus, unless the store is still busy with an entry of ours and there is room to
+    /// gather more.
+    fn propose_batch(&mut self, now: Nanos, effects: &mut Effects) {
+        while self.batch.is_ready(self.consensus.last().index > self.consensus.durable()) {
+            let (payload, waiters) = self.batch.take();
+            let context = self.context();
+            self.proposed.insert(context, waiters);
+            let epoch = self.consensus.epoch();
+            self.core(now, consensus::Input::Propose { context, epoch, payload }, effects);
+        }
+    }
+
+    /// One step of the core, and all that follows from it.
+    fn core(&mut self, now: Nanos, input: consensus::Input, effects: &mut Effects) {
+        let mut out = std::mem::take(&mut self.scratch);
+        self.consensus.step(now, input, &mut out);
+        self.carry_out(&mut out, effects);
+        self.scratch = out;
+    }
+
+    /// One step of founding, and all that follows from it.
+    fn found(
+        &mut self,
+        now: Nanos,
+        effects: &mut Effects,
+        step: impl FnOnce(&mut Founding, &mut Vec<founding::Effect>),
+    ) {
+        let mut out = Vec::new();
+        step(&mut self.founding, &mut out);
+        let mut core = std::mem::take(&mut self.scratch);
+        for effect in out {
+            match effect {
+                founding::Effect::Promise(ballot) => {
+                    self.promised_seq = self.consensus.persist(now, &mut core, |batch| batch.promised = Some(ballot));
+                }
+                founding::Effect::Accept(genesis) => {
+                    if let Some(seq) = self.consensus.adopt_genesis(now, &genesis, &mut core) {
+                        self.promised_seq = seq;
+                    }
+                    effects.publish.push(Event::Founded(genesis));
+                }
+                founding::Effect::Send(to, message) => {
+                    let after = Some(self.promised_seq);
+                    effects.send.push(Outgoing { to, body: message.into(), after });
+                }
+                founding::Effect::Campaign => self.consensus.campaign_now(now, &mut core),
+                founding::Effect::Note(line) => effects.note(line),
+                founding::Effect::Fatal(why) => effects.publish.push(Event::Fatal(why)),
+            }
+        }
+        self.carry_out(&mut core, effects);
+        self.scratch = core;
+    }
+
+    fn carry_out(&mut self, out: &mut Vec<consensus::Effect>, effects: &mut Effects) {
+        for effect in out.drain(..) {
+            match effect {
+                consensus::Effect::Persist(batch) => effects.persist.push(batch),
+                consensus::Effect::Send { to, message, after } => {
+                    effects.send.push(Outgoing { to, body: message.into(), after });
+                }
+                consensus::Effect::Apply { from, to } => self.apply(from..=to, effects),
+                consensus::Effect::ReadReady { context, .. } => {
+                    if let Some(Question { waiter, query }) = self.reads.remove(&context) {
+                        self.answer(waiter, &query, effects);
+                    }
+                }
+                consensus::Effect::Accepted { context, id } => {
+                    if let Some(waiters) = self.proposed.remove(&context) {
+                        self.placed.insert(id.index, (id.epoch, waiters));
+                    }
+                }
+                consensus::Effect::Dropped { context, why } => self.on_dropped(context, why, effects),
+                consensus::Effect::Role { role, epoch, leader } => self.on_role(role, epoch, leader, effects),
+                consensus::Effect::Authority(authority) => effects.publish.push(Event::Authority(authority)),
+                consensus::Effect::Fatal(why) => effects.publish.push(Event::Fatal(why)),
+            }
+        }
+    }
+
+    fn on_dropped(&mut self, context: u64, why: consensus::Drop, effects: &mut Effects) {
+        let denied = match why {
+            consensus::Drop::NotLeader | consensus::Drop::Epoch => Denied::NotMaster,
+            consensus::Drop::Busy => Denied::Busy,
+        };
+        if let Some(Question { waiter, .. }) = self.reads.remove(&context) {
+            self.respond(waiter, Err(denied), effects);
+        }
+        if let Some(waiters) = self.proposed.remove(&context) {
+            for Placed { waiter, .. } in waiters {
+                self.respond(waiter, Err(denied), effects);
+            }
+            if let Some(epoch) = self.mastering {
+                effects.local.push(Local::Master(master::Input::Dropped { epoch }));
+            }
+        }
+    }
+
+    fn on_role(&mut self, role: Role, epoch: Epoch, leader: Option<NodeId>, effects: &mut Effects) {
+        effects.publish.push(Event::Role { role, epoch, leader });
+        if self.mastering.is_some_and(|mastered| role != Role::Leader || mastered != epoch) {
+            let epoch = self.mastering.take().expect("checked above");
+            effects.local.push(Local::Master(master::Input::End { epoch }));
+        }
+        if role != Role::Leader {
+            self.stop_leading(effects);
+        }
+        if leader != self.leader {
+            self.leader = leader;
+            self.give_back_forwarded(|forwarded| Some(forwarded.to) != leader, effects);
+        }
+    }
+
+    /// Everything that waited for this node to lead is answered: what never became an entry is certainly not done, what did
+    /// may be.
+    fn stop_leading(&mut self, effects: &mut Effects) {
+        for waiter in self.batch.clear() {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+        }
+        for (_, (_, waiters)) in std::mem::take(&mut self.placed) {
+            for Placed { waiter, .. } in waiters {
+                self.respond(waiter, Err(Denied::Unknown), effects);
+            }
+        }
+        for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+        }
+        for ((_, origin), from) in std::mem::take(&mut self.awaiting) {
+            self.respond(Waiter { origin, from }, Err(Denied::NotMaster), effects);
+        }
+    }
+
+    /// Applies committed entries, answers whoever waited for them, and tells the master.
+    fn apply(&mut self, range: RangeInclusive<Index>, effects: &mut Effects) {
+        let mut changes = Vec::new();
+        let (first, last) = (range.start().0, range.end().0);
+        for index in first..=last {
+            // Cloning an entry copies no payload: it is a counted reference.
+            let entry = self.consensus.entries(Index(index)..=Index(index))[0].clone();
+            match &entry.payload {
+                Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
+                Payload::Config(_) => {}
+                Payload::Commands(bytes) => match batch::decode(bytes.as_ref()) {
+                    Ok(commands) => self.apply_commands(&entry, &commands, &mut changes, effects),
+                    Err(error) => {
+                        effects.publish.push(Event::Fatal(format!("entry {} cannot be read: {error}", entry.id)));
+                        return;
+                    }
+                },
+            }
+            if entry.payload == Payload::Noop
+                && entry.id.epoch == self.consensus.epoch()
+                && self.consensus.role() == Role::Leader
+            {
+                self.mastering = Some(entry.id.epoch);
+                changes.clear();
+                let mut view = self.state.master_view(entry.id.epoch);
+                view.time = entry.time;
+                effects.local.push(Local::Master(master::Input::Begin(Box::new(view))));
+            }
+            self.answer_ended(&changes, effects);
+            self.tell_master(&mut changes, &entry, effects);
+        }
+    }
+
+    fn apply_commands(
+        &mut self,
+        entry: &crate::durable::Entry,
+        commands: &[Command],
+        changes: &mut Vec<ClusterChange>,
+        effects: &mut Effects,
+    ) {
+        let waiters = self.placed.remove(&entry.id.index);
+        let is_ours = waiters.as_ref().is_some_and(|(epoch, _)| *epoch == entry.id.epoch);
+        let mut waiters = waiters.map(|(_, waiters)| waiters).unwrap_or_default().into_iter().peekable();
+        for (place, command) in commands.iter().enumerate() {
+            let answer = self.state.apply(entry.time, command, changes);
+            while let Some(Placed { waiter, .. }) = waiters.next_if(|waiting| is_ours && waiting.place == place) {
+                self.respond(waiter, Ok(answer.clone()), effects);
+            }
+        }
+        // Another leader's entry stands where ours should: ours is certainly not in the log.
+        for Placed { waiter, .. } in waiters {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+        }
+    }
+
+    fn answer_ended(&mut self, changes: &[ClusterChange], effects: &mut Effects) {
+        if self.awaiting.is_empty() {
+            return;
+        }
+        for change in changes {
+            let ClusterChange::Ended { task, .. } = change else { continue };
+            let key = |number| (*task, Origin { node: NodeId(number), number });
+            let waiting: Vec<(TaskId, Origin)> =
+                self.awaiting.range(key(0)..=key(u64::MAX)).map(|(&key, _)| key).collect();
+            for key in waiting {
+                let from = self.awaiting.remove(&key).expect("found above");
+                self.answer(Waiter { origin: key.1, from }, &Query::Task(*task), effects);
+            }
+        }
+    }
+
+    fn tell_master(&self, changes: &mut Vec<ClusterChange>, entry: &crate::durable::Entry, effects: &mut Effects) {
+        let changes = std::mem::take(changes);
+        if let Some(epoch) = self.mastering {
+            effects.local.push(Local::Master(master::Input::Applied { epoch, time: entry.time, changes }));
+        }
+    }
+
+    fn context(&mut self) -> u64 {
+        self.next_context += 1;
+        self.next_context
+    }
+}
+
+/// How many requests may wait for the leader on behalf of others; one more is `Busy`.
+const FORWARDED_MAX: usize = 65_536;
+
+/// How many requests may wait for the end of a task; one more is `Busy`.
+const AWAITING_MAX: usize = 262_144;
