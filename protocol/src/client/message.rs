@@ -1,4 +1,10 @@
-//! The client: session, request numbers, retries to the right node, matching answers.
+//! What the client is told, what it asks nodes, and how they answer.
+//!
+//! # Invariants
+//!
+//! * A request carries all that is needed to recognise it when it comes twice: its origin, and for a write its session and
+//!   number.
+//! * [`Denied`] and [`CallError`] separate "certainly not done" from "maybe done" (D9).
 
 use std::time::Duration;
 

@@ -1,4 +1,9 @@
-//! The master: which attempt goes to which worker, and what is lost and goes again.
+//! What the master is told, and what it says to workers.
+//!
+//! # Invariants
+//!
+//! * Every message to a worker carries the epoch in which it was decided.
+//! * Every message may be lost or come twice: its doc sentence says what happens then.
 
 use std::time::Duration;
 

@@ -1,4 +1,9 @@
-//! The worker: which attempts run here, whether their fence is current, and when to stop by its own clock.
+//! What the worker is told, what it orders, and what it says to the master.
+//!
+//! # Invariants
+//!
+//! * What a worker says about an attempt names its fence: the log judges by that alone (F13).
+//! * Times in messages are the worker's own clock and come back to it unchanged.
 
 use serde::{Deserialize, Serialize};
 

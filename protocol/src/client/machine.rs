@@ -1,0 +1,463 @@
+//! The client of one process.
+//!
+//! # Invariants
+//!
+//! * Every call stands in `wakes` at exactly the time that [`Call::wake`] names.
+//! * A write without a place in a session stands in `queue`, and no other call does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use super::call::{Call, Phase, Purpose};
+use super::message::{CallError, Config, Denied, Input, Origin, Request, RequestBody, Response, Work};
+use super::session::{Open, Session};
+use crate::effects::{Effects, Event};
+use crate::state::{Answer, Operation, Query, Refused};
+use crate::types::{Nanos, NodeId, SessionId};
+
+/// See the module above.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Client {
+    config: Config,
+    /// Nodes that can be asked.
+    links: BTreeSet<NodeId>,
+    /// Who led last, as far as we were told.
+    leader: Option<NodeId>,
+    /// The last node that was asked in turn.
+    turn: NodeId,
+    next_number: u64,
+    /// All that is asked, by request number.
+    asked: BTreeMap<u64, Call>,
+    /// The request number of each call of the application.
+    numbers: BTreeMap<u64, u64>,
+    wakes: BTreeSet<(Nanos, u64)>,
+    session: Session,
+    /// Writes that wait for a place in a session, oldest first.
+    queue: BTreeSet<u64>,
+    /// Whether the session is to be closed as soon as nothing is under way in it.
+    is_closing: bool,
+}
+
+impl Client {
+    /// A client without a session.
+    #[must_use]
+    pub fn new(mut config: Config) -> Self {
+        config.patience = config.patience.max(PATIENCE_MIN);
+        Self {
+            next_number: config.first_number,
+            config,
+            links: BTreeSet::new(),
+            leader: None,
+            turn: NodeId(0),
+            asked: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            session: Session::None,
+            queue: BTreeSet::new(),
+            is_closing: false,
+        }
+    }
+
+    /// Handles one input. Whatever must follow from it is added to `effects`.
+    pub fn step(&mut self, now: Nanos, input: Input, effects: &mut Effects) {
+        match input {
+            Input::Call { call, work, timeout } => self.on_call(now, call, work, timeout, effects),
+            Input::Forget { call } => {
+                if let Some(&number) = self.numbers.get(&call) {
+                    self.take(number);
+                }
+            }
+            Input::Response(response) => self.on_response(now, response, effects),
+            Input::LinkUp { node } => self.on_link_up(now, node, effects),
+            Input::LinkDown { node } => self.on_link_down(now, node, effects),
+            Input::Close => self.is_closing = true,
+            Input::Tick => {}
+        }
+        self.on_time(now, effects);
+        self.tend_session(now, effects);
+    }
+
+    /// When [`Input::Tick`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Nanos {
+        let renew = if let Session::Open(open) = &self.session { open.renew_at } else { Nanos::NEVER };
+        self.wakes.first().map_or(Nanos::NEVER, |&(at, _)| at).min(renew)
+    }
+
+    /// How many calls of the application have no result yet.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.numbers.len()
+    }
+
+    // ---- calls ----
+
+    fn on_call(&mut self, now: Nanos, call: u64, work: Work, timeout: Duration, effects: &mut Effects) {
+        let is_full = match work {
+            Work::Write(_) => self.queue.len() >= QUEUE_MAX,
+            Work::Read(..) => self.asked.len() >= ASKED_MAX,
+        };
+        if is_full || self.numbers.contains_key(&call) {
+            effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
+            return;
+        }
+        let purpose = match work {
+            Work::Write(operation) => Purpose::Write { call, operation, place: None },
+            Work::Read(query, consistency) => Purpose::Read { call, query, consistency },
+        };
+        let is_write = matches!(purpose, Purpose::Write { .. });
+        let number = self.begin(now, purpose, timeout);
+        self.numbers.insert(call, number);
+        if is_write {
+            self.set_phase(number, Phase::Queued);
+            self.queue.insert(number);
+        } else {
+            self.ask(now, number, effects);
+        }
+    }
+
+    fn begin(&mut self, now: Nanos, purpose: Purpose, timeout: Duration) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        let call = Call::new(purpose, now, timeout);
+        self.wakes.insert((call.wake(), number));
+        self.asked.insert(number, call);
+        number
+    }
+
+    /// Asks whoever is best placed to answer; if nobody can be asked, the next link will.
+    fn ask(&mut self, now: Nanos, number: u64, effects: &mut Effects) {
+        let Some(call) = self.asked.get(&number) else { return };
+        let Some(to) = self.target(call.avoid) else {
+            self.set_phase(number, Phase::Stranded);
+            return;
+        };
+        let body = match &call.purpose {
+            Purpose::Register => RequestBody::Register { ttl: self.config.ttl },
+            Purpose::Renew(session) => RequestBody::Renew { session: *session },
+            Purpose::Read { query, consistency, .. } => {
+                RequestBody::Read { query: query.clone(), consistency: *consistency }
+            }
+            Purpose::Write { operation, place, .. } => {
+                let (session, seq) = place.expect("a write is asked only with a place in a session");
+                // Under a session that is over, any number below the own one will do: nothing is kept there.
+                let first_incomplete = self.open(session).map_or(seq, |open| open.first_incomplete());
+                RequestBody::Write { session, seq, first_incomplete, operation: operation.clone() }
+            }
+        };
+        let patience = match &call.purpose {
+            Purpose::Read { query: Query::Await(_), .. } => self.config.patience.max(AWAIT_PATIENCE),
+            _ => self.config.patience,
+        };
+        if to != self.config.node && Some(to) != self.leader {
+            self.turn = to;
+        }
+        effects.send(to, Request { origin: self.origin(number), forwarded: false, body });
+        self.change(number, |call| {
+            call.ask(to, now + patience);
+            call.avoid = None;
+        });
+    }
+
+    /// The replica of this process, else whoever leads, else everybody in turn; the node to avoid only if there is no other.
+    fn target(&self, avoid: Option<NodeId>) -> Option<NodeId> {
+        let own = Some(self.config.node).filter(|_| self.config.local_replica);
+        let leader = self.leader.filter(|leader| self.links.contains(leader));
+        let after = (Bound::Excluded(self.turn), Bound::Unbounded);
+        let in_turn = self.links.range(after).chain(self.links.iter()).copied();
+        let mut choice = own.into_iter().chain(leader).chain(in_turn);
+        choice
+            .find(|node| Some(*node) != avoid)
+            .or(avoid.filter(|node| Some(*node) == own || self.links.contains(node)))
+    }
+
+    fn on_time(&mut self, now: Nanos, effects: &mut Effects) {
+        while let Some(&(at, number)) = self.wakes.first()
+            && at <= now
+        {
+            let call = &self.asked[&number];
+            if call.deadline <= now {
+                self.give_up(now, number, effects);
+                continue;
+            }
+            if call.purpose == Purpose::Register && self.queue.is_empty() {
+                self.take(number);
+                self.session = Session::None;
+                continue;
+            }
+            if let Phase::Asked(node, _) = call.phase {
+                let is_patient = matches!(call.purpose, Purpose::Read { query: Query::Await(_), .. });
+                self.change(number, |call| call.avoid = Some(node).filter(|_| !is_patient));
+            }
+            self.ask(now, number, effects);
+        }
+    }
+
+    fn give_up(&mut self, now: Nanos, number: u64, effects: &mut Effects) {
+        let leader = self.leader;
+        let Some(call) = self.take(number) else { return };
+        let error =
+            CallError::Deadline { maybe_applied: call.may_be_applied(), waited: call.timeout, leader, last: call.last };
+        match call.purpose {
+            Purpose::Write { call, .. } | Purpose::Read { call, .. } => {
+                effects.publish.push(Event::Completed { call, result: Err(error) });
+            }
+            Purpose::Register => self.session = Session::None,
+            Purpose::Renew(session) => self.renew_next(session, now),
+        }
+    }
+
+    // ---- answers ----
+
+    fn on_response(&mut self, now: Nanos, response: Response, effects: &mut Effects) {
+        let number = response.origin.number;
+        if response.origin != self.origin(number) || !self.asked.contains_key(&number) {
+            return;
+        }
+        self.leader = response.leader.or(self.leader);
+        match response.result {
+            Ok(Answer::Refused(Refused::SessionExpired)) => self.on_expired(now, number, effects),
+            Ok(Answer::Refused(Refused::Busy)) => self.retry(now, number, Denied::Busy),
+            Ok(answer) => self.on_answer(now, number, answer, effects),
+            Err(denied) => self.retry(now, number, denied),
+        }
+    }
+
+    fn on_answer(&mut self, now: Nanos, number: u64, answer: Answer, effects: &mut Effects) {
+        let Some(call) = self.take(number) else { return };
+        match call.purpose {
+            Purpose::Write { call, .. } | Purpose::Read { call, .. } => {
+                effects.publish.push(Event::Completed { call, result: Ok(answer) });
+            }
+            Purpose::Renew(session) => self.renew_next(session, now + self.config.ttl / 3),
+            Purpose::Register => {
+                self.session = match answer {
+                    Answer::Registered(id) => Session::Open(Open::new(id, now + self.config.ttl / 3)),
+                    // Refused: whoever waits for a session hears why.
+                    refused => {
+                        self.refuse_queue(&refused, effects);
+                        Session::None
+                    }
+                };
+            }
+        }
+    }
+
+    fn refuse_queue(&mut self, answer: &Answer, effects: &mut Effects) {
+        for number in std::mem::take(&mut self.queue) {
+            if let Some(Call { purpose: Purpose::Write { call, .. }, .. }) = self.take(number) {
+                effects.publish.push(Event::Completed { call, result: Ok(answer.clone()) });
+            }
+        }
+    }
+
+    /// The try was refused or its fate is unknown: once more, a little later, and if it was refused by somebody who is not
+    /// the master, elsewhere.
+    fn retry(&mut self, now: Nanos, number: u64, denied: Denied) {
+        self.change(number, |call| {
+            if denied != Denied::Unknown {
+                call.refuse();
+            }
+            call.last = Some(denied);
+            if let Phase::Asked(node, _) = call.phase {
+                call.avoid = Some(node).filter(|_| denied == Denied::NotMaster);
+            }
+            call.phase = Phase::Pausing(now + call.pause(number));
+        });
+    }
+
+    /// The session is over. A write of which no other try is in doubt was certainly not done and goes into a new session.
+    fn on_expired(&mut self, now: Nanos, number: u64, effects: &mut Effects) {
+        let Some(call) = self.asked.get(&number) else { return };
+        let doubts = call.doubts();
+        match call.purpose {
+            Purpose::Renew(session) => {
+                self.take(number);
+                self.lose(session);
+            }
+            Purpose::Write { place: Some((session, _)), call: id, .. } => {
+                self.lose(session);
+                if doubts > 1 {
+                    self.take(number);
+                    let result = Err(CallError::SessionExpired { maybe_applied: true });
+                    effects.publish.push(Event::Completed { call: id, result });
+                    return;
+                }
+                self.change(number, |call| {
+                    call.start_over();
+                    call.phase = Phase::Queued;
+                    if let Purpose::Write { place, .. } = &mut call.purpose {
+                        *place = None;
+                    }
+                });
+                self.queue.insert(number);
+            }
+            _ => self.retry(now, number, Denied::Unknown),
+        }
+    }
+
+    // ---- links ----
+
+    fn on_link_up(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
+        self.links.insert(node);
+        for number in self.those(|phase| phase == Phase::Stranded) {
+            self.ask(now, number, effects);
+        }
+    }
+
+    fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
+        self.links.remove(&node);
+        self.leader = self.leader.filter(|&leader| leader != node);
+        for number in self.those(|phase| matches!(phase, Phase::Asked(asked, _) if asked == node)) {
+            self.ask(now, number, effects);
+        }
+    }
+
+    fn those(&self, is_meant: impl Fn(Phase) -> bool) -> Vec<u64> {
+        self.asked.iter().filter(|(_, call)| is_meant(call.phase)).map(|(&number, _)| number).collect()
+    }
+
+    // ---- the session ----
+
+    /// Opens a session if somebody waits for one, gives places in it, renews it, closes it.
+    fn tend_session(&mut self, now: Nanos, effects: &mut Effects) {
+        match &self.session {
+            Session::None if self.queue.is_empty() => self.is_closing = false,
+            Session::None => {
+                let number = self.begin(now, Purpose::Register, FOREVER);
+                self.session = Session::Opening(number);
+                self.ask(now, number, effects);
+            }
+            Session::Opening(_) => {}
+            Session::Open(_) => {
+                self.give_places(now, effects);
+                self.renew(now, effects);
+                self.close(effects);
+            }
+        }
+    }
+
+    fn give_places(&mut self, now: Nanos, effects: &mut Effects) {
+        while let (Session::Open(open), Some(&number)) = (&mut self.session, self.queue.first()) {
+            let Some(seq) = open.take() else { return };
+            let id = open.id;
+            self.queue.remove(&number);
+            self.change(number, |call| {
+                if let Purpose::Write { place, .. } = &mut call.purpose {
+                    *place = Some((id, seq));
+                }
+            });
+            self.ask(now, number, effects);
+        }
+    }
+
+    fn renew(&mut self, now: Nanos, effects: &mut Effects) {
+        let Session::Open(open) = &mut self.session else { return };
+        if open.renew_at > now {
+            return;
+        }
+        open.renew_at = Nanos::NEVER;
+        let id = open.id;
+        let number = self.begin(now, Purpose::Renew(id), self.config.ttl);
+        self.ask(now, number, effects);
+    }
+
+    /// Says that the session may go. Nobody waits for the answer: lost, the session expires.
+    fn close(&mut self, effects: &mut Effects) {
+        let Session::Open(open) = &mut self.session else { return };
+        if !self.is_closing || !open.is_idle() || !self.queue.is_empty() {
+            return;
+        }
+        let session = open.id;
+        let (first_incomplete, seq) = (open.first_incomplete(), open.take().expect("an idle session has room"));
+        let number = self.next_number;
+        self.next_number += 1;
+        if let Some(to) = self.target(None) {
+            let body = RequestBody::Write { session, seq, first_incomplete, operation: Operation::Close };
+            effects.send(to, Request { origin: self.origin(number), forwarded: false, body });
+        }
+        self.lose(session);
+        self.is_closing = false;
+    }
+
+    fn renew_next(&mut self, session: SessionId, at: Nanos) {
+        if let Session::Open(open) = &mut self.session
+            && open.id == session
+        {
+            open.renew_at = at;
+        }
+    }
+
+    fn lose(&mut self, session: SessionId) {
+        if self.open(session).is_some() {
+            self.session = Session::None;
+        }
+    }
+
+    fn open(&self, session: SessionId) -> Option<&Open> {
+        match &self.session {
+            Session::Open(open) if open.id == session => Some(open),
+            _ => None,
+        }
+    }
+
+    // ---- books ----
+
+    /// Changes a call and keeps `wakes` right.
+    fn change(&mut self, number: u64, change: impl FnOnce(&mut Call)) {
+        let Some(call) = self.asked.get_mut(&number) else { return };
+        let before = call.wake();
+        change(call);
+        let after = call.wake();
+        if before != after {
+            self.wakes.remove(&(before, number));
+            self.wakes.insert((after, number));
+        }
+    }
+
+    fn set_phase(&mut self, number: u64, phase: Phase) {
+        self.change(number, |call| call.phase = phase);
+    }
+
+    /// Takes a call out of all books.
+    fn take(&mut self, number: u64) -> Option<Call> {
+        let call = self.asked.remove(&number)?;
+        self.wakes.remove(&(call.wake(), number));
+        self.queue.remove(&number);
+        match &call.purpose {
+            Purpose::Write { call, place, .. } => {
+                self.numbers.remove(call);
+                if let (Session::Open(open), &Some((id, seq))) = (&mut self.session, place)
+                    && open.id == id
+                {
+                    open.complete(seq);
+                }
+            }
+            Purpose::Read { call, .. } => {
+                self.numbers.remove(call);
+            }
+            Purpose::Register | Purpose::Renew(_) => {}
+        }
+        Some(call)
+    }
+
+    fn origin(&self, number: u64) -> Origin {
+        Origin { node: self.config.node, number }
+    }
+}
+
+/// How many writes may wait for a place in the session.
+const QUEUE_MAX: usize = 4096;
+
+/// How many requests may be under way in all.
+const ASKED_MAX: usize = 65_536;
+
+/// The end of a task may be long in coming: silence is no failure, but after this long the question is asked again.
+const AWAIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// No answer comes sooner than this.
+const PATIENCE_MIN: Duration = Duration::from_millis(1);
+
+/// Longer than any process lives.
+const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);

@@ -1,0 +1,331 @@
+//! One sentence per rule.
+
+use std::time::Duration;
+
+use super::*;
+use crate::effects::{Effects, Event, Outgoing};
+use crate::message::Body;
+use crate::state::{Answer, Operation, Query, Refused};
+use crate::types::{Nanos, NodeId, Revision, Seq, SessionId, TaskId};
+
+const OWN: NodeId = NodeId(1);
+const SECOND: Duration = Duration::from_secs(1);
+const TTL: Duration = Duration::from_secs(30);
+const ANSWER: Answer = Answer::Written(Revision(9));
+
+/// A client and what it said since it was last asked.
+struct Bench {
+    client: Client,
+    now: Nanos,
+    effects: Effects,
+}
+
+/// A request as a node sees it.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    to: NodeId,
+    number: u64,
+    body: RequestBody,
+}
+
+impl Bench {
+    fn new(local_replica: bool) -> Self {
+        let now = Nanos(0);
+        let config = Config { node: OWN, local_replica, ttl: TTL, patience: SECOND, first_number: 100, now };
+        Self { client: Client::new(config), now, effects: Effects::new() }
+    }
+
+    /// A client beside a replica, with a session open.
+    fn with_session() -> Self {
+        let mut bench = Self::new(true);
+        bench.write(1);
+        let register = bench.only();
+        assert_eq!(register.body, RequestBody::Register { ttl: TTL });
+        bench.answer(register.number, Ok(Answer::Registered(SessionId(7))));
+        let write = bench.only();
+        bench.answer(write.number, Ok(ANSWER));
+        assert_eq!(bench.completed(), [(1, Ok(ANSWER))]);
+        bench
+    }
+
+    fn step(&mut self, input: Input) {
+        self.client.step(self.now, input, &mut self.effects);
+    }
+
+    fn after(&mut self, span: Duration) -> &mut Self {
+        self.now = self.now + span;
+        self.step(Input::Tick);
+        self
+    }
+
+    fn write(&mut self, call: u64) {
+        self.write_within(call, 20 * SECOND);
+    }
+
+    fn write_within(&mut self, call: u64, timeout: Duration) {
+        let work = Work::Write(Operation::Cancel { task: TaskId(call), reason: String::new() });
+        self.step(Input::Call { call, work, timeout });
+    }
+
+    fn read(&mut self, call: u64, query: Query) {
+        self.step(Input::Call { call, work: Work::Read(query, Consistency::Linearizable), timeout: 20 * SECOND });
+    }
+
+    fn answer(&mut self, number: u64, result: Result<Answer, Denied>) {
+        self.answer_by(None, number, result);
+    }
+
+    fn answer_by(&mut self, leader: Option<NodeId>, number: u64, result: Result<Answer, Denied>) {
+        self.step(Input::Response(Response { origin: Origin { node: OWN, number }, leader, result }));
+    }
+
+    fn sent(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.effects.send)
+            .into_iter()
+            .map(|Outgoing { to, body, .. }| match body {
+                Body::Request(request) => Seen { to, number: request.origin.number, body: request.body },
+                other => panic!("a client says only requests, not {other:?}"),
+            })
+            .collect()
+    }
+
+    fn only(&mut self) -> Seen {
+        let mut sent = self.sent();
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        sent.remove(0)
+    }
+
+    fn completed(&mut self) -> Vec<(u64, Result<Answer, CallError>)> {
+        std::mem::take(&mut self.effects.publish)
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Completed { call, result } => Some((call, result)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn place(seen: &Seen) -> (SessionId, Seq, Seq) {
+    match seen.body {
+        RequestBody::Write { session, seq, first_incomplete, .. } => (session, seq, first_incomplete),
+        ref other => panic!("not a write: {other:?}"),
+    }
+}
+
+#[test]
+fn the_session_is_opened_with_the_first_write_and_not_before() {
+    let mut bench = Bench::new(true);
+    bench.read(1, Query::Summary);
+    assert!(matches!(bench.only().body, RequestBody::Read { .. }));
+    bench.write(2);
+    bench.write(3);
+    let register = bench.only();
+    assert_eq!((register.to, register.body), (OWN, RequestBody::Register { ttl: TTL }));
+    bench.answer(register.number, Ok(Answer::Registered(SessionId(7))));
+    let places: Vec<_> = bench.sent().iter().map(place).collect();
+    assert_eq!(places, [(SessionId(7), Seq(1), Seq(1)), (SessionId(7), Seq(2), Seq(1))]);
+}
+
+#[test]
+fn an_open_session_is_renewed_every_third_of_its_life() {
+    let mut bench = Bench::with_session();
+    bench.after(TTL / 3);
+    let renew = bench.only();
+    assert_eq!(renew.body, RequestBody::Renew { session: SessionId(7) });
+    bench.answer(renew.number, Ok(Answer::Ok));
+    assert_eq!(bench.client.next_deadline(), bench.now + TTL / 3);
+}
+
+#[test]
+fn a_write_is_asked_again_under_the_same_number_until_it_is_answered() {
+    let mut bench = Bench::with_session();
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.write(2);
+    let first = bench.only();
+    bench.after(SECOND);
+    let second = bench.only();
+    assert_eq!((first.to, second.to), (OWN, NodeId(2)), "silence is a reason to ask somebody else");
+    assert_eq!((first.number, &first.body), (second.number, &second.body));
+    bench.answer(second.number, Ok(ANSWER));
+    assert_eq!(bench.completed(), [(2, Ok(ANSWER))]);
+    bench.answer(first.number, Ok(ANSWER));
+    assert_eq!(bench.completed(), [], "an answer for nobody is ignored");
+}
+
+#[test]
+fn a_node_that_does_not_lead_sends_us_to_the_one_that_does() {
+    let mut bench = Bench::with_session();
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.step(Input::LinkUp { node: NodeId(3) });
+    bench.write(2);
+    let first = bench.only();
+    bench.answer_by(Some(NodeId(3)), first.number, Err(Denied::NotMaster));
+    assert_eq!(bench.sent(), [], "not at once");
+    bench.after(Duration::from_millis(100));
+    assert_eq!(bench.only().to, NodeId(3));
+}
+
+#[test]
+fn without_a_leader_everybody_is_asked_in_turn() {
+    let mut bench = Bench::new(false);
+    bench.read(1, Query::Summary);
+    assert_eq!(bench.sent(), [], "nobody can be asked yet");
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    let number = bench.only().number;
+    bench.step(Input::LinkUp { node: NodeId(3) });
+    bench.step(Input::LinkUp { node: NodeId(4) });
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        bench.answer(number, Err(Denied::NotMaster));
+        bench.after(Duration::from_millis(100));
+        asked.push(bench.only().to);
+    }
+    assert_eq!(asked, [NodeId(3), NodeId(4), NodeId(2)]);
+}
+
+#[test]
+fn a_broken_link_is_a_reason_to_ask_elsewhere_at_once() {
+    let mut bench = Bench::new(false);
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.step(Input::LinkUp { node: NodeId(3) });
+    bench.read(1, Query::Summary);
+    let first = bench.only();
+    bench.step(Input::LinkDown { node: first.to });
+    let second = bench.only();
+    assert_ne!(first.to, second.to);
+    assert_eq!(first.number, second.number);
+}
+
+#[test]
+fn a_write_that_met_an_expired_session_at_its_first_try_goes_into_a_new_one() {
+    let mut bench = Bench::with_session();
+    bench.write(2);
+    let write = bench.only();
+    assert_eq!(place(&write), (SessionId(7), Seq(2), Seq(2)));
+    bench.answer(write.number, Ok(Answer::Refused(Refused::SessionExpired)));
+    let register = bench.only();
+    bench.answer(register.number, Ok(Answer::Registered(SessionId(8))));
+    let again = bench.only();
+    assert_eq!(place(&again), (SessionId(8), Seq(1), Seq(1)));
+    bench.answer(again.number, Ok(ANSWER));
+    assert_eq!(bench.completed(), [(2, Ok(ANSWER))]);
+}
+
+#[test]
+fn a_write_of_which_an_earlier_try_is_in_doubt_says_so_when_the_session_has_expired() {
+    let mut bench = Bench::with_session();
+    bench.write(2);
+    let write = bench.only();
+    bench.answer(write.number, Err(Denied::Unknown));
+    bench.after(Duration::from_millis(100));
+    bench.only();
+    bench.answer(write.number, Ok(Answer::Refused(Refused::SessionExpired)));
+    assert_eq!(bench.completed(), [(2, Err(CallError::SessionExpired { maybe_applied: true }))]);
+}
+
+#[test]
+fn a_time_out_says_maybe_only_if_a_try_may_have_been_done() {
+    let error = |bench: &mut Bench| match bench.completed().remove(0) {
+        (2, Err(CallError::Deadline { maybe_applied, last, .. })) => (maybe_applied, last),
+        other => panic!("{other:?}"),
+    };
+    let mut refused = Bench::with_session();
+    refused.write_within(2, Duration::from_millis(50));
+    let number = refused.only().number;
+    refused.answer(number, Err(Denied::Busy));
+    refused.now = refused.now + SECOND;
+    refused.step(Input::Tick);
+    assert_eq!(error(&mut refused), (false, Some(Denied::Busy)));
+
+    let mut silent = Bench::with_session();
+    silent.write_within(2, Duration::from_millis(50));
+    silent.after(SECOND);
+    assert_eq!(error(&mut silent), (true, None));
+
+    let mut read = Bench::new(true);
+    read.read(2, Query::Summary);
+    read.after(20 * SECOND);
+    assert_eq!(error(&mut read), (false, None));
+}
+
+#[test]
+fn at_most_a_window_of_writes_is_under_way_and_the_rest_waits_until_the_queue_is_full() {
+    let mut bench = Bench::with_session();
+    for call in 2..2 + WINDOW + 4096 {
+        bench.write(call);
+    }
+    let sent = bench.sent();
+    assert_eq!(sent.len() as u64, WINDOW);
+    assert_eq!(bench.completed(), []);
+    bench.write(9999);
+    assert_eq!(bench.completed(), [(9999, Err(CallError::Busy))]);
+    bench.answer(sent[0].number, Ok(ANSWER));
+    assert_eq!(place(&bench.only()), (SessionId(7), Seq(2 + WINDOW), Seq(3)));
+}
+
+#[test]
+fn waiting_for_the_end_of_a_task_is_not_a_failure() {
+    let mut bench = Bench::new(false);
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.step(Input::LinkUp { node: NodeId(3) });
+    bench.step(Input::LinkUp { node: NodeId(4) });
+    bench.read(1, Query::Summary);
+    let number = bench.only().number;
+    bench.answer_by(Some(NodeId(3)), number, Ok(Answer::Ok));
+    bench.read(2, Query::Await(TaskId(1)));
+    let first = bench.only();
+    assert_eq!(first.to, NodeId(3));
+    bench.after(SECOND);
+    assert_eq!(bench.sent(), []);
+    bench.after(SECOND);
+    assert_eq!(bench.only(), first, "the same node is asked the same");
+}
+
+#[test]
+fn a_forgotten_write_leaves_room_in_the_window() {
+    let mut bench = Bench::with_session();
+    bench.write(2);
+    bench.only();
+    bench.step(Input::Forget { call: 2 });
+    bench.write(3);
+    assert_eq!(place(&bench.only()), (SessionId(7), Seq(3), Seq(3)));
+    assert_eq!(bench.client.under_way(), 1);
+}
+
+#[test]
+fn closing_waits_for_the_writes_under_way_and_ends_the_session() {
+    let mut bench = Bench::with_session();
+    bench.write(2);
+    let write = bench.only();
+    bench.step(Input::Close);
+    assert_eq!(bench.sent(), []);
+    bench.answer(write.number, Ok(ANSWER));
+    let close = bench.only();
+    assert!(matches!(close.body, RequestBody::Write { operation: Operation::Close, .. }));
+    assert_eq!(place(&close), (SessionId(7), Seq(3), Seq(3)));
+    assert_eq!(bench.client.next_deadline(), Nanos::NEVER);
+}
+
+#[test]
+fn an_answer_to_an_earlier_run_or_another_node_is_ignored() {
+    let mut bench = Bench::new(true);
+    bench.read(1, Query::Summary);
+    let number = bench.only().number;
+    let foreign = Origin { node: NodeId(9), number };
+    bench.step(Input::Response(Response { origin: foreign, leader: None, result: Ok(Answer::Ok) }));
+    bench.answer(5, Ok(Answer::Ok));
+    assert_eq!(bench.completed(), []);
+}
+
+#[test]
+fn a_session_for_which_nobody_waits_any_more_is_not_asked_for_again() {
+    let mut bench = Bench::new(true);
+    bench.write_within(1, SECOND / 2);
+    bench.only();
+    bench.after(SECOND / 2);
+    assert_eq!(bench.completed().len(), 1);
+    bench.after(SECOND);
+    assert_eq!(bench.sent(), []);
+    assert_eq!(bench.client.next_deadline(), Nanos::NEVER);
+}

@@ -1,0 +1,115 @@
+//! What a worker has in hand: attempts that run, results that wait for their judgement, and what is over.
+//!
+//! # Invariants
+//!
+//! * Every fence is in one place: running or ended (then it is held), or gone.
+//! * The memory of what is gone is bounded, and the highest fences are the ones remembered: no living link repeats old ones.
+
+use std::collections::BTreeMap;
+
+use super::message::Held;
+use crate::state::Outcome;
+use crate::types::{Attempt, Fence, Nanos};
+
+/// All attempts that this run has heard of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Hand {
+    running: BTreeMap<Fence, Running>,
+    ended: BTreeMap<Fence, Ended>,
+    gone: BTreeMap<Fence, Gone>,
+}
+
+/// An attempt whose handler is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Running {
+    pub(super) attempt: Attempt,
+    /// When it must stop.
+    pub(super) deadline: Nanos,
+}
+
+/// A result that the log has not judged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ended {
+    pub(super) attempt: Attempt,
+    pub(super) outcome: Outcome,
+}
+
+/// What is neither running nor waiting for a judgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Gone {
+    attempt: Attempt,
+    /// Whether its handler was told to stop and may have had a result before it saw that.
+    may_report: bool,
+}
+
+impl Hand {
+    /// Its handler begins.
+    pub(super) fn start(&mut self, fence: Fence, running: Running) {
+        self.running.insert(fence, running);
+    }
+
+    /// It has a result, with or without having run.
+    pub(super) fn end(&mut self, fence: Fence, ended: Ended) {
+        self.running.remove(&fence);
+        self.gone.remove(&fence);
+        self.ended.insert(fence, ended);
+    }
+
+    /// Its handler is told to stop. What it had ready before it saw that may still be reported.
+    pub(super) fn stop(&mut self, fence: Fence) -> Option<Running> {
+        let running = self.running.remove(&fence)?;
+        self.bury(fence, Gone { attempt: running.attempt, may_report: true });
+        Some(running)
+    }
+
+    /// It will not start here, or is judged.
+    pub(super) fn forget(&mut self, fence: Fence, attempt: Attempt) {
+        self.ended.remove(&fence);
+        if !self.running.contains_key(&fence) {
+            self.bury(fence, Gone { attempt, may_report: false });
+        }
+    }
+
+    /// The attempt whose handler may still speak under this fence, and whether it was told to stop.
+    pub(super) fn speaker(&self, fence: Fence) -> Option<(Attempt, bool)> {
+        let running = self.running.get(&fence).map(|running| (running.attempt, false));
+        running.or_else(|| self.gone.get(&fence).filter(|gone| gone.may_report).map(|gone| (gone.attempt, true)))
+    }
+
+    /// Attempts that run.
+    pub(super) fn running(&self) -> &BTreeMap<Fence, Running> {
+        &self.running
+    }
+
+    /// Results that wait for their judgement.
+    pub(super) fn ended(&self) -> &BTreeMap<Fence, Ended> {
+        &self.ended
+    }
+
+    /// Says whether this fence is over here.
+    pub(super) fn is_gone(&self, fence: Fence) -> bool {
+        self.gone.contains_key(&fence)
+    }
+
+    /// What is held: running, or ended and not yet judged.
+    pub(super) fn held(&self) -> Vec<Held> {
+        let running = self.running.iter().map(|(&fence, running)| Held { attempt: running.attempt, fence });
+        let ended = self.ended.iter().map(|(&fence, ended)| Held { attempt: ended.attempt, fence });
+        running.chain(ended).collect()
+    }
+
+    /// Says whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.ended.is_empty()
+    }
+
+    fn bury(&mut self, fence: Fence, gone: Gone) {
+        self.gone.entry(fence).or_insert(gone);
+        if self.gone.len() > GONE_MAX {
+            self.gone.pop_first();
+        }
+    }
+}
+
+/// How many attempts that are over are remembered.
+const GONE_MAX: usize = 4096;

@@ -1,0 +1,365 @@
+//! The worker of one run of a node.
+//!
+//! # Invariants
+//!
+//! * `seen` is the highest fence dispatched since the last hello: on one link dispatches come in the order of their fences,
+//!   so whatever is below it and not held was seen and is gone (F11).
+//! * A session is renewed only under the master that welcomed it in the current epoch and link; to any other the worker says
+//!   hello.
+
+use std::collections::BTreeSet;
+
+use super::holding::{Ended, Hand, Running};
+use super::message::{AbortCause, Config, Input, Run, ToMaster};
+use crate::effects::{Effects, Event};
+use crate::master::{Grant, ToWorker};
+use crate::profile::shortened;
+use crate::state::{Offer, Outcome};
+use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
+use crate::wire::MAX_VALUE;
+
+/// See the module above.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Worker {
+    config: Config,
+    /// Other nodes that can be spoken to.
+    links: BTreeSet<NodeId>,
+    /// The highest epoch heard of.
+    epoch: Epoch,
+    /// Who speaks in it.
+    master: Option<NodeId>,
+    session: Option<Session>,
+    /// Whether that master has welcomed us on the link of today.
+    is_welcome: bool,
+    hand: Hand,
+    seen: Fence,
+    /// When to speak again.
+    speak_at: Nanos,
+    mood: Mood,
+}
+
+/// The session as the worker knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Session {
+    id: SessionId,
+    /// When it ends by our clock.
+    end: Nanos,
+}
+
+/// Whether more work is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Mood {
+    Working,
+    Draining,
+    Gone,
+}
+
+impl Worker {
+    /// A worker that has heard of no master yet.
+    #[must_use]
+    pub fn new(config: Config, now: Nanos) -> Self {
+        Self {
+            config,
+            links: BTreeSet::new(),
+            epoch: Epoch(0),
+            master: None,
+            session: None,
+            is_welcome: false,
+            hand: Hand::default(),
+            seen: Fence(0),
+            speak_at: now,
+            mood: Mood::Working,
+        }
+    }
+
+    /// Handles one input. Whatever must follow from it is added to `effects`.
+    pub fn step(&mut self, now: Nanos, input: Input, effects: &mut Effects) {
+        // Time first: what is over by our clock is over before anything is obeyed.
+        self.on_time(now, effects);
+        match input {
+            Input::Message { from, message } => self.on_message(now, from, message, effects),
+            Input::Finished { fence, outcome } => self.on_finished(fence, outcome, effects),
+            Input::LinkUp { node } => {
+                self.links.insert(node);
+            }
+            Input::LinkDown { node } => self.on_link_down(node),
+            Input::Drain => self.on_drain(now, effects),
+            Input::Tick => {}
+        }
+        self.speak(now, effects);
+    }
+
+    /// When [`Input::Tick`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Nanos {
+        let speak = if self.mood != Mood::Gone && self.listener().is_some() { self.speak_at } else { Nanos::NEVER };
+        let end = self.session.map_or(Nanos::NEVER, |session| session.end);
+        let stop = self.hand.running().values().map(|running| running.deadline).min().unwrap_or(Nanos::NEVER);
+        speak.min(end).min(stop)
+    }
+
+    /// Says whether a drain is complete: nothing runs, nothing waits for its judgement, and goodbye is said.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.mood == Mood::Gone
+    }
+
+    /// How many attempts run here.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.hand.running().len()
+    }
+
+    /// The session under which attempts run here, if one lives by this clock.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.session.map(|session| session.id)
+    }
+
+    // ---- time ----
+
+    fn on_time(&mut self, now: Nanos, effects: &mut Effects) {
+        if self.session.is_some_and(|session| session.end <= now) {
+            effects.note("the session of this worker has ended by its own clock");
+            self.lose_session(now, effects);
+        }
+        let late: Vec<Fence> = self
+            .hand
+            .running()
+            .iter()
+            .filter(|(_, running)| running.deadline <= now)
+            .map(|(&fence, _)| fence)
+            .collect();
+        for fence in late {
+            self.time_out(fence, effects);
+        }
+    }
+
+    fn time_out(&mut self, fence: Fence, effects: &mut Effects) {
+        let Some(Running { attempt, .. }) = self.hand.stop(fence) else { return };
+        effects.publish.push(Event::Abort { attempt, fence, why: AbortCause::TimedOut });
+        self.report(fence, attempt, failure("it ran longer than it may", true), effects);
+    }
+
+    fn lose_session(&mut self, now: Nanos, effects: &mut Effects) {
+        self.session = None;
+        self.is_welcome = false;
+        self.speak_at = now;
+        let running: Vec<Fence> = self.hand.running().keys().copied().collect();
+        self.abort(&running, AbortCause::SessionLost, effects);
+    }
+
+    fn abort(&mut self, fences: &[Fence], why: AbortCause, effects: &mut Effects) {
+        for &fence in fences {
+            if let Some(Running { attempt, .. }) = self.hand.stop(fence) {
+                effects.publish.push(Event::Abort { attempt, fence, why });
+            }
+        }
+    }
+
+    // ---- what the master says ----
+
+    fn on_message(&mut self, now: Nanos, from: NodeId, message: ToWorker, effects: &mut Effects) {
+        let epoch = message.epoch();
+        if epoch < self.epoch {
+            return;
+        }
+        if epoch > self.epoch || self.master != Some(from) {
+            self.epoch = epoch;
+            self.master = Some(from);
+            self.is_welcome = false;
+            self.speak_at = now;
+        }
+        match message {
+            ToWorker::Here { .. } => self.meet_again(now),
+            ToWorker::Welcome { session, ttl, sent, .. } => {
+                // The answer to a question of this run, which cannot have been asked later than now.
+                let sent = sent.min(now);
+                self.on_welcome(now, Session { id: session, end: sent + shortened(ttl) }, effects);
+            }
+            ToWorker::Unknown { .. } => self.lose_session(now, effects),
+            ToWorker::Dispatch { grant, .. } => self.on_dispatch(now, grant, effects),
+            ToWorker::Cancel { attempt, fence, .. } => self.on_cancel(attempt, fence, effects),
+            ToWorker::FinishAck { task, fence, .. } => {
+                self.hand.forget(fence, Attempt { task, number: 0 });
+            }
+        }
+    }
+
+    /// The master, or the link to it, is new: it shall hear all that is held.
+    fn meet_again(&mut self, now: Nanos) {
+        self.is_welcome = false;
+        self.speak_at = now;
+    }
+
+    fn on_welcome(&mut self, now: Nanos, offered: Session, effects: &mut Effects) {
+        if self.mood == Mood::Gone || offered.end <= now {
+            return;
+        }
+        let is_same = self.session.is_some_and(|own| own.id == offered.id);
+        let end = self.session.filter(|_| is_same).map_or(offered.end, |own| own.end.max(offered.end));
+        if !is_same {
+            // What ran under an older session has lost its right with it.
+            let running: Vec<Fence> = self.hand.running().keys().copied().collect();
+            self.abort(&running, AbortCause::SessionLost, effects);
+        }
+        self.session = Some(Session { id: offered.id, end });
+        self.is_welcome = true;
+    }
+
+    fn on_dispatch(&mut self, now: Nanos, grant: Grant, effects: &mut Effects) {
+        let (fence, attempt) = (grant.fence, grant.attempt);
+        self.seen = self.seen.max(fence);
+        if self.hand.running().contains_key(&fence) {
+            return;
+        }
+        if let Some(ended) = self.hand.ended().get(&fence) {
+            self.say(ToMaster::Finish { task: attempt.task, fence, outcome: ended.outcome.clone() }, effects);
+            return;
+        }
+        if self.hand.is_gone(fence) {
+            // The next report shows that it is not held; let that be now.
+            self.speak_at = now;
+            return;
+        }
+        let has_right = self.session.is_some_and(|session| session.id == grant.session);
+        let has_room = self.running() < self.config.offer.slots as usize && self.hand.ended().len() < ENDED_MAX;
+        if self.mood != Mood::Working || !has_right || !has_room {
+            self.hand.forget(fence, attempt);
+            self.say(ToMaster::HandBack { task: attempt.task, fence }, effects);
+            return;
+        }
+        if !self.config.offer.kinds.contains(&grant.kind) {
+            let outcome = failure(&no_handler(&grant.kind, &self.config.offer), false);
+            self.report(fence, attempt, outcome, effects);
+            return;
+        }
+        let deadline = if grant.timeout.is_zero() { Nanos::NEVER } else { now + grant.timeout };
+        self.hand.start(fence, Running { attempt, deadline });
+        effects.publish.push(Event::Start(Run { grant, epoch: self.epoch }));
+    }
+
+    fn on_cancel(&mut self, attempt: Attempt, fence: Fence, effects: &mut Effects) {
+        if self.hand.ended().contains_key(&fence) {
+            return; // It has a result: the log judges that.
+        }
+        self.abort(&[fence], AbortCause::Cancelled, effects);
+        self.hand.forget(fence, attempt);
+    }
+
+    // ---- what happens here ----
+
+    /// A handler that was told to stop may have had its result ready: that is reported too, and the log judges it (D5). Its
+    /// failure says nothing but that it was stopped.
+    fn on_finished(&mut self, fence: Fence, outcome: Outcome, effects: &mut Effects) {
+        match self.hand.speaker(fence) {
+            Some((attempt, false)) => self.report(fence, attempt, bounded(outcome), effects),
+            Some((attempt, true)) if matches!(outcome, Outcome::Done(_)) => {
+                self.report(fence, attempt, bounded(outcome), effects);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_link_down(&mut self, node: NodeId) {
+        self.links.remove(&node);
+        if self.master == Some(node) {
+            self.is_welcome = false;
+        }
+    }
+
+    fn on_drain(&mut self, now: Nanos, effects: &mut Effects) {
+        if self.mood == Mood::Working {
+            effects.note(format!("draining: {} attempts still run", self.running()));
+            self.mood = Mood::Draining;
+            self.meet_again(now);
+        }
+    }
+
+    fn report(&mut self, fence: Fence, attempt: Attempt, outcome: Outcome, effects: &mut Effects) {
+        self.hand.end(fence, Ended { attempt, outcome: outcome.clone() });
+        self.say(ToMaster::Finish { task: attempt.task, fence, outcome }, effects);
+    }
+
+    // ---- what we say ----
+
+    /// Says what is due: goodbye, hello or "I still live", after the results that wait for their judgement.
+    fn speak(&mut self, now: Nanos, effects: &mut Effects) {
+        if self.mood == Mood::Draining && self.hand.is_empty() {
+            self.mood = Mood::Gone;
+            if let Some(Session { id, .. }) = self.session.take() {
+                self.say(ToMaster::Goodbye { session: id }, effects);
+            }
+        }
+        if self.mood == Mood::Gone || now < self.speak_at || self.listener().is_none() {
+            return;
+        }
+        self.speak_at = now + self.config.profile.renewal;
+        for (&fence, ended) in self.hand.ended() {
+            let outcome = ended.outcome.clone();
+            self.say(ToMaster::Finish { task: ended.attempt.task, fence, outcome }, effects);
+        }
+        let (epoch, held, sent) = (self.epoch, self.hand.held(), now);
+        match self.session.filter(|_| self.is_welcome) {
+            Some(Session { id: session, .. }) => {
+                self.say(ToMaster::Renew { epoch, session, held, seen: self.seen, sent }, effects);
+            }
+            None => {
+                self.seen = Fence(0);
+                self.say(ToMaster::Hello { epoch, offer: self.offer(), held, sent }, effects);
+            }
+        }
+    }
+
+    fn say(&self, message: ToMaster, effects: &mut Effects) {
+        if let Some(master) = self.listener() {
+            effects.send(master, message);
+        }
+    }
+
+    /// The master, if it can be spoken to.
+    fn listener(&self) -> Option<NodeId> {
+        self.master.filter(|master| *master == self.config.node || self.links.contains(master))
+    }
+
+    fn offer(&self) -> Offer {
+        let mut offer = self.config.offer.clone();
+        if self.mood != Mood::Working {
+            offer.slots = 0;
+        }
+        offer
+    }
+}
+
+fn failure(message: &str, retry: bool) -> Outcome {
+    Outcome::Failed { message: message.into(), retry, output: bytes::Bytes::new() }
+}
+
+fn no_handler(kind: &str, offer: &Offer) -> String {
+    let known: Vec<&str> = offer.kinds.iter().map(String::as_str).collect();
+    format!("this node has no handler for task kind `{kind}`; it has: {}", known.join(", "))
+}
+
+/// What the log can carry of an outcome: a result that is too large is a failure that another attempt would repeat.
+fn bounded(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Done(output) if output.len() > MAX_VALUE => {
+            failure(&format!("the result has {} bytes, more than the limit of {MAX_VALUE}", output.len()), false)
+        }
+        Outcome::Done(_) => outcome,
+        Outcome::Failed { mut message, retry, mut output } => {
+            if message.len() > MESSAGE_MAX {
+                let end = (0..=MESSAGE_MAX).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+                message.truncate(end);
+            }
+            output.truncate(MAX_VALUE);
+            Outcome::Failed { message, retry, output }
+        }
+    }
+}
+
+/// How many results may wait for their judgement before no more attempts are taken.
+const ENDED_MAX: usize = 1024;
+
+/// How long the words of a failure may be, in bytes.
+const MESSAGE_MAX: usize = 4096;
