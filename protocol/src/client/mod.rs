@@ -9,7 +9,7 @@
 //! * A call is completed exactly once, unless it is forgotten; and never later than its time-out.
 //! * "Certainly not done" is said only if every try was certainly refused (D9).
 //! * A write leaves its session for another one only if it was certainly not done under the first (F9).
-//! * At most [`WINDOW`] writes of a session are under way, so that none is refused for want of room (F9).
+//! * At most [`WINDOW`](crate::state::limits::WINDOW) writes of a session are under way, so that none is refused for want of room (F9).
 
 mod call;
 mod machine;
@@ -20,4 +20,3 @@ mod tests;
 
 pub use machine::Client;
 pub use message::{CallError, Config, Consistency, Denied, Input, Origin, Request, RequestBody, Response, Work};
-pub use session::WINDOW;

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::state::limits::WINDOW;
 use crate::types::{Nanos, Seq, SessionId};
 
 /// Whether there is a session.
@@ -62,9 +63,6 @@ impl Open {
         self.incomplete.is_empty()
     }
 }
-
-/// How many writes of one session may be under way; the state keeps as many answers (F9).
-pub const WINDOW: u64 = 512;
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::effects::{Effects, Event, Outgoing};
 use crate::message::Body;
+use crate::state::limits::WINDOW;
 use crate::state::{Answer, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId, Revision, Seq, SessionId, TaskId};
 

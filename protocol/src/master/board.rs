@@ -48,6 +48,8 @@ pub(super) enum Told {
     Earlier,
     /// It was dispatched on the link of today.
     OnThisLink,
+    /// It has reported how it ended, and that is judged.
+    Judged,
 }
 
 /// What a worker must offer to run a task.

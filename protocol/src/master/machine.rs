@@ -357,6 +357,9 @@ impl Master {
                 self.has_news = true;
             }
             ClusterChange::Judged { task, fence, recorded } => {
+                if self.board.granted(task).is_some_and(|(_, grant, _)| grant.fence == fence) {
+                    self.board.tell(task, Told::Judged);
+                }
                 if let Some((node, _)) = self.finishes.remove(&(task, fence)) {
                     self.say(node, ToWorker::FinishAck { epoch: self.epoch, task, fence, recorded }, effects);
                 }
@@ -388,12 +391,20 @@ impl Master {
         let timeout = item.task.timeout;
         self.hold(task, &grant, timeout);
         self.board.grant(task, grant);
-        let member = self.crew.entry(grant.node).or_default();
-        if member.is_dead || !member.is_linked {
-            // Certainly not started: nobody but this master could have dispatched it.
-            self.releases.insert((task, grant.fence), ReleaseCause::HandedBack);
+        if self.crew.get(&grant.node).is_some_and(|member| member.is_dead || !member.is_linked) {
+            self.take_back_unheard(task, grant.fence);
         } else {
             self.dispatch(task, effects);
+        }
+    }
+
+    /// Takes back what its worker certainly never heard of. A task that may run once is not granted twice, so it waits for
+    /// the worker to come back.
+    fn take_back_unheard(&mut self, task: TaskId, fence: Fence) {
+        if let Some((record, _, Told::Never)) = self.board.granted(task)
+            && record.delivery == Delivery::AtLeastOnce
+        {
+            self.releases.insert((task, fence), ReleaseCause::HandedBack);
         }
     }
 
@@ -588,9 +599,8 @@ impl Master {
             member.grants.remove(&grant.fence);
         }
         let cause = self.releases.remove(&(task, grant.fence));
-        let is_reported = self.finishes.get(&(task, grant.fence)).is_some()
-            || matches!(cause, Some(ReleaseCause::HandedBack | ReleaseCause::NotHeld));
-        if !is_reported && told != Told::Never {
+        let is_given_up = matches!(cause, Some(ReleaseCause::HandedBack | ReleaseCause::NotHeld));
+        if !is_given_up && !matches!(told, Told::Never | Told::Judged) {
             let attempt = Attempt { task, number: grant.number };
             self.say(grant.node, ToWorker::Cancel { epoch: self.epoch, attempt, fence: grant.fence }, effects);
         }
@@ -598,10 +608,10 @@ impl Master {
 
     fn take_back_from_the_dead(&mut self, task: TaskId, fence: Fence) {
         let Some((record, _, told)) = self.board.granted(task) else { return };
-        if told == Told::Never {
-            self.releases.insert((task, fence), ReleaseCause::HandedBack);
-        } else if record.delivery == Delivery::AtLeastOnce {
-            self.releases.insert((task, fence), ReleaseCause::Evidence);
+        if record.delivery == Delivery::AtLeastOnce {
+            // What it never heard of, it did not die of.
+            let cause = if told == Told::Never { ReleaseCause::HandedBack } else { ReleaseCause::Evidence };
+            self.releases.insert((task, fence), cause);
         }
     }
 
@@ -637,9 +647,7 @@ impl Master {
         for (fence, task) in grants {
             match self.board.granted(task) {
                 Some((_, _, Told::OnThisLink)) => self.board.tell(task, Told::Earlier),
-                Some((_, _, Told::Never)) if !is_linked => {
-                    self.releases.insert((task, fence), ReleaseCause::HandedBack);
-                }
+                Some((_, _, Told::Never)) if !is_linked => self.take_back_unheard(task, fence),
                 _ => {}
             }
         }
