@@ -40,14 +40,14 @@ enum Need {
     Gone,
 }
 
-/// Keeps a link to whoever is behind `addr`, as long as that is a target.
-pub(super) async fn run(shared: Arc<Shared>, addr: SocketAddr) {
+/// Keeps a link to whoever is behind `addr`, as long as that is a target and `dialler` is in charge of it.
+pub(super) async fn run(shared: Arc<Shared>, addr: SocketAddr, dialler: u64) {
     let mut changes = shared.changes.subscribe();
     let mut attempt = 0;
     let mut dialled = Instant::now();
     loop {
         changes.mark_unchanged();
-        match need(&shared, addr) {
+        match need(&shared, addr, dialler) {
             Need::Gone => return,
             Need::Rest => {
                 if changes.changed().await.is_err() {
@@ -63,7 +63,7 @@ pub(super) async fn run(shared: Arc<Shared>, addr: SocketAddr) {
                 }
                 sleep(handicap + pause(attempt)).await;
                 // The other side may have been faster.
-                if matches!(need(&shared, addr), Need::Dial(_)) {
+                if matches!(need(&shared, addr, dialler), Need::Dial(_)) {
                     let outcome = timeout(hello::DEADLINE, dial(&shared, addr)).await.unwrap_or(Outcome::Failed);
                     attempt += 1;
                     dialled = Instant::now();
@@ -76,8 +76,11 @@ pub(super) async fn run(shared: Arc<Shared>, addr: SocketAddr) {
     }
 }
 
-fn need(shared: &Shared, addr: SocketAddr) -> Need {
-    let Some((expected, found)) = shared.target(addr) else { return Need::Gone };
+fn need(shared: &Shared, addr: SocketAddr, dialler: u64) -> Need {
+    let (expected, found) = match shared.targets().get(&addr) {
+        Some(target) if target.dialler == dialler => (target.expected, target.found),
+        _ => return Need::Gone,
+    };
     if shared.refuse_outside(addr) {
         return Need::Rest;
     }
@@ -132,7 +135,7 @@ async fn talk(stream: &mut TcpStream, ours: &hello::Hello) -> std::io::Result<An
 }
 
 fn other_node(shared: &Shared, addr: SocketAddr, found: NodeId) -> Option<Refusal> {
-    let (expected, _) = shared.target(addr)?;
+    let expected = shared.targets().get(&addr)?.expected;
     expected.filter(|expected| *expected != found).map(|expected| Refusal::OtherNode { expected, found })
 }
 

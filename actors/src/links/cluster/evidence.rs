@@ -46,6 +46,11 @@ impl Suspects {
         self.0.get(&node).copied()
     }
 
+    /// Ends the suspicion of a node that has a link again.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.0.remove(&node);
+    }
+
     /// Ends a suspicion. False if it was not, or is no longer, about this run.
     fn remove(&mut self, peer: Peer) -> bool {
         let is_this = self.0.get(&peer.node) == Some(&peer);

@@ -103,6 +103,8 @@ struct Shared {
 /// What is known about a target.
 #[derive(Default)]
 struct TargetState {
+    /// Which dialler is in charge; one of an earlier time, when this was a target before, is not.
+    dialler: u64,
     expected: Option<NodeId>,
     /// Who answered there last.
     found: Option<NodeId>,
@@ -165,13 +167,15 @@ impl Links for ClusterLinks {
             targets.iter().map(|target| (target.addr, target.node)).collect();
         states.retain(|addr, _| wanted.contains_key(addr));
         for (addr, expected) in wanted {
-            let is_new = !states.contains_key(&addr);
-            let state = states.entry(addr).or_default();
-            if state.expected != expected {
-                *state = TargetState { expected, said: state.said, ..TargetState::default() };
-            }
-            if is_new {
-                self.shared.spawn(dial::run(self.shared.clone(), addr));
+            if let Some(state) = states.get_mut(&addr) {
+                if state.expected != expected {
+                    let TargetState { dialler, said, .. } = *state;
+                    *state = TargetState { dialler, expected, said, ..TargetState::default() };
+                }
+            } else {
+                let dialler = rand::random();
+                states.insert(addr, TargetState { dialler, expected, ..TargetState::default() });
+                self.shared.spawn(dial::run(self.shared.clone(), addr, dialler));
             }
         }
         drop(states);
@@ -249,6 +253,7 @@ impl Shared {
         let newcomer = Newcomer { node, incarnation, role, addr, name: ours.link, peers_name };
         let dialler = if is_dialled_by_us { ours.node } else { node };
         let Some(link) = self.table.admit(newcomer, generation, Box::new(wire), dialler) else { return };
+        self.suspects().forget(node);
         let keeper = Keeper { shared: self.clone(), link, guard, ended, is_dialled_by_us, peers_gateway };
         tokio::spawn(keeper.run(reader, writer));
         self.changed();
@@ -274,11 +279,6 @@ impl Shared {
 
     fn gateway_name(&self) -> String {
         gateway_name(self.table.identity.node, self.table.identity.incarnation, self.gateway)
-    }
-
-    /// Who is expected behind a target address, and who was found there.
-    fn target(&self, addr: SocketAddr) -> Option<(Option<NodeId>, Option<NodeId>)> {
-        self.targets().get(&addr).map(|target| (target.expected, target.found))
     }
 
     fn may_dial(&self, addr: SocketAddr) -> bool {

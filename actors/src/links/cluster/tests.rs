@@ -153,12 +153,12 @@ async fn a_process_paused_for_too_long_is_down_without_evidence() {
     other.signal(Signal::SIGSTOP);
     assert_eq!(down(&mut inbox).await, (first, Closed::Idle));
     other.signal(Signal::SIGCONT);
-    until(&mut inbox, |event| match event {
+    let second = until(&mut inbox, |event| match event {
         LinkEvent::Evidence { .. } => panic!("evidence against the living"),
-        LinkEvent::Up(peer) => Some(assert!(peer.generation > first.generation)),
+        LinkEvent::Up(peer) => Some(peer),
         _ => None,
-    })
-    .await;
+    });
+    assert!(second.await.generation > first.generation);
     assert_eq!(a.peers().len(), 1);
 }
 
@@ -205,6 +205,24 @@ async fn the_smaller_node_dials_when_the_greater_does_not_know_of_it() {
     a.set_targets(vec![Target { addr: b.address(), node: Some(NodeId(2)) }]);
     up(&mut inbox_a).await;
     up(&mut inbox_b).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_comes_and_goes_has_one_dialler() {
+    let (a, mut inbox_a) = start(identity(1)).await;
+    let (b, mut inbox_b) = start(identity(2)).await;
+    for _ in 0..50 {
+        a.set_targets(vec![target(&b)]);
+        a.set_targets(Vec::new());
+    }
+    a.set_targets(vec![target(&b)]);
+    up(&mut inbox_a).await;
+    up(&mut inbox_b).await;
+    assert_eq!(a.shared.targets().len(), 1);
+    a.shared.changed();
+    while a.shared.changes.receiver_count() > 1 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
