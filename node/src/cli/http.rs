@@ -40,6 +40,8 @@ pub struct Request {
     headers: Vec<(&'static str, String)>,
     body: Bytes,
     is_repeatable: bool,
+    /// How long an answer may take by its nature.
+    wait: Duration,
 }
 
 /// An answer with a status below 400.
@@ -131,9 +133,9 @@ impl Cluster {
     /// What the last node answered, or that none was reached. `maybe_applied` says whether it may have been done.
     pub async fn send(&self, request: Request) -> Result<Reply, Diagnostic> {
         let begin = Instant::now();
-        let mut last: Option<Diagnostic> = None;
+        let mut answered: Option<Diagnostic> = None;
         for round in 0u32.. {
-            let mut failures = Vec::with_capacity(self.nodes.len());
+            let mut unreached = Vec::with_capacity(self.nodes.len());
             let first = self.preferred.load(Ordering::Relaxed);
             for step in 0..self.nodes.len() {
                 let place = (first + step) % self.nodes.len();
@@ -147,22 +149,21 @@ impl Cluster {
                         return Ok(reply);
                     }
                     Err(Failure::Final(diagnostic)) => return Err(diagnostic),
-                    Err(Failure::Later(diagnostic)) => {
-                        // This node answered, so it is as good as any; another one may be on the right side of a cut.
-                        last = Some(diagnostic);
-                    }
-                    Err(Failure::Unreached { why, sent }) => {
-                        failures.push(format!("{}  {why}", self.nodes[place]));
-                        if sent && !request.is_repeatable {
-                            return Err(self.unreachable(failures).maybe_applied(true));
+                    // Another node may be on the right side of a cut.
+                    Err(Failure::Later(diagnostic)) => answered = Some(diagnostic),
+                    Err(Failure::Unreached(why)) => {
+                        let is_final = why.sent && !request.is_repeatable;
+                        unreached.push((&*self.nodes[place], why));
+                        if is_final {
+                            return Err(self.unreachable(&unreached).maybe_applied(true));
                         }
                     }
                 }
             }
-            let all_unreached = failures.len() == self.nodes.len();
+            let is_hopeless = unreached.iter().filter(|(_, why)| !why.sent).count() == self.nodes.len();
             let pause = backoff(round);
-            if (all_unreached && !self.is_patient) || begin.elapsed() + pause >= self.timeout {
-                return Err(last.filter(|_| !all_unreached).unwrap_or_else(|| self.unreachable(failures)));
+            if (is_hopeless && !self.is_patient) || begin.elapsed() + pause >= self.timeout {
+                return Err(answered.unwrap_or_else(|| self.unreachable(&unreached)));
             }
             tokio::time::sleep(pause).await;
         }
@@ -177,29 +178,32 @@ impl Cluster {
     pub async fn send_to(&self, node: &str, request: Request) -> Result<Reply, Diagnostic> {
         self.ask(node, &request, self.timeout).await.map_err(|failure| match failure {
             Failure::Final(diagnostic) | Failure::Later(diagnostic) => diagnostic,
-            Failure::Unreached { why, sent } => Diagnostic::new(Code::Unreachable, format!("{node} was not reached"))
-                .cause(format!("{node}  {why}"))
-                .maybe_applied(sent && !request.is_repeatable),
+            Failure::Unreached(why) => {
+                let maybe = why.sent && !request.is_repeatable;
+                self.unreachable(&[(node, why)]).maybe_applied(maybe)
+            }
         })
     }
 
     async fn ask(&self, node: &str, request: &Request, left: Duration) -> Result<Reply, Failure> {
-        let message = request.to_http(node).map_err(Failure::Final)?;
+        // The node gives up on the cluster before we give up on the node: its answer says more than our silence. A request
+        // that may be repeated does not stay with one node for long, as that node may be frozen.
+        let share =
+            if request.is_repeatable { (left / 2).min(SHARE_MAX) } else { left - left.min(MARGIN_MAX.min(left / 4)) };
+        let patience = if request.is_repeatable { (share + request.wait + MARGIN_MAX).min(left) } else { left };
+        let message = request.to_http(node, share).map_err(Failure::Final)?;
+        let broken = |error: &(dyn std::error::Error + 'static), sent| {
+            Failure::Unreached(Unreached { why: root_cause(error), sent, is_late: false })
+        };
         let exchange = async {
-            let response = self
-                .http
-                .request(message)
-                .await
-                .map_err(|error| Failure::Unreached { why: root_cause(&error), sent: !error.is_connect() })?;
+            let response = self.http.request(message).await.map_err(|error| broken(&error, !error.is_connect()))?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, BODY_MAX)
-                .collect()
-                .await
-                .map_err(|error| Failure::Unreached { why: root_cause(error.as_ref()), sent: true })?;
+            let body = Limited::new(body, BODY_MAX).collect().await.map_err(|error| broken(error.as_ref(), true))?;
             Ok((head, body.to_bytes()))
         };
-        let late = || Failure::Unreached { why: format!("no answer within {left:.1?}"), sent: true };
-        let (head, body) = tokio::time::timeout(left, exchange).await.map_err(|_| late())??;
+        let (head, body) = tokio::time::timeout(patience, exchange).await.map_err(|_| {
+            Failure::Unreached(Unreached { why: format!("no answer within {patience:.1?}"), sent: true, is_late: true })
+        })??;
         if head.status.as_u16() < 400 {
             return Ok(Reply { status: head.status, headers: head.headers, body, node: node.to_owned() });
         }
@@ -211,15 +215,22 @@ impl Cluster {
         Err(Failure::Final(diagnostic))
     }
 
-    fn unreachable(&self, failures: Vec<String>) -> Diagnostic {
-        let message = match &*self.nodes {
-            [one] => format!("no node was reached at {one}"),
-            nodes => format!("none of {} nodes was reached", nodes.len()),
+    fn unreachable(&self, unreached: &[(&str, Unreached)]) -> Diagnostic {
+        let is_late = unreached.iter().any(|(_, why)| why.is_late);
+        let diagnostic = match (is_late, &*self.nodes) {
+            (true, _) => Diagnostic::new(Code::Deadline, "no answer in time")
+                .hint("the node may be frozen or cut off; name another one with --node"),
+            (false, nodes) => {
+                let message = match nodes {
+                    [one] => format!("no node was reached at {one}"),
+                    nodes => format!("none of {} nodes was reached", nodes.len()),
+                };
+                Diagnostic::new(Code::Unreachable, message).hint(
+                    "is it running? start a cluster with `tenure dev`, or name a node with --node HOST:PORT (its HTTP address)",
+                )
+            }
         };
-        let diagnostic = Diagnostic::new(Code::Unreachable, message).hint(
-            "is it running? start a cluster with `tenure dev`, or name a node with --node HOST:PORT (its HTTP address)",
-        );
-        failures.into_iter().fold(diagnostic, Diagnostic::cause)
+        unreached.iter().fold(diagnostic, |diagnostic, (node, why)| diagnostic.cause(format!("{node}  {}", why.why)))
     }
 }
 
@@ -233,7 +244,14 @@ impl Request {
     /// Writes to a path. Sent again only when it was certainly not done, unless it is [`Request::repeatable`].
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), headers: Vec::new(), body: Bytes::new(), is_repeatable: false }
+        Self {
+            method,
+            path: path.into(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            is_repeatable: false,
+            wait: Duration::ZERO,
+        }
     }
 
     /// Posts to a path.
@@ -270,10 +288,18 @@ impl Request {
         self
     }
 
-    fn to_http(&self, node: &str) -> Result<http::Request<Full<Bytes>>, Diagnostic> {
+    /// A good answer may take this long, as it asks to wait for something.
+    #[must_use]
+    pub fn waits(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    fn to_http(&self, node: &str, share: Duration) -> Result<http::Request<Full<Bytes>>, Diagnostic> {
         let mut message = http::Request::builder()
             .method(self.method.clone())
             .uri(format!("http://{node}{}", self.path))
+            .header("x-timeout-ms", share.as_millis().to_string())
             .body(Full::new(self.body.clone()))
             .map_err(|error| Diagnostic::new(Code::Usage, format!("`{node}` is no address: {error}")))?;
         for (name, value) in &self.headers {
@@ -310,8 +336,17 @@ enum Failure {
     Final(Diagnostic),
     /// Certainly not done, or safe to repeat.
     Later(Diagnostic),
-    /// No answer; `sent` says whether the request may have arrived.
-    Unreached { why: String, sent: bool },
+    /// No answer.
+    Unreached(Unreached),
+}
+
+/// Why there was no answer.
+struct Unreached {
+    why: String,
+    /// Whether the request may have arrived.
+    sent: bool,
+    /// Whether the time ran out.
+    is_late: bool,
 }
 
 /// A part of a path or query, with everything escaped that has a meaning there.
@@ -349,6 +384,12 @@ fn backoff(round: u32) -> Duration {
 
 /// Where `tenure node` serves HTTP unless it is told otherwise.
 pub const DEFAULT_NODE: &str = "127.0.0.1:7480";
+
+/// For how long one node may look for the master before another node is asked.
+const SHARE_MAX: Duration = Duration::from_secs(3);
+
+/// What a node may take beyond the time it was given.
+const MARGIN_MAX: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 

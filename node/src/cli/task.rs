@@ -67,14 +67,18 @@ pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
 pub(super) async fn wait(tasks: &[TaskId], frame: &Frame) -> Result<Exit, Diagnostic> {
     let begin = Instant::now();
     let slice = Duration::from_secs(20);
-    let cluster = frame.cluster()?.timeout(slice + Duration::from_secs(10)).patient();
+    let cluster = frame.cluster()?;
     let mut exit = Exit::OK;
+    let mut has_answered = false;
     for id in tasks {
         let task = loop {
             let left = frame.timeout.map_or(slice, |timeout| timeout.saturating_sub(begin.elapsed()).min(slice));
-            let ask = cluster.clone().timeout(left + Duration::from_secs(10));
-            let ask = if begin.elapsed().is_zero() { ask } else { ask.patient() };
-            let task = ask.get(format!("/v1/tasks/{id}?wait={}ms", left.as_millis())).await?;
+            let cluster = cluster.clone().timeout(left + Duration::from_secs(10));
+            // A cluster that answered once is worth waiting for; one that never did is not there.
+            let cluster = if has_answered { cluster.patient() } else { cluster };
+            let request = Request::get(format!("/v1/tasks/{id}?wait={}ms", left.as_millis())).waits(left);
+            let task = cluster.send(request).await?.json()?;
+            has_answered = true;
             if task["is_final"] == true {
                 break task;
             }

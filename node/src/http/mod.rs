@@ -1,5 +1,161 @@
-//! HTTP.
+//! The HTTP face of a node: JSON in, JSON out, problems as RFC 9457 documents.
+//!
+//! | verb, path | what |
+//! |---|---|
+//! | `POST /v1/tasks` | record a task; `Idempotency-Key` is its once key |
+//! | `POST /v1/tasks:batch` | record many, all or none |
+//! | `GET /v1/tasks?after=&limit=&state=` | tasks, oldest first |
+//! | `GET /v1/tasks/{id}?wait=30s` | one task, as soon as it has ended or the wait is over |
+//! | `POST /v1/tasks/{id}/cancel` | end it |
+//! | `GET /v1/members` | the nodes: gossip's view and the sessions that the master gives work to |
+//! | `GET /v1/status` | master, epoch and lease read atomically; commit, applied, state hash, voters |
+//! | `GET\|PUT\|DELETE /v1/kv/{key}` | keys; `If-Match: REVISION`, `If-None-Match: *`, `X-Revision` |
+//! | `GET /livez`, `/readyz`, `/metrics` | health (`?verbose`) and figures |
+//!
+//! A request may say for how long it wants to wait (`X-Timeout-Ms`). Any node answers; what only the master can do is forwarded.
+//!
+//! # Invariants
+//!
+//! * Only requests that name a loopback host and come from no foreign web page are answered, unless the node is `insecure`.
+//! * Every body and every wait has a bound.
+//! * An error says whether it may have been done: 503, 409, 412 certainly not; 504 with `maybe_applied: true` maybe.
 
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::site::Site;
+
+mod cluster;
+mod explain;
+mod guard;
+mod health;
 pub mod json;
+mod kinds;
+mod kv;
+pub mod metrics;
+mod problem;
+mod query;
+mod tasks;
 
-pub use json::{SCHEMA, base64, decoded, encoded};
+pub use json::{SCHEMA, base64, decoded, encoded, from_base64};
+
+/// What every route works with.
+#[derive(Clone)]
+pub(crate) struct Door {
+    site: Arc<dyn Site>,
+    kinds: Arc<kinds::Known>,
+    /// Ends long waits when the node stops.
+    stopping: CancellationToken,
+}
+
+/// A running HTTP server on a thread of its own, so that no handler of the application can hold up `/livez`.
+pub(crate) struct Server {
+    address: SocketAddr,
+    stopping: CancellationToken,
+    ended: Option<oneshot::Receiver<()>>,
+}
+
+impl Server {
+    /// Serves `site` on a listener that is bound already.
+    pub(crate) fn start(listener: std::net::TcpListener, site: Arc<dyn Site>, is_insecure: bool) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let stopping = CancellationToken::new();
+        let door = Door { site, kinds: Arc::default(), stopping: stopping.clone() };
+        let app = router(door, is_insecure);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (bye, ended) = oneshot::channel();
+        let stop = stopping.clone();
+        std::thread::Builder::new().name("tenure-http".into()).spawn(move || {
+            runtime.block_on(serve(listener, app, stop));
+            // Connections that did not end in time end here.
+            runtime.shutdown_background();
+            drop(bye);
+        })?;
+        Ok(Self { address, stopping, ended: Some(ended) })
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends waits, lets answers under way leave, and stops.
+    pub(crate) async fn stop(mut self) {
+        self.stopping.cancel();
+        if let Some(ended) = self.ended.take() {
+            let _ = ended.await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stopping.cancel();
+    }
+}
+
+async fn serve(listener: std::net::TcpListener, app: Router, stop: CancellationToken) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "cannot serve HTTP"),
+    };
+    let stopped = stop.clone();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await });
+    // A client that keeps its connection open must not keep the node alive.
+    let too_long = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GOODBYE).await;
+    };
+    tokio::select! {
+        result = server => if let Err(error) = result { tracing::error!(%error, "HTTP has ended") },
+        () = too_long => {}
+    }
+}
+
+fn router(door: Door, is_insecure: bool) -> Router {
+    let is_guarded = !is_insecure;
+    Router::new()
+        .route("/v1/tasks", post(tasks::submit).get(tasks::list))
+        .route("/v1/tasks:batch", post(tasks::submit_batch))
+        .route("/v1/tasks/{id}", get(tasks::show))
+        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/members", get(cluster::members))
+        .route("/v1/status", get(cluster::status))
+        .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::remove))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(metrics::show))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::middleware::from_fn(move |request, next| guard::check(is_guarded, request, next)))
+        .with_state(door)
+}
+
+async fn no_route(uri: axum::http::Uri) -> Response {
+    Diagnostic::new(Code::NotFound, format!("no such path: {}", uri.path())).into_response()
+}
+
+async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> Response {
+    Diagnostic::new(Code::MethodNotAllowed, format!("{} does not understand {method}", uri.path())).into_response()
+}
+
+/// A batch of tasks may be as large as the largest message between nodes, written as JSON.
+const BODY_MAX: usize = 4 * 1024 * 1024;
+
+/// How long answers under way may take when the node stops.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

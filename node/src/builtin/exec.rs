@@ -1,0 +1,403 @@
+//! `exec`: runs a command of the node's machine as a task.
+//!
+//! # Invariants
+//!
+//! * A command runs in a process group of its own, and the whole group is killed when the attempt's right ends, when its
+//!   time is up, or when the handler is dropped for any other reason.
+//! * In the binary, a command is also killed when the node itself is killed.
+//! * What it prints is bounded: too much on stdout fails the attempt for good, because half an output is a wrong one; of
+//!   stderr the end is kept.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::http::{decoded, encoded, from_base64};
+use crate::task::{RawHandler, TaskCx, TaskError};
+
+/// The name of this kind of task.
+pub const KIND: &str = "exec";
+
+/// What to run: the payload of an `exec` task.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exec {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// What the program reads, as text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin: Option<String>,
+    /// What the program reads, as base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdin_base64: Option<String>,
+    /// Where it runs; where the node runs, unless told otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<PathBuf>,
+    /// More environment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// Kill it after this long; zero: never. (The task's own time-out holds as well.)
+    #[serde(default)]
+    pub timeout_ms: u64,
+}
+
+/// How it ended: the output of an `exec` task, also of one that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The exit code, if it exited.
+    pub exit_code: Option<i32>,
+    /// The signal, if one ended it.
+    pub signal: Option<i32>,
+    /// What it printed to stdout.
+    pub stdout: Vec<u8>,
+    /// The end of what it printed to stderr.
+    pub stderr: Vec<u8>,
+}
+
+impl Exec {
+    /// The payload of a task that runs this.
+    #[must_use]
+    pub fn payload(&self) -> Bytes {
+        serde_json::to_vec(self).expect("words have a JSON form").into()
+    }
+}
+
+impl Report {
+    /// Reads the output of an `exec` task.
+    #[must_use]
+    pub fn parse(output: &[u8]) -> Option<Self> {
+        let document: serde_json::Value = serde_json::from_slice(output).ok()?;
+        let number = |name: &str| document[name].as_i64().and_then(|number| i32::try_from(number).ok());
+        Some(Self {
+            exit_code: number("exit_code"),
+            signal: number("signal"),
+            stdout: decoded(&document, "stdout")?,
+            stderr: decoded(&document, "stderr")?,
+        })
+    }
+
+    fn to_output(&self) -> Bytes {
+        let mut document = json!({ "exit_code": self.exit_code, "signal": self.signal });
+        encoded(&mut document, "stdout", &self.stdout);
+        encoded(&mut document, "stderr", &self.stderr);
+        document.to_string().into()
+    }
+
+    /// In words, with the last line of stderr.
+    fn failure(&self) -> String {
+        let how = match (self.exit_code, self.signal) {
+            (Some(code), _) => format!("exit code {code}"),
+            (None, Some(signal)) => format!("killed by signal {signal}"),
+            (None, None) => "ended".to_owned(),
+        };
+        match String::from_utf8_lossy(&self.stderr).trim_end().lines().last() {
+            Some(line) => format!("{how}: {line}"),
+            None => how,
+        }
+    }
+}
+
+/// The handler.
+pub(crate) struct ExecHandler {
+    /// Children are started and attended to on one thread that lives as long as the process: the kernel's "your parent died"
+    /// is about the thread that started the child.
+    thread: Handle,
+    /// Whether this process is the binary, which can wrap a command so that it ends with the node.
+    is_wrapped: bool,
+}
+
+impl ExecHandler {
+    /// Starts the thread that attends to children.
+    pub(crate) fn new(is_wrapped: bool) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = runtime.handle().clone();
+        std::thread::Builder::new()
+            .name("tenure-exec".into())
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+        Ok(Self { thread, is_wrapped })
+    }
+
+    fn command(&self, exec: &Exec, cx: &TaskCx) -> Result<Command, TaskError> {
+        let (program, args) =
+            exec.command.split_first().ok_or_else(|| TaskError::fatal("`command` needs at least a program"))?;
+        let mut command = if self.is_wrapped {
+            // The running binary, even if its file was replaced since.
+            let mut command = Command::new("/proc/self/exe");
+            command
+                .arg0("tenure")
+                .arg(crate::cli::parent::VERB)
+                .arg(std::process::id().to_string())
+                .arg("--")
+                .arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command
+            .args(args)
+            .envs(&exec.env)
+            .env("TENURE_TASK", cx.task().to_string())
+            .env("TENURE_ATTEMPT", cx.attempt().to_string())
+            .env("TENURE_FENCE", cx.fence().to_string())
+            .env("TENURE_ONCE_KEY", cx.once_key())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(folder) = &exec.folder {
+            command.current_dir(folder);
+        }
+        Ok(command)
+    }
+}
+
+impl RawHandler for ExecHandler {
+    fn run<'a>(&'a self, cx: &'a TaskCx, payload: Bytes) -> BoxFuture<'a, Result<Bytes, TaskError>> {
+        async move {
+            let exec: Exec = serde_json::from_slice(&payload)
+                .map_err(|error| TaskError::fatal(format!("the payload is no command: {error}")))?;
+            let stdin = stdin(&exec)?;
+            let command = self.command(&exec, cx)?;
+            let patience = if exec.timeout_ms == 0 { FOREVER } else { Duration::from_millis(exec.timeout_ms) };
+            let (sender, receiver) = oneshot::channel();
+            let name = exec.command[0].clone();
+            let work = self.thread.spawn(async move {
+                let _ = sender.send(attend(command, &name, stdin, patience).await);
+            });
+            // If this future is dropped, so is the attendance, and with it the group is killed.
+            let _abort = AbortOnDrop(work);
+            tokio::select! {
+                report = receiver => {
+                    let report = report.map_err(|_| TaskError::retry("the thread that runs commands has gone"))??;
+                    let output = report.to_output();
+                    match report.exit_code {
+                        Some(0) => Ok(output),
+                        _ => Err(TaskError::retry(report.failure()).with_output(output)),
+                    }
+                }
+                () = cx.cancelled() => Err(TaskError::retry("interrupted")),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn stdin(exec: &Exec) -> Result<Vec<u8>, TaskError> {
+    match (&exec.stdin, &exec.stdin_base64) {
+        (Some(_), Some(_)) => Err(TaskError::fatal("give `stdin` or `stdin_base64`, not both")),
+        (Some(text), None) => Ok(text.clone().into_bytes()),
+        (None, Some(text)) => from_base64(text).map_err(|why| TaskError::fatal(format!("`stdin_base64`: {why}"))),
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+/// Starts a command and stays with it until it has ended.
+async fn attend(mut command: Command, name: &str, input: Vec<u8>, patience: Duration) -> Result<Report, TaskError> {
+    let child = command.spawn().map_err(|error| TaskError::retry(format!("cannot start `{name}`: {error}")))?;
+    let mut group = Group::new(child)?;
+    let mut stdin = group.child.stdin.take().expect("stdin is a pipe");
+    let stdout = group.child.stdout.take().expect("stdout is a pipe");
+    let stderr = group.child.stderr.take().expect("stderr is a pipe");
+    let feed = async move {
+        // A program may end without reading what it is given: that is its right.
+        let _ = stdin.write_all(&input).await;
+        drop(stdin);
+        Ok(())
+    };
+    let work = async {
+        let ((), stdout, stderr, status) = tokio::try_join!(feed, head(stdout), tail(stderr), async {
+            group.child.wait().await.map_err(TaskError::from)
+        })?;
+        Ok(report(status, stdout, stderr))
+    };
+    match tokio::time::timeout(patience, work).await {
+        Ok(result) => result,
+        Err(_) => Err(TaskError::retry(format!("timed out after {patience:?}"))),
+    }
+}
+
+fn report(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>) -> Report {
+    Report { exit_code: status.code(), signal: status.signal(), stdout, stderr }
+}
+
+/// All of it, or an error.
+async fn head(mut from: impl AsyncRead + Unpin) -> Result<Vec<u8>, TaskError> {
+    let mut bytes = Vec::new();
+    (&mut from).take(STDOUT_MAX as u64 + 1).read_to_end(&mut bytes).await?;
+    if bytes.len() > STDOUT_MAX {
+        return Err(TaskError::fatal(format!("printed more than {STDOUT_MAX} bytes; write to a file instead")));
+    }
+    Ok(bytes)
+}
+
+/// The end of it.
+async fn tail(mut from: impl AsyncRead + Unpin) -> Result<Vec<u8>, TaskError> {
+    let mut bytes = Vec::new();
+    while from.read_buf(&mut bytes).await? > 0 {
+        if bytes.len() > 2 * STDERR_MAX {
+            bytes.drain(..bytes.len() - STDERR_MAX);
+        }
+    }
+    bytes.drain(..bytes.len().saturating_sub(STDERR_MAX));
+    Ok(bytes)
+}
+
+/// A child and everything that it started.
+struct Group {
+    child: Child,
+    leader: Pid,
+}
+
+impl Group {
+    fn new(child: Child) -> Result<Self, TaskError> {
+        let id = child.id().and_then(|id| i32::try_from(id).ok());
+        let leader = id.map(Pid::from_raw).ok_or_else(|| TaskError::retry("the command ended before it began"))?;
+        Ok(Self { child, leader })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // The leader's number cannot have been given to another process: it is ours to collect, and even then the group
+        // keeps the number while a member lives. What is left of the group goes with its leader.
+        let _ = killpg(self.leader, Signal::SIGKILL);
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Together with stderr, and written as base64 at worst, this fits into the largest value.
+const STDOUT_MAX: usize = 700 * 1024;
+const STDERR_MAX: usize = 16 * 1024;
+
+/// Stands for "no time-out".
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use protocol::master::Grant;
+    use protocol::state::Delivery;
+    use protocol::worker::Run;
+    use protocol::{Attempt, Epoch, Fence, SessionId, TaskId};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    fn cx(cancel: CancellationToken) -> TaskCx {
+        let grant = Grant {
+            attempt: Attempt { task: TaskId(42), number: 2 },
+            fence: Fence(7),
+            session: SessionId(3),
+            kind: KIND.into(),
+            payload: Bytes::new(),
+            delivery: Delivery::AtLeastOnce,
+            timeout: Duration::ZERO,
+            once_key: None,
+        };
+        TaskCx::new(&Run { grant, epoch: Epoch(1) }, "test", cancel)
+    }
+
+    fn shell(script: &str) -> Exec {
+        Exec { command: ["sh", "-c", script].map(String::from).to_vec(), ..Exec::default() }
+    }
+
+    async fn run(exec: &Exec) -> Result<Bytes, TaskError> {
+        let handler = ExecHandler::new(false).unwrap();
+        handler.run(&cx(CancellationToken::new()), exec.payload()).await
+    }
+
+    #[tokio::test]
+    async fn a_command_gets_its_input_and_fence_and_gives_its_output() {
+        let exec = Exec { stdin: Some("in ".into()), ..shell("cat; echo $TENURE_ATTEMPT $TENURE_FENCE; echo e >&2") };
+        let report = Report::parse(&run(&exec).await.unwrap()).unwrap();
+        assert_eq!(report.exit_code, Some(0));
+        assert_eq!((&report.stdout[..], &report.stderr[..]), (&b"in t42#2 7\n"[..], &b"e\n"[..]));
+    }
+
+    #[tokio::test]
+    async fn an_exit_code_is_a_failed_attempt_that_keeps_its_output() {
+        let error = run(&shell("printf '\\377'; echo no luck >&2; exit 3")).await.unwrap_err();
+        assert_eq!((error.message(), error.is_retryable()), ("exit code 3: no luck", true));
+        let report = Report::parse(&error.into_output()).unwrap();
+        assert_eq!((report.exit_code, &report.stdout[..]), (Some(3), &[0xff][..]));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_or_no_command_is_said_in_words() {
+        let missing = Exec { command: vec!["/no/such/program".into()], ..Exec::default() };
+        assert!(run(&missing).await.unwrap_err().message().contains("cannot start `/no/such/program`"));
+        assert!(!run(&Exec::default()).await.unwrap_err().is_retryable());
+        let handler = ExecHandler::new(false).unwrap();
+        let error = handler.run(&cx(CancellationToken::new()), Bytes::from_static(b"[1]")).await.unwrap_err();
+        assert!(!error.is_retryable());
+    }
+
+    #[tokio::test]
+    async fn too_much_output_is_a_final_failure() {
+        let error = run(&shell("yes")).await.unwrap_err();
+        assert!(!error.is_retryable() && error.message().contains("printed more than"), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_takes_too_long_is_killed() {
+        let error = run(&Exec { timeout_ms: 50, ..shell("sleep 600") }).await.unwrap_err();
+        assert!(error.message().contains("timed out"));
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_command_is_killed_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pids");
+        let handler = ExecHandler::new(false).unwrap();
+        let cancel = CancellationToken::new();
+        let exec = shell(&format!("sleep 600 & echo $! $$ > {}; wait", file.display()));
+        let cx = cx(cancel.clone());
+        let attempt = handler.run(&cx, exec.payload());
+        let pids = async {
+            loop {
+                let text = std::fs::read_to_string(&file).unwrap_or_default();
+                let pids: Vec<i32> = text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+                if pids.len() == 2 && text.ends_with('\n') {
+                    cancel.cancel();
+                    break pids;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let (result, pids) = tokio::join!(attempt, pids);
+        assert!(result.is_err());
+        for pid in pids {
+            while is_running(pid) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// A process that has ended may stay as a zombie until whoever adopted it collects it.
+    fn is_running(pid: i32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+}

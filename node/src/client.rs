@@ -1,0 +1,189 @@
+//! The cluster as a program uses it, inside a node ([`crate::Node::client`]) or from outside ([`Client::connect`]).
+//!
+//! # Invariants
+//!
+//! * A write is executed once, however often it had to be sent: retries inside the deadline carry the same number.
+//! * Reads miss nothing that was acknowledged before they began, unless a method says `stale`.
+//! * Dropping any future of this module withdraws the wait, not the write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use protocol::TaskId;
+use protocol::client::{CallError, Consistency, Work};
+use protocol::state::{Answer, NodeView, Operation, Query, Submitted, Summary, TaskSpec, TaskView};
+
+use crate::error::Error;
+use crate::kv::Kv;
+use crate::submit::{Handle, Submit};
+use crate::task::TaskHandler;
+
+/// The cluster, ready to be asked. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    backend: Arc<dyn Backend>,
+    timeout: Duration,
+}
+
+/// Carries a call to the client machine, wherever that runs.
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// Does the work, or gives up after `timeout`.
+    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, CallError>>;
+}
+
+impl Client {
+    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, timeout: TIMEOUT }
+    }
+
+    /// Gives up on a call after this long (ten seconds unless told otherwise).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Prepares to record a task for a handler; await the result to record it.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # struct Greet;
+    /// # impl TaskHandler for Greet {
+    /// #     const NAME: &'static str = "greet";
+    /// #     type Input = String;
+    /// #     type Output = String;
+    /// #     async fn run(&self, _: &TaskCx, name: String) -> Result<String, TaskError> { Ok(name) }
+    /// # }
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.submit::<Greet>("Ada".to_owned()).key("greet-ada").await?;
+    /// assert_eq!(handle.result().await?, "hello, Ada");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn submit<H>(&self, input: H::Input) -> Submit<H::Output>
+    where
+        H: TaskHandler<Input: serde::Serialize, Output: serde::de::DeserializeOwned>,
+    {
+        Submit::typed::<H>(self.clone(), &input)
+    }
+
+    /// Prepares to record a task whose input and output are bytes.
+    pub fn submit_raw(&self, kind: impl Into<String>, payload: impl Into<Bytes>) -> Submit<Bytes> {
+        Submit::raw(self.clone(), TaskSpec::new(kind, payload))
+    }
+
+    /// Records many tasks, all or none, in order.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn submit_all(&self, tasks: Vec<TaskSpec>) -> Result<Vec<Submitted>, Error> {
+        match self.write(Operation::Submit(tasks)).await? {
+            Answer::Submitted(submitted) => Ok(submitted),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// A handle to a task that was recorded earlier; its output are bytes.
+    #[must_use]
+    pub fn task(&self, task: TaskId) -> Handle<Bytes> {
+        Handle::raw(self.clone(), task)
+    }
+
+    /// Tasks with ids greater than `after`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn tasks(&self, after: TaskId, limit: u32) -> Result<Vec<TaskView>, Error> {
+        match self.read(Query::Tasks { after, limit }).await? {
+            Answer::Tasks(tasks) => Ok(tasks),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Keys and their values.
+    #[must_use]
+    pub fn kv(&self) -> Kv {
+        Kv::new(self.clone())
+    }
+
+    /// The nodes that have a session, which is what the master gives work to.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn members(&self) -> Result<Vec<NodeView>, Error> {
+        match self.read(Query::Nodes).await? {
+            Answer::Nodes(nodes) => Ok(nodes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Counts over the whole state, its revision and hash.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn status(&self) -> Result<Summary, Error> {
+        match self.read(Query::Summary).await? {
+            Answer::Summary(summary) => Ok(summary),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn write(&self, operation: Operation) -> Result<Answer, Error> {
+        self.call(Work::Write(operation), self.timeout).await
+    }
+
+    pub(crate) async fn read(&self, query: Query) -> Result<Answer, Error> {
+        self.call(Work::Read(query, Consistency::Linearizable), self.timeout).await
+    }
+
+    pub(crate) async fn read_stale(&self, query: Query) -> Result<Answer, Error> {
+        self.call(Work::Read(query, Consistency::Stale), self.timeout).await
+    }
+
+    /// The task as soon as it has ended, or as it is when `patience` runs out.
+    pub(crate) async fn wait(&self, task: TaskId, patience: Duration) -> Result<TaskView, Error> {
+        if !patience.is_zero() {
+            match self.call(Work::Read(Query::Await(task), Consistency::Linearizable), patience).await {
+                Ok(answer) => return view(answer),
+                // Nothing is wrong with a task that takes longer; the question below tells whether anything else is.
+                Err(Error::NoQuorum { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        view(self.read(Query::Task(task)).await?)
+    }
+
+    async fn call(&self, work: Work, timeout: Duration) -> Result<Answer, Error> {
+        match self.backend.call(work, timeout).await? {
+            Answer::Refused(refused) => Err(refused.into()),
+            answer => Ok(answer),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+fn view(answer: Answer) -> Result<TaskView, Error> {
+    match answer {
+        Answer::Task(task) => Ok(*task),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// An answer to another question than the one asked: a newer cluster, or our mistake.
+pub(crate) fn unexpected(answer: &Answer) -> Error {
+    let text: String = format!("{answer:?}").chars().take(80).collect();
+    Error::Codec(format!("the cluster answered something else: {text}"))
+}
+
+const TIMEOUT: Duration = Duration::from_secs(10);

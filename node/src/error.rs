@@ -1,0 +1,180 @@
+//! What can go wrong, named by what the caller can do.
+//!
+//! # Invariants
+//!
+//! * [`Error::maybe_applied`] is false only if it was certainly not done.
+
+use std::time::Duration;
+
+use protocol::client::CallError;
+use protocol::state::Refused;
+use protocol::{NodeId, Revision};
+
+use crate::diagnostic::{Code, Diagnostic};
+
+/// Why a call to the cluster has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody who can answer was reached in time: no quorum, or no master at the moment. Calls are retried inside their
+    /// deadline already.
+    #[error("no answer within {waited:.1?}: no quorum, or no master at the moment")]
+    NoQuorum {
+        /// Whether it may have been done.
+        maybe_applied: bool,
+        /// How long.
+        waited: Duration,
+        /// Who was master last, as far as is known.
+        master: Option<NodeId>,
+    },
+    /// The precondition does not hold.
+    #[error("conflict: the key is at revision {current}")]
+    Conflict {
+        /// What is there; zero if nothing is.
+        current: Revision,
+    },
+    /// The client's session ended while the call was under way.
+    #[error("the session has expired")]
+    SessionExpired {
+        /// Whether it may have been done.
+        maybe_applied: bool,
+    },
+    /// No such task or key.
+    #[error("not found")]
+    NotFound,
+    /// The task has ended already.
+    #[error("the task has ended already")]
+    Ended,
+    /// Too many calls under way: wait for some of them.
+    #[error("too many calls under way")]
+    Busy,
+    /// Larger than allowed: store it elsewhere and pass a reference.
+    #[error("{len} bytes exceed the limit of {limit}")]
+    TooLarge {
+        /// What it is.
+        len: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// The values make no sense, and never will.
+    #[error("{0}")]
+    Invalid(String),
+    /// The cluster is full, in words.
+    #[error("{0}")]
+    Quota(String),
+    /// The task ended without a result.
+    #[error("the task {0}")]
+    Task(TaskEnd),
+    /// A value does not have the expected form.
+    #[error("{0}")]
+    Codec(String),
+}
+
+/// How a task ended without a result.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskEnd {
+    /// Its attempts failed.
+    #[error("failed: {0}")]
+    Failed(String),
+    /// Somebody ended it.
+    #[error("was cancelled: {0}")]
+    Cancelled(String),
+    /// It was allowed to run only once and its worker vanished: it may or may not have run.
+    #[error("is lost: it was allowed to run once, and its worker vanished")]
+    Lost,
+}
+
+/// Why a node did not start, or a client did not connect.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.message)]
+pub struct StartError(pub(crate) Box<Diagnostic>);
+
+impl Error {
+    /// Whether it may have been done nevertheless.
+    #[must_use]
+    pub fn maybe_applied(&self) -> bool {
+        match self {
+            Self::NoQuorum { maybe_applied, .. } | Self::SessionExpired { maybe_applied } => *maybe_applied,
+            _ => false,
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::NoQuorum { .. } | Self::SessionExpired { .. } | Self::Busy)
+    }
+}
+
+impl StartError {
+    pub(crate) fn new(diagnostic: Diagnostic) -> Self {
+        Self(Box::new(diagnostic))
+    }
+
+    /// What failed, why, and what to do.
+    #[must_use]
+    pub fn diagnostic(&self) -> &Diagnostic {
+        &self.0
+    }
+}
+
+impl From<CallError> for Error {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Deadline { maybe_applied, waited, leader, .. } => {
+                Self::NoQuorum { maybe_applied, waited, master: leader }
+            }
+            CallError::SessionExpired { maybe_applied } => Self::SessionExpired { maybe_applied },
+            CallError::Busy => Self::Busy,
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::NotFound => Self::NotFound,
+            Refused::Conflict { current } => Self::Conflict { current },
+            Refused::SessionExpired => Self::SessionExpired { maybe_applied: false },
+            Refused::Busy => Self::Busy,
+            Refused::TooLarge { len, limit } => Self::TooLarge { len, limit },
+            Refused::Invalid(why) => Self::Invalid(why),
+            Refused::Quota(why) => Self::Quota(why),
+            Refused::Ended => Self::Ended,
+            // Only a client that dropped an answer asks so; to its caller that answer is unknown.
+            Refused::Stale(_) => Self::SessionExpired { maybe_applied: true },
+        }
+    }
+}
+
+impl From<Error> for Diagnostic {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::NoQuorum { .. } => Code::NoQuorum,
+            Error::Conflict { .. } => Code::Conflict,
+            Error::SessionExpired { .. } => Code::SessionExpired,
+            Error::NotFound => Code::NotFound,
+            Error::Ended => Code::Ended,
+            Error::Busy => Code::Busy,
+            Error::TooLarge { .. } => Code::TooLarge,
+            Error::Invalid(_) | Error::Codec(_) => Code::Invalid,
+            Error::Quota(_) => Code::Quota,
+            Error::Task(_) => Code::TaskFailed,
+        };
+        let diagnostic = Self::new(code, error.to_string()).maybe_applied(error.maybe_applied());
+        match error {
+            Error::NoQuorum { master, maybe_applied, .. } => {
+                diagnostic.master(master.map(|node| node.to_string())).hint(if maybe_applied {
+                    "read before you repeat it, or repeat it with the same Idempotency-Key"
+                } else {
+                    "it was not done; try again when a majority of the voters is back"
+                })
+            }
+            Error::TooLarge { .. } => diagnostic.hint("store it elsewhere and pass a reference"),
+            Error::Busy => diagnostic.hint("wait for some of the calls under way"),
+            Error::Conflict { .. } => diagnostic.hint("read the key again and decide on what is there now"),
+            _ => diagnostic,
+        }
+    }
+}

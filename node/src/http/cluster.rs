@@ -1,0 +1,159 @@
+//! `/v1/status` and `/v1/members`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse as _;
+use protocol::state::{Answer as StateAnswer, NodeView, Query, Summary};
+use protocol::{NodeId, replica};
+use serde_json::{Value, json};
+
+use super::Door;
+use super::json::SCHEMA;
+use super::problem::Answer;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::site::{Identity, Member};
+
+pub(super) async fn status(State(door): State<Door>) -> Answer {
+    let identity = door.site.identity();
+    let status = door.site.status().await.ok_or_else(not_running)?;
+    let members = door.site.members();
+    let master = status.leader.map(|node| Identity::name_of(&members, node));
+    let nodes = |list: &[NodeId]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let mut document = json!({
+        "schema": SCHEMA,
+        "cluster": identity.cluster,
+        "cluster_id": status.cluster.to_string(),
+        "node": identity.node.to_string(),
+        "label": identity.name,
+        "incarnation": identity.incarnation.0,
+        "role": role(status.role),
+        "epoch": status.epoch.0,
+        "master": status.leader.map(|node| node.to_string()),
+        "master_label": master,
+        "master_is_fresh": status.master_fresh,
+        "lease_ms": status.lease_ms,
+        "commit": status.commit,
+        "applied": status.applied,
+        "revision": status.revision,
+        "state_hash": format!("{:016x}", status.state_hash),
+        "voters": nodes(&status.voters),
+        "heard": nodes(&status.heard),
+    });
+    document["tasks"] = summary(&door).await.map_or(Value::Null, |summary| counts(&summary));
+    Ok(Json(document).into_response())
+}
+
+/// Counts as this node has applied them: no question to the master, so that status answers without a quorum too.
+async fn summary(door: &Door) -> Option<Summary> {
+    let client = door.site.client().timeout(PATIENCE);
+    match client.read_stale(Query::Summary).await {
+        Ok(StateAnswer::Summary(summary)) => Some(summary),
+        _ => None,
+    }
+}
+
+fn counts(summary: &Summary) -> Value {
+    json!({
+        "pending": summary.pending,
+        "assigned": summary.assigned,
+        "done": summary.done,
+        "failed": summary.failed,
+        "results_recorded": summary.results_recorded,
+        "results_refused": summary.results_refused,
+        "attempts": summary.attempts,
+        "keys": summary.keys,
+        "sessions": summary.sessions,
+        "revision": summary.revision.0,
+        "state_hash": format!("{:016x}", summary.hash),
+        "time_ms": summary.time.0,
+    })
+}
+
+pub(super) async fn members(State(door): State<Door>) -> Answer {
+    let status = door.site.status().await.ok_or_else(not_running)?;
+    // The sessions are a detail here: without a quorum they are left out and gossip's view still answers.
+    let client = door.site.client().timeout(PATIENCE);
+    let sessions = match client.read_stale(Query::Nodes).await {
+        Ok(StateAnswer::Nodes(nodes)) => nodes,
+        _ => Vec::new(),
+    };
+    let mut sessions: BTreeMap<NodeId, NodeView> = sessions.into_iter().map(|view| (view.node, view)).collect();
+    let mut list: Vec<Value> = Vec::new();
+    for member in door.site.members() {
+        let session = sessions.remove(&member.node);
+        list.push(document(&member, session.as_ref(), &status));
+    }
+    // Nodes that gossip does not see, but whose session still lives.
+    for (node, view) in sessions {
+        list.push(unseen(node, &view, &status));
+    }
+    list.sort_by_key(|member| {
+        (member["label"].as_str().map(str::to_owned), member["node"].as_str().map(str::to_owned))
+    });
+    Ok(Json(json!({ "schema": SCHEMA, "epoch": status.epoch.0, "members": list })).into_response())
+}
+
+fn document(member: &Member, session: Option<&NodeView>, status: &replica::Status) -> Value {
+    let mut document = session.map_or_else(|| json!({ "session": null, "kinds": [] }), of_session);
+    document["node"] = member.node.to_string().into();
+    document["label"] = member.name.clone().into();
+    document["incarnation"] = member.incarnation.0.into();
+    document["role"] = part(member.node, status).into();
+    document["state"] = member.presence.as_str().into();
+    document["link"] = member.link.to_string().into();
+    document["http"] = member.http.clone().into();
+    document["rtt_ms"] = member.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0).into();
+    document["labels"] = json!(member.labels);
+    document
+}
+
+fn unseen(node: NodeId, view: &NodeView, status: &replica::Status) -> Value {
+    let mut document = of_session(view);
+    document["node"] = node.to_string().into();
+    document["label"] = view.offer.label.clone().into();
+    document["incarnation"] = view.incarnation.0.into();
+    document["role"] = part(node, status).into();
+    document["state"] = "unreachable".into();
+    document
+}
+
+fn of_session(view: &NodeView) -> Value {
+    json!({
+        "session": view.session.to_string(),
+        "slots": view.offer.slots,
+        "assigned": view.assigned,
+        "kinds": view.offer.kinds,
+    })
+}
+
+/// What a node is in the cluster.
+fn part(node: NodeId, status: &replica::Status) -> &'static str {
+    if status.leader == Some(node) && status.master_fresh {
+        "master"
+    } else if status.voters.contains(&node) {
+        "voter"
+    } else {
+        "member"
+    }
+}
+
+fn role(role: protocol::effects::Role) -> &'static str {
+    match role {
+        protocol::effects::Role::Follower => "follower",
+        protocol::effects::Role::PreCandidate => "pre-candidate",
+        protocol::effects::Role::Candidate => "candidate",
+        protocol::effects::Role::Leader => "leader",
+        protocol::effects::Role::Halted => "halted",
+    }
+}
+
+pub(super) fn not_running() -> Diagnostic {
+    Diagnostic::new(Code::NoQuorum, "this node is stopping, or its control plane does not answer")
+        .hint("ask another node")
+}
+
+/// How long a detail may take.
+const PATIENCE: Duration = Duration::from_millis(500);

@@ -1,0 +1,104 @@
+//! What HTTP, and whoever else looks at a node from inside, may see of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use protocol::replica::Status;
+use protocol::{Incarnation, NodeId};
+
+use crate::client::Client;
+
+/// A node, seen from inside.
+pub(crate) trait Site: Send + Sync + 'static {
+    /// Who it is.
+    fn identity(&self) -> &Identity;
+    /// Asks the cluster through it.
+    fn client(&self) -> Client;
+    /// What it knows of the cluster, read atomically; `None` if its control plane does not answer.
+    fn status(&self) -> BoxFuture<'_, Option<Status>>;
+    /// Whom it sees, itself included.
+    fn members(&self) -> Vec<Member>;
+    /// Whether it is on its way out.
+    fn is_leaving(&self) -> bool;
+}
+
+/// Who a node is, for as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its name for people.
+    pub name: String,
+    /// Where others reach it.
+    pub link: SocketAddr,
+    /// Where it serves HTTP, if it does.
+    pub http: Option<SocketAddr>,
+    /// The kinds of task it has handlers for.
+    pub kinds: BTreeSet<String>,
+}
+
+/// A node as another one sees it by gossip. It is a hint: no right rests on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// Its name for people.
+    pub name: String,
+    /// Whether it seems to be there.
+    pub presence: Presence,
+    /// Where others reach it.
+    pub link: SocketAddr,
+    /// Where it serves HTTP, if it does.
+    pub http: Option<String>,
+    /// How long a probe takes.
+    pub rtt: Option<Duration>,
+    /// Free words about it.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Whether a node seems to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It answers.
+    Alive,
+    /// It missed a probe.
+    Suspect,
+    /// It does not answer.
+    Unreachable,
+    /// It said goodbye.
+    Left,
+}
+
+impl Presence {
+    /// One word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Unreachable => "unreachable",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl Identity {
+    /// The name of a node for people: its own label if it is known, the short form of its number otherwise.
+    pub(crate) fn name_of(members: &[Member], node: NodeId) -> String {
+        let name = members.iter().find(|member| member.node == node).map(|member| member.name.clone());
+        name.filter(|name| !name.is_empty()).unwrap_or_else(|| short(node))
+    }
+}
+
+/// Enough of a node's number to tell a handful apart.
+pub(crate) fn short(node: NodeId) -> String {
+    node.to_string()[..6].to_owned()
+}

@@ -1,0 +1,203 @@
+//! Recording a task, and waiting for what becomes of it.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::TaskId;
+use protocol::state::{Delivery, Operation, TaskSpec, TaskState, TaskView};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::client::Client;
+use crate::error::{Error, TaskEnd};
+use crate::task::{self, TaskHandler};
+
+/// A task about to be recorded. Awaiting it records it.
+#[must_use = "a task is recorded when this is awaited"]
+pub struct Submit<T> {
+    client: Client,
+    spec: Result<TaskSpec, Error>,
+    decode: Decode<T>,
+}
+
+/// A recorded task.
+#[derive(Clone, Debug)]
+pub struct Handle<T> {
+    client: Client,
+    task: TaskId,
+    is_fresh: bool,
+    decode: Decode<T>,
+}
+
+type Decode<T> = fn(Bytes) -> Result<T, Error>;
+
+impl<T> Submit<T> {
+    pub(crate) fn typed<H>(client: Client, input: &H::Input) -> Self
+    where
+        H: TaskHandler<Input: Serialize, Output = T>,
+        T: DeserializeOwned,
+    {
+        let spec = serde_json::to_vec(input)
+            .map(|payload| TaskSpec::new(H::NAME, payload))
+            .map_err(|error| Error::Codec(format!("the input has no JSON form: {error}")));
+        Self { client, spec, decode: from_json }
+    }
+
+    /// A second submission with the same key returns the first one's task, until its record is gone.
+    pub fn key(self, key: impl Into<String>) -> Self {
+        self.with(|spec| spec.once_key = Some(key.into()))
+    }
+
+    /// How many failed attempts are followed by another one (three unless told otherwise).
+    pub fn retries(self, retries: u32) -> Self {
+        self.with(|spec| spec.retries = retries)
+    }
+
+    /// The wait before the first retry; it doubles with every further one.
+    pub fn backoff(self, backoff: Duration) -> Self {
+        self.with(|spec| spec.backoff = backoff)
+    }
+
+    /// How long one attempt may run.
+    pub fn attempt_timeout(self, timeout: Duration) -> Self {
+        self.with(|spec| spec.timeout = timeout)
+    }
+
+    /// Higher goes first.
+    pub fn priority(self, priority: i32) -> Self {
+        self.with(|spec| spec.priority = priority)
+    }
+
+    /// Runs it once at most, without retries: it ends *lost* if its worker vanishes.
+    pub fn at_most_once(self) -> Self {
+        self.with(|spec| {
+            spec.delivery = Delivery::AtMostOnce;
+            spec.retries = 0;
+        })
+    }
+
+    /// Runs only on nodes with this label.
+    pub fn needs(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.with(|spec| drop(spec.needs.insert(key.into(), value.into())))
+    }
+
+    /// For how long the record, and with it the key, is kept after the task ended.
+    pub fn keep(self, keep: Duration) -> Self {
+        self.with(|spec| spec.keep = keep)
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut TaskSpec)) -> Self {
+        if let Ok(spec) = &mut self.spec {
+            change(spec);
+        }
+        self
+    }
+}
+
+impl Submit<Bytes> {
+    pub(crate) fn raw(client: Client, spec: TaskSpec) -> Self {
+        Self { client, spec: Ok(spec), decode: Ok }
+    }
+}
+
+impl<T: 'static> IntoFuture for Submit<T> {
+    type Output = Result<Handle<T>, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self { client, spec, decode } = self;
+            let submitted = client.submit_all(vec![spec?]).await?;
+            let first = submitted.first().ok_or_else(|| Error::Codec("the cluster recorded no task".into()))?;
+            Ok(Handle { client, task: first.task, is_fresh: first.fresh, decode })
+        })
+    }
+}
+
+impl Handle<Bytes> {
+    pub(crate) fn raw(client: Client, task: TaskId) -> Self {
+        Self { client, task, is_fresh: false, decode: Ok }
+    }
+}
+
+impl<T> Handle<T> {
+    /// The task's id.
+    #[must_use]
+    pub fn id(&self) -> TaskId {
+        self.task
+    }
+
+    /// Whether this submission made the task, rather than found it by its key.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    /// Waits for the task's end, for as long as it takes, also over changes of the master. Cancellation safe: dropping the
+    /// wait leaves the task alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Task`] if it ended without a result; see [`Error`]. An absence of quorum does not end the wait.
+    pub async fn result(&self) -> Result<T, Error> {
+        loop {
+            match self.client.wait(self.task, SLICE).await {
+                Ok(task) if task.state.is_final() => return self.outcome(task.state),
+                Ok(_) => {}
+                Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The task as soon as it has ended, or as it is when `patience` runs out.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn wait(&self, patience: Duration) -> Result<TaskView, Error> {
+        self.client.wait(self.task, patience).await
+    }
+
+    /// The task as it is now.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn view(&self) -> Result<TaskView, Error> {
+        self.wait(Duration::ZERO).await
+    }
+
+    /// Ends the task if it has not ended.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Ended`] if it has; see [`Error`].
+    pub async fn cancel(&self, reason: impl Into<String>) -> Result<(), Error> {
+        self.client.write(Operation::Cancel { task: self.task, reason: reason.into() }).await.map(drop)
+    }
+
+    fn outcome(&self, state: TaskState) -> Result<T, Error> {
+        match state {
+            TaskState::Done { output, .. } => (self.decode)(output),
+            TaskState::Failed { message, .. } => Err(Error::Task(TaskEnd::Failed(message))),
+            TaskState::Cancelled { reason, .. } => Err(Error::Task(TaskEnd::Cancelled(reason))),
+            TaskState::Lost { .. } => Err(Error::Task(TaskEnd::Lost)),
+            TaskState::Pending { .. } | TaskState::Assigned { .. } => {
+                Err(Error::Codec("the task has not ended".into()))
+            }
+        }
+    }
+}
+
+fn from_json<T: DeserializeOwned>(output: Bytes) -> Result<T, Error> {
+    task::decode(&output).map_err(|error| Error::Codec(format!("the output does not fit: {error}")))
+}
+
+/// One question waits for this long; then the next one is asked.
+const SLICE: Duration = Duration::from_secs(20);
+
+/// Between questions while nobody can answer.
+const PAUSE: Duration = Duration::from_millis(200);

@@ -1,0 +1,190 @@
+//! Tasks as an application writes them: a type with a name, an input, an output and an async function.
+//!
+//! ```
+//! use tenure::prelude::*;
+//!
+//! struct Greet;
+//!
+//! impl TaskHandler for Greet {
+//!     const NAME: &'static str = "greet";
+//!     type Input = String;
+//!     type Output = String;
+//!
+//!     async fn run(&self, _cx: &TaskCx, name: String) -> Result<String, TaskError> {
+//!         if name.is_empty() {
+//!             return Err(TaskError::fatal("nobody to greet")); // another attempt would not help
+//!         }
+//!         Ok(format!("hello, {name}"))
+//!     }
+//! }
+//! ```
+//!
+//! # Invariants
+//!
+//! * A handler's result counts only if the log accepts it under the attempt's fence: at most one result per task does.
+//! * `once_key()` is equal in all attempts of a task, so a sink that remembers keys sees one effect.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use protocol::worker::Run;
+use protocol::{Attempt, Fence, TaskId};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+/// Work that a node can do.
+///
+/// Input and output travel as JSON. Whoever wants the bytes themselves implements [`RawHandler`].
+pub trait TaskHandler: Send + Sync + 'static {
+    /// The kind of task, unique in the cluster.
+    const NAME: &'static str;
+    /// What the submitter gives.
+    type Input: DeserializeOwned + Send;
+    /// What the submitter gets.
+    type Output: Serialize + Send;
+
+    /// Runs one attempt.
+    ///
+    /// When the right to run ends (cancelled, timed out, cut off from the cluster), [`TaskCx::cancelled`] resolves at once and
+    /// the future is dropped shortly after. A handler that blocks instead should poll [`TaskCx::is_cancelled`]; if it ignores
+    /// that, its result is refused.
+    fn run(&self, cx: &TaskCx, input: Self::Input) -> impl Future<Output = Result<Self::Output, TaskError>> + Send;
+}
+
+/// A handler that takes and gives bytes as they are.
+pub trait RawHandler: Send + Sync + 'static {
+    /// Runs one attempt. See [`TaskHandler::run`].
+    fn run<'a>(&'a self, cx: &'a TaskCx, payload: Bytes) -> BoxFuture<'a, Result<Bytes, TaskError>>;
+}
+
+/// What a handler knows of the attempt that it runs.
+#[derive(Clone, Debug)]
+pub struct TaskCx {
+    attempt: Attempt,
+    fence: Fence,
+    once_key: String,
+    cancel: CancellationToken,
+}
+
+/// Why an attempt did not succeed.
+///
+/// Any error type becomes a failure that is worth another attempt, so `?` works; what cannot get better is
+/// [`TaskError::fatal`]. It is deliberately no error type itself, as otherwise that conversion would be ambiguous.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskError {
+    message: String,
+    is_retryable: bool,
+    output: Bytes,
+}
+
+impl TaskCx {
+    pub(crate) fn new(run: &Run, cluster: &str, cancel: CancellationToken) -> Self {
+        let grant = &run.grant;
+        let once_key = grant.once_key.clone().unwrap_or_else(|| format!("{cluster}/{}", grant.attempt.task));
+        Self { attempt: grant.attempt, fence: grant.fence, once_key, cancel }
+    }
+
+    /// Which run of which task this is, shown `t42#2`.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// The task.
+    #[must_use]
+    pub fn task(&self) -> TaskId {
+        self.attempt.task
+    }
+
+    /// A number that grows with every grant of any right in the cluster. A store that remembers the highest fence it saw and
+    /// refuses lower ones cannot be written by an attempt that was replaced.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// The same in all attempts of this task: the submitter's key, or one made of the cluster's name and the task's id.
+    #[must_use]
+    pub fn once_key(&self) -> &str {
+        &self.once_key
+    }
+
+    /// Resolves when the right to run has ended. Cancellation safe.
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        self.cancel.cancelled()
+    }
+
+    /// Whether the right to run has ended.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel.is_cancelled()
+    }
+}
+
+impl TaskError {
+    /// Another attempt makes sense.
+    #[must_use]
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_retryable: true, output: Bytes::new() }
+    }
+
+    /// No other attempt will do better.
+    #[must_use]
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self { is_retryable: false, ..Self::retry(message) }
+    }
+
+    /// Keeps what the attempt produced nevertheless.
+    #[must_use]
+    pub fn with_output(mut self, output: impl Into<Bytes>) -> Self {
+        self.output = output.into();
+        self
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether another attempt makes sense.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.is_retryable
+    }
+
+    pub(crate) fn into_output(self) -> Bytes {
+        self.output
+    }
+}
+
+impl<E: std::error::Error> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        Self::retry(error.to_string())
+    }
+}
+
+/// Makes bytes of a typed handler's input and output.
+pub(crate) struct Typed<H>(pub(crate) H);
+
+impl<H: TaskHandler> RawHandler for Typed<H> {
+    fn run<'a>(&'a self, cx: &'a TaskCx, payload: Bytes) -> BoxFuture<'a, Result<Bytes, TaskError>> {
+        async move {
+            let input =
+                decode(&payload).map_err(|error| TaskError::fatal(format!("the payload does not fit: {error}")))?;
+            let output = self.0.run(cx, input).await?;
+            let output = serde_json::to_vec(&output)
+                .map_err(|error| TaskError::fatal(format!("the output has no JSON form: {error}")))?;
+            Ok(output.into())
+        }
+        .boxed()
+    }
+}
+
+/// Reads JSON; nothing at all is `null`, so that a handler without input can be submitted without payload.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(if payload.is_empty() { b"null" } else { payload })
+}
