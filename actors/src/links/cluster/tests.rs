@@ -80,11 +80,15 @@ async fn the_other_process() {
     let incarnation = Incarnation(words[2].parse().expect("a number"));
     let (links, mut inbox) = start(Identity { incarnation, ..identity(words[1].parse().expect("a number")) }).await;
     links.set_targets(vec![Target { addr: words[0].parse().expect("an address"), node: None }]);
-    while let Some(event) = inbox.recv().await {
-        if let LinkEvent::Message { peer, class, body } = event {
-            let _ = links.send(peer.node, class, body);
+    // As a task, not on the thread that waits for the runtime: what arrives need not wake another thread.
+    let echo = async move {
+        while let Some(event) = inbox.recv().await {
+            if let LinkEvent::Message { peer, class, body } = event {
+                let _ = links.send(peer.node, class, body);
+            }
         }
-    }
+    };
+    tokio::spawn(echo).await.expect("an echo does not panic");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,6 +200,30 @@ async fn both_dialling_at_once_makes_one_link() {
         }
         assert_eq!((a.peers().len(), b.peers().len()), (1, 1));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_nodes_that_all_dial_all_get_one_link_per_pair_and_no_flap() {
+    let mut nodes = Vec::new();
+    for node in 1..=5 {
+        nodes.push(start(identity(node)).await);
+    }
+    let targets: Vec<Target> = nodes.iter().map(|(links, _)| target(links)).collect();
+    for (links, _) in &nodes {
+        links.set_targets(targets.clone());
+    }
+    for (links, inbox) in &mut nodes {
+        let (mut ups, mut identified) = (0, 0);
+        while ups < 4 || identified < 5 {
+            match next(inbox).await {
+                LinkEvent::Up(_) => ups += 1,
+                LinkEvent::Identified { .. } => identified += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((ups, identified, links.peers().len()), (4, 5, 4));
+    }
+    assert!(nodes.iter_mut().all(|(_, inbox)| inbox.try_recv().is_none()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,6 +352,20 @@ async fn another_name_or_founding_or_node_is_refused_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn something_else_behind_an_address_is_refused_and_never_linked() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback can be listened on");
+    let addr = listener.local_addr().expect("it is bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let (a, mut inbox) = start(identity(1)).await;
+    a.set_targets(vec![Target { addr, node: None }]);
+    assert_eq!(next(&mut inbox).await, LinkEvent::Refused { addr, why: Refusal::Version });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_secret_is_refused_before_it_replaces_anything() {
     let [(a, mut inbox_a), (_b, _inbox_b)] = two().await;
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -436,6 +478,10 @@ async fn a_port_in_use_is_an_error_in_words() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "prints figures"]
 async fn measure() {
+    tokio::spawn(measure_as_a_task()).await.expect("measuring does not panic");
+}
+
+async fn measure_as_a_task() {
     let (a, mut inbox) = start(identity(1)).await;
     let mut other = Other::start(&a, 2, 1);
     up(&mut inbox).await;
@@ -468,4 +514,33 @@ async fn measure() {
     let heard = start.elapsed();
     until(&mut inbox, |event| matches!(event, LinkEvent::Evidence { .. }).then_some(())).await;
     println!("killed: reaped after {reaped:?}, down after {heard:?}, evidence after {:?}", start.elapsed());
+}
+
+/// A primitive message type makes an actor remotable without a word: every peer would be told of it and could write to it.
+#[test]
+fn only_the_gateway_can_be_written_to_by_a_peer() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut folders = vec![root];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("the sources are there") {
+            let path = entry.expect("the sources can be listed").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with(file!()) {
+                check(&path, &std::fs::read_to_string(&path).expect("sources are text"));
+            }
+        }
+    }
+}
+
+fn check(path: &std::path::Path, source: &str) {
+    let is_session = path.ends_with("links/cluster/session.rs");
+    assert!(is_session || !source.contains("fn serializable()"), "{path:?} makes a message remotable");
+    let is_links = path.components().any(|part| part.as_os_str() == "links");
+    assert!(is_links || !source.contains("ractor_cluster::"), "{path:?} knows ractor_cluster");
+    for line in source.lines().filter(|line| line.trim_start().starts_with("type Msg = ")) {
+        let name = line.trim_start().trim_start_matches("type Msg = ").trim_end_matches(';');
+        let is_primitive = name == "String" || !name.starts_with(char::is_uppercase) || name.starts_with("Vec<");
+        assert!(!is_primitive || name.contains("::"), "{path:?} has the remotable message type {name}");
+    }
 }
