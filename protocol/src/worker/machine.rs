@@ -290,6 +290,7 @@ impl Worker {
             if let Some(Session { id, .. }) = self.session.take() {
                 self.say(ToMaster::Goodbye { session: id }, effects);
             }
+            effects.publish.push(Event::Drained);
         }
         if self.mood == Mood::Gone || now < self.speak_at || self.listener().is_none() {
             return;

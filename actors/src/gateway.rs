@@ -1,0 +1,54 @@
+//! The way in: takes events and messages off the links and hands each to the machine that it is for.
+//!
+//! # Invariants
+//!
+//! * What a peer sent is decoded here, bounded and fallibly; what cannot be read is dropped and counted.
+//! * The order of one link's events and messages is kept.
+
+use protocol::message::Body;
+use protocol::{NodeId, route, wire};
+use ractor::ActorRef;
+
+use crate::links::{Inbox, LinkEvent, Role};
+use crate::members;
+use crate::outlet::Outlet;
+
+/// Runs until the links are shut down.
+pub(crate) async fn run(node: NodeId, mut inbox: Inbox, outlet: Outlet, members: Option<ActorRef<members::Message>>) {
+    while let Some(event) = inbox.recv().await {
+        match event {
+            LinkEvent::Message { peer, body, .. } => match wire::decode::<Body>(&body, wire::MAX_MESSAGE) {
+                Ok(body) => outlet.deliver(route::receive(peer.node, peer.incarnation, node, body)),
+                Err(error) => {
+                    metrics::counter!("tenure_messages_malformed_total").increment(1);
+                    tracing::debug!(from = %peer.node, %error, "a message could not be read");
+                }
+            },
+            LinkEvent::Up(peer) => {
+                tracing::info!(peer = %peer.node, incarnation = %peer.incarnation, addr = %peer.addr, "link up");
+                let is_node = peer.role == Role::Node;
+                route::link_up(peer.node, peer.incarnation, is_node)
+                    .into_iter()
+                    .for_each(|local| outlet.deliver(local));
+            }
+            LinkEvent::Down { peer, why } => {
+                tracing::info!(peer = %peer.node, incarnation = %peer.incarnation, ?why, "link down");
+                let is_node = peer.role == Role::Node;
+                route::link_down(peer.node, peer.incarnation, is_node)
+                    .into_iter()
+                    .for_each(|local| outlet.deliver(local));
+            }
+            LinkEvent::Evidence { node, incarnation } => {
+                tracing::info!(peer = %node, %incarnation, "evidence of death: its side closed the link and refuses a new one");
+                route::evidence(node, incarnation).into_iter().for_each(|local| outlet.deliver(local));
+            }
+            LinkEvent::Identified { addr, node } => {
+                if let Some(members) = &members {
+                    let _ = members.cast(members::Message::Identified { addr, node });
+                }
+            }
+            LinkEvent::Refused { addr, why } => tracing::error!(%addr, "no link: {why}"),
+            LinkEvent::Writable { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! One node: everything between its data folder and its links, started and stopped as a whole.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use protocol::durable::Durable;
+use protocol::effects::Local;
+use protocol::replica::{Replica, Status};
+use protocol::state::Offer;
+use protocol::{ClusterId, Incarnation, NodeId, Profile, client, master, replica, worker};
+use ractor::{Actor, ActorRef};
+use tokio::sync::{oneshot, watch};
+
+use crate::client::ClientHandle;
+use crate::control::{Built, Control};
+use crate::election::{self, Mastership, Views};
+use crate::links::{self, Inbox, Links, cluster, memory};
+use crate::members::{self, Fact};
+use crate::outlet::{Outlet, Routes};
+use crate::store::{LogStore, MemoryStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use crate::supervisor::{Fatal, Stopping, Supervisor};
+use crate::worker::Executor;
+use crate::{clock, gateway};
+
+/// How a node is to be run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Where it remembers.
+    pub storage: Storage,
+    /// How it reaches the others.
+    pub wires: Wires,
+    /// The join list, in order, the same on every node. Empty: a cluster of its own.
+    pub join: Vec<String>,
+    /// The wish for voters; only read when a cluster is founded.
+    pub voters: Option<u8>,
+    /// The timers.
+    pub profile: Profile,
+    /// What it offers to run.
+    pub offer: Offer,
+}
+
+/// Where a node remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In this folder, which is created if it is not there.
+    Folder(PathBuf),
+    /// In memory: the node is another one after a restart.
+    Memory,
+}
+
+/// How a node reaches the others.
+#[derive(Clone)]
+pub enum Wires {
+    /// Over TCP.
+    Tcp {
+        /// Where to listen; port 0 picks a free one.
+        listen: SocketAddr,
+        /// Whether plain streams may leave the machine.
+        insecure: bool,
+    },
+    /// Inside this process.
+    Memory {
+        /// The network.
+        hub: memory::Hub,
+        /// The node's address on it; `None` picks one.
+        address: Option<SocketAddr>,
+    },
+}
+
+impl std::fmt::Debug for Wires {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { listen, insecure } => write!(f, "Tcp({listen}, insecure: {insecure})"),
+            Self::Memory { address, .. } => write!(f, "Memory({address:?})"),
+        }
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The timers do not fit together, in words.
+    #[error("inconsistent profile: {0}")]
+    Profile(String),
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address cannot be used.
+    #[error(transparent)]
+    Links(#[from] cluster::StartError),
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running node. Dropped, it stops without saying goodbye.
+pub struct Host {
+    parts: Parts,
+    control: Control,
+}
+
+impl Host {
+    /// Starts a node. It works as soon as this returns; whether it is in a cluster by then, [`Host::mastership`] tells.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: nothing runs.
+    pub async fn start(settings: Settings, executor: Arc<dyn Executor>) -> Result<Self, StartError> {
+        settings.profile.validate().map_err(StartError::Profile)?;
+        let (control, parts) = Control::start(async || begin(settings, executor).await, end).await?;
+        Ok(Self { parts, control })
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.parts.node
+    }
+
+    /// Which run of it this is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.parts.incarnation
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.parts.address
+    }
+
+    /// Makes calls to the cluster, through this node.
+    #[must_use]
+    pub fn client(&self) -> ClientHandle {
+        self.parts.client.clone()
+    }
+
+    /// What this node knows of the cluster, read in one step; `None` once it has stopped.
+    pub async fn status(&self) -> Option<Status> {
+        self.probe().status().await
+    }
+
+    /// Asks for the status without holding the node.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        Probe { election: self.parts.election.clone() }
+    }
+
+    /// Who is master, as it changes.
+    #[must_use]
+    pub fn mastership(&self) -> watch::Receiver<Mastership> {
+        self.parts.mastership.subscribe()
+    }
+
+    /// Passes on what membership knows.
+    pub fn tell(&self, fact: Fact) {
+        self.teller().tell(fact);
+    }
+
+    /// Passes on what membership knows, from elsewhere.
+    #[must_use]
+    pub fn teller(&self) -> Teller {
+        Teller { members: self.parts.members.clone() }
+    }
+
+    /// The reason for which this node must stop, once there is one.
+    pub fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
+        let fatal = self.parts.fatal.clone();
+        async move { fatal.raised().await }
+    }
+
+    /// Takes no more work, waits at most `drain` for what runs, says goodbye and stops.
+    pub async fn shutdown(self, drain: Duration) {
+        let Self { parts, control } = self;
+        parts.outlet.deliver(Local::Worker(worker::Input::Drain));
+        let drained = async {
+            let mut is_idle = parts.is_idle.subscribe();
+            let _ = is_idle.wait_for(|idle| *idle).await;
+        };
+        if tokio::time::timeout(drain, drained).await.is_err() {
+            tracing::warn!(?drain, "stops while attempts still run: they go again elsewhere");
+        }
+        parts.client.close();
+        control.stop().await;
+    }
+}
+
+/// Asks a node for its status.
+#[derive(Clone)]
+pub struct Probe {
+    election: ActorRef<election::Message>,
+}
+
+impl Probe {
+    /// What the node knows of the cluster, read in one step; `None` once it has stopped.
+    pub async fn status(&self) -> Option<Status> {
+        let (reply, status) = oneshot::channel();
+        self.election.cast(election::Message::Status(reply)).ok()?;
+        status.await.ok()
+    }
+}
+
+/// Passes facts about members on to a node.
+#[derive(Clone)]
+pub struct Teller {
+    members: ActorRef<members::Message>,
+}
+
+impl Teller {
+    /// Passes on what membership knows.
+    pub fn tell(&self, fact: Fact) {
+        // A node that is stopping has no use for it.
+        let _ = self.members.cast(members::Message::Fact(fact));
+    }
+}
+
+/// What may be used from other threads.
+#[derive(Clone)]
+struct Parts {
+    node: NodeId,
+    incarnation: Incarnation,
+    address: SocketAddr,
+    outlet: Outlet,
+    client: ClientHandle,
+    election: ActorRef<election::Message>,
+    members: ActorRef<members::Message>,
+    mastership: watch::Sender<Mastership>,
+    is_idle: watch::Sender<bool>,
+    fatal: Fatal,
+}
+
+/// What lives on the control thread.
+struct Inside {
+    parts: Parts,
+    links: Arc<dyn Links>,
+    supervisor: ActorRef<Stopping>,
+    store: StoreThread,
+}
+
+impl Built for Inside {
+    type Outside = Parts;
+
+    fn outside(&self) -> Parts {
+        self.parts.clone()
+    }
+}
+
+async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside, StartError> {
+    let mut store = open_store(&settings.storage)?;
+    let durable = store.load()?;
+    let (node, incarnation) = (durable.node, durable.incarnation);
+    let (links, inbox) = open_links(&settings, &durable).await?;
+    let fatal = Fatal::new();
+
+    let late = Arc::new(OnceLock::new());
+    let store = StoreThread::start(store, on_store(Arc::clone(&late)))?;
+    let outlet = Outlet::new(node, incarnation, Arc::clone(&links), Some(store.handle()));
+    assert!(late.set(outlet.clone()).is_ok(), "set once");
+
+    let now = clock::now();
+    let Settings { cluster, join, voters, profile, offer, .. } = settings;
+    let mastership = watch::Sender::new(Mastership { cluster: durable.cluster(), ..Mastership::default() });
+    let is_idle = watch::Sender::new(false);
+    let replica = Replica::new(
+        replica::Config {
+            node,
+            profile,
+            name: cluster,
+            join: join.clone(),
+            voters,
+            seed: rand::random(),
+            cluster: ClusterId(rand::random()),
+        },
+        durable,
+        now,
+    );
+    let views = Views { mastership: mastership.clone(), links: Arc::clone(&links), fatal: fatal.clone() };
+    let master = master::Mastership::new(node, profile);
+    let worker = worker::Worker::new(worker::Config { node, incarnation, offer, profile }, now);
+    let client = client::Client::new(client_config(node, true, profile));
+
+    let (supervisor, _) = Supervisor::spawn(None, Supervisor, fatal.clone()).await.expect("it cannot fail to begin");
+    let parent = || supervisor.get_cell();
+    let arguments = election::Arguments { replica, outlet: outlet.clone(), views };
+    let (election, _) = spawned(Actor::spawn_linked(None, election::Election, arguments, parent()).await);
+    let arguments = (master, outlet.clone());
+    let (master, _) = spawned(Actor::spawn_linked(None, crate::master::Master, arguments, parent()).await);
+    let arguments = (worker, outlet.clone(), executor, is_idle.clone());
+    let (worker, _) = spawned(Actor::spawn_linked(None, crate::worker::Worker, arguments, parent()).await);
+    let arguments = (client, outlet.clone());
+    let (client, _) = spawned(Actor::spawn_linked(None, crate::client::Client, arguments, parent()).await);
+    outlet.connect(Routes {
+        election: Some(election.clone()),
+        master: Some(master),
+        worker: Some(worker),
+        client: client.clone(),
+    });
+    let arguments = members::Arguments { outlet: outlet.clone(), node, join };
+    let (members, _) = spawned(Actor::spawn_linked(None, members::Members, arguments, parent()).await);
+    tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone())));
+    outlet.wake_all();
+
+    let address = links.address();
+    let client = ClientHandle::new(client);
+    let parts = Parts { node, incarnation, address, outlet, client, election, members, mastership, is_idle, fatal };
+    Ok(Inside { parts, links, supervisor, store })
+}
+
+/// Says goodbye to the peers, then ends the actors, then the store, so that nothing is acknowledged without it.
+async fn end(inside: Inside) {
+    let Inside { parts, links, supervisor, store } = inside;
+    let _ = supervisor.cast(Stopping);
+    links.shutdown().await;
+    let _ = supervisor.stop_and_wait(None, Some(STOP_MAX)).await;
+    drop(parts);
+    drop(store);
+}
+
+fn open_store(storage: &Storage) -> Result<Box<dyn LogStore>, StoreError> {
+    let fresh = NodeId(rand::random_range(1..=u64::MAX));
+    Ok(match storage {
+        Storage::Folder(folder) => Box::new(RedbStore::open(folder, clock::unix_ms(), fresh)?),
+        Storage::Memory => Box::new(MemoryStore::new(fresh, Incarnation(clock::unix_ms()))),
+    })
+}
+
+async fn open_links(settings: &Settings, durable: &Durable) -> Result<(Arc<dyn Links>, Inbox), StartError> {
+    let identity = links::Identity {
+        cluster_name: settings.cluster.clone(),
+        cluster: durable.cluster(),
+        node: durable.node,
+        incarnation: durable.incarnation,
+        role: links::Role::Node,
+    };
+    Ok(match &settings.wires {
+        Wires::Tcp { listen, insecure } => {
+            let (listen, insecure) = (*listen, *insecure);
+            let config = cluster::Config { identity, listen, advertise: None, secret: None, insecure };
+            let (links, inbox) = cluster::start(config).await?;
+            (links as Arc<dyn Links>, inbox)
+        }
+        Wires::Memory { hub, address } => {
+            let (links, inbox) = hub.join(identity, *address);
+            (Arc::new(links) as Arc<dyn Links>, inbox)
+        }
+    })
+}
+
+/// Brings the store's answers to the replica: one hop from the thread that synced.
+fn on_store(outlet: Arc<OnceLock<Outlet>>) -> Box<dyn Fn(StoreEvent) + Send> {
+    Box::new(move |event| {
+        let input = match event {
+            StoreEvent::Persisted { seq } => replica::Input::Persisted { seq },
+            StoreEvent::Failed { message } => replica::Input::StorageFailed { why: message },
+        };
+        outlet.get().expect("nothing is persisted before the outlet is there").deliver(Local::Replica(input));
+    })
+}
+
+/// How clients behave, inside a node or outside.
+pub(crate) fn client_config(node: NodeId, local_replica: bool, profile: Profile) -> client::Config {
+    client::Config {
+        node,
+        local_replica,
+        ttl: profile.session * 10,
+        patience: profile.election_timeout * 2,
+        // Numbers of an earlier run of this node are never met again: half of the space is left for this one's.
+        first_number: rand::random_range(1..=u64::MAX / 2),
+        now: clock::now(),
+    }
+}
+
+/// None of our actors can fail to begin: what can fail is done before.
+fn spawned<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+    result.expect("an unnamed actor whose beginning cannot fail")
+}
+
+/// How long actors may take to end, before their thread ends without them.
+const STOP_MAX: Duration = Duration::from_secs(2);

@@ -1,0 +1,43 @@
+//! The actor around the master: which attempt goes to which worker.
+
+use protocol::effects::Event;
+use protocol::master::{Input, Mastership};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::outlet::Outlet;
+use crate::shell::Shell;
+
+/// An input for its machine.
+pub(crate) struct Message(pub(crate) Input);
+
+impl ractor::Message for Message {}
+
+/// See the module.
+pub(crate) struct Master;
+
+impl Actor for Master {
+    type Msg = Message;
+    type State = Shell<Mastership>;
+    type Arguments = (Mastership, Outlet);
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<Message>,
+        (machine, outlet): Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        Ok(Shell::new(machine, outlet))
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Message>,
+        Message(input): Message,
+        shell: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        shell.step(input, |event| match event {
+            Event::Note(line) => tracing::info!("{line}"),
+            other => tracing::debug!(?other, "of no interest to the application"),
+        });
+        Ok(())
+    }
+}

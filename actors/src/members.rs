@@ -1,0 +1,172 @@
+//! The actor that knows where the others are: it turns the join list and what membership hears into links, and tells the
+//! machines what gossip suspects. All of it is hints; no right ever moves by it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use protocol::effects::Local;
+use protocol::{Incarnation, NodeId, replica};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+
+use crate::links::Target;
+use crate::outlet::Outlet;
+
+/// What membership knows, in words that do not name a gossip protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A member is here and listens for links there.
+    Here {
+        /// The member.
+        node: NodeId,
+        /// Where it listens.
+        link: SocketAddr,
+    },
+    /// A member does not answer probes.
+    Suspected(NodeId),
+    /// A member was declared dead: its link is closed if it has been silent, too.
+    Down {
+        /// The member.
+        node: NodeId,
+        /// The run of it.
+        incarnation: Incarnation,
+    },
+    /// A member left on purpose.
+    Left(NodeId),
+    /// A cluster with our name exists already.
+    ClusterExists,
+}
+
+/// What the actor is told.
+pub(crate) enum Message {
+    /// Membership knows something new.
+    Fact(Fact),
+    /// A link found out who is behind an address.
+    Identified {
+        /// The address.
+        addr: SocketAddr,
+        /// Who is there; may be this node.
+        node: NodeId,
+    },
+    /// Look up again the names of the join list that have no address yet.
+    Resolve,
+}
+
+impl ractor::Message for Message {}
+
+/// See the module.
+pub(crate) struct Members;
+
+pub(crate) struct State {
+    outlet: Outlet,
+    node: NodeId,
+    join: Vec<String>,
+    /// The address of each place of the join list, once it is known.
+    places: BTreeMap<usize, SocketAddr>,
+    members: BTreeMap<NodeId, SocketAddr>,
+    /// Who answered at which address.
+    identified: BTreeMap<SocketAddr, NodeId>,
+}
+
+/// What the actor begins with.
+pub(crate) struct Arguments {
+    pub(crate) outlet: Outlet,
+    pub(crate) node: NodeId,
+    pub(crate) join: Vec<String>,
+}
+
+impl Actor for Members {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { outlet, node, join } = arguments;
+        myself.cast(Message::Resolve)?;
+        Ok(State { outlet, node, join, places: BTreeMap::new(), members: BTreeMap::new(), identified: BTreeMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Fact(fact) => state.on_fact(fact),
+            Message::Identified { addr, node } => state.on_identified(addr, node),
+            Message::Resolve => {
+                if !state.resolve().await {
+                    myself.send_after(RESOLVE_AGAIN, || Message::Resolve);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn on_fact(&mut self, fact: Fact) {
+        match fact {
+            Fact::Here { node, link } => {
+                if node != self.node && self.members.insert(node, link) != Some(link) {
+                    self.dial();
+                }
+            }
+            Fact::Suspected(node) => self.outlet.deliver(Local::Replica(replica::Input::Suspected { node })),
+            Fact::Down { node, .. } => {
+                self.members.remove(&node);
+                self.outlet.links().close_if_silent(node, SILENCE);
+                self.dial();
+            }
+            Fact::Left(node) => {
+                self.members.remove(&node);
+                self.dial();
+            }
+            Fact::ClusterExists => self.outlet.deliver(Local::Replica(replica::Input::ClusterExists)),
+        }
+    }
+
+    fn on_identified(&mut self, addr: SocketAddr, node: NodeId) {
+        self.identified.insert(addr, node);
+        for (&place, _) in self.places.iter().filter(|(_, at)| **at == addr) {
+            self.outlet.deliver(Local::Replica(replica::Input::Resolved { place, node }));
+        }
+    }
+
+    /// Looks up what has no address yet; says whether all of it has one now.
+    async fn resolve(&mut self) -> bool {
+        for (place, name) in self.join.iter().enumerate() {
+            if self.places.contains_key(&place) {
+                continue;
+            }
+            match tokio::net::lookup_host(name).await.map(|mut found| found.next()) {
+                Ok(Some(addr)) => {
+                    self.places.insert(place, addr);
+                    if let Some(&node) = self.identified.get(&addr) {
+                        self.outlet.deliver(Local::Replica(replica::Input::Resolved { place, node }));
+                    }
+                }
+                Ok(None) => tracing::warn!(name, "a name of the join list has no address"),
+                Err(error) => tracing::warn!(name, %error, "a name of the join list cannot be looked up"),
+            }
+        }
+        self.dial();
+        self.places.len() == self.join.len()
+    }
+
+    fn dial(&self) {
+        let listed = self.places.values().map(|&addr| Target { addr, node: None });
+        let known = self.members.iter().map(|(&node, &addr)| Target { addr, node: Some(node) });
+        // An address that is in both lists is dialled for whoever is there: the join list may name a successor's.
+        let known = known.filter(|target| !self.places.values().any(|addr| *addr == target.addr));
+        self.outlet.links().set_targets(listed.chain(known).collect());
+    }
+}
+
+/// A link that has carried nothing for so long is closed when gossip declares its peer dead: a healthy leader's heartbeats
+/// come forty times as often (F15).
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait before looking up a name again.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);

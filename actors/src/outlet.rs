@@ -1,0 +1,116 @@
+//! The way out of every shell: to the disk, to other nodes, to the other machines of this one.
+//!
+//! # Invariants
+//!
+//! * A message to this very node takes the same way as one that arrived, without a link.
+//! * Nothing here waits: what cannot leave now is dropped and counted, and the machines say it again.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use protocol::durable::Persist;
+use protocol::effects::Local;
+use protocol::message::{Body, Class};
+use protocol::{Incarnation, NodeId, client, master, replica, route, wire, worker};
+use ractor::ActorRef;
+
+use crate::links::{self, Links, SendError};
+use crate::store::StoreHandle;
+use crate::{client as client_actor, election, master as master_actor, worker as worker_actor};
+
+/// Cheap to clone; every shell has one.
+#[derive(Clone)]
+pub(crate) struct Outlet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    node: NodeId,
+    incarnation: Incarnation,
+    links: Arc<dyn Links>,
+    store: Option<StoreHandle>,
+    routes: OnceLock<Routes>,
+}
+
+/// The actors of this process. An outside client has no more than the last one.
+pub(crate) struct Routes {
+    pub(crate) election: Option<ActorRef<election::Message>>,
+    pub(crate) master: Option<ActorRef<master_actor::Message>>,
+    pub(crate) worker: Option<ActorRef<worker_actor::Message>>,
+    pub(crate) client: ActorRef<client_actor::Message>,
+}
+
+impl Outlet {
+    pub(crate) fn new(
+        node: NodeId,
+        incarnation: Incarnation,
+        links: Arc<dyn Links>,
+        store: Option<StoreHandle>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { node, incarnation, links, store, routes: OnceLock::new() }) }
+    }
+
+    /// Says where the actors are. Until then, nothing is delivered.
+    pub(crate) fn connect(&self, routes: Routes) {
+        assert!(self.inner.routes.set(routes).is_ok(), "the actors of a process are started once");
+    }
+
+    pub(crate) fn links(&self) -> &dyn Links {
+        &*self.inner.links
+    }
+
+    pub(crate) fn persist(&self, batch: Persist) {
+        self.inner.store.as_ref().expect("only a replica persists, and it has a store").persist(batch);
+    }
+
+    pub(crate) fn send(&self, to: NodeId, body: Body) {
+        let Inner { node, incarnation, .. } = *self.inner;
+        if to == node {
+            self.deliver(route::receive(node, incarnation, node, body));
+            return;
+        }
+        let class = match body.class() {
+            Class::Control => links::Class::Control,
+            Class::Data => links::Class::Data,
+            Class::Bulk => links::Class::Bulk,
+        };
+        let bytes = match wire::encode(&body, wire::MAX_MESSAGE) {
+            Ok(bytes) => Bytes::from(bytes),
+            Err(error) => {
+                tracing::error!(%error, %to, "a message could not be encoded and was dropped");
+                return;
+            }
+        };
+        match self.inner.links.send(to, class, bytes) {
+            Ok(()) | Err(SendError::NoLink) => {}
+            Err(SendError::Busy) => metrics::counter!("tenure_link_busy_total").increment(1),
+            Err(error @ SendError::TooLong { .. }) => tracing::error!(%error, %to, "a message was dropped"),
+        }
+    }
+
+    /// Hands an input to the machine that it is for, if this process has it and it still runs.
+    pub(crate) fn deliver(&self, local: Local) {
+        let Some(routes) = self.inner.routes.get() else { return };
+        match local {
+            Local::Replica(input) => cast(routes.election.as_ref(), election::Message::Step(input)),
+            Local::Master(input) => cast(routes.master.as_ref(), master_actor::Message(input)),
+            Local::Worker(input) => cast(routes.worker.as_ref(), worker_actor::Message(input)),
+            Local::Client(input) => cast(Some(&routes.client), client_actor::Message::Step(input)),
+        }
+    }
+
+    /// Asks every machine to look at its deadlines: the first thing that happens to it.
+    pub(crate) fn wake_all(&self) {
+        self.deliver(Local::Replica(replica::Input::Tick));
+        self.deliver(Local::Master(master::Input::Tick));
+        self.deliver(Local::Worker(worker::Input::Tick));
+        self.deliver(Local::Client(client::Input::Tick));
+    }
+}
+
+/// Puts a message into a mailbox, if there is one. A mailbox that is closed belongs to a node that is stopping.
+fn cast<M: ractor::Message>(actor: Option<&ActorRef<M>>, message: M) {
+    if let Some(actor) = actor {
+        let _ = actor.cast(message);
+    }
+}

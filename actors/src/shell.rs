@@ -1,0 +1,168 @@
+//! The one order in which what a machine decided is carried out: step, persist, send, hand on, publish.
+//!
+//! A shell owns a machine, its timer and the buffer of its effects. Each actor is a shell with a mailbox; what an actor adds
+//! is how the outside reaches its machine, never a decision.
+//!
+//! # Invariants
+//!
+//! * `now` is read when an input is handled, never when it was queued, so that a full mailbox makes a leader's lease shorter
+//!   and a follower's promise longer, both on the safe side.
+//! * A message leaves only when the batch that it names is durable.
+
+use std::time::Duration;
+
+use protocol::effects::{Effects, Event, Local};
+use protocol::gate::Gate;
+use protocol::{Nanos, client, master, replica, worker};
+use tokio::task::AbortHandle;
+
+use crate::clock;
+use crate::outlet::Outlet;
+
+/// What every machine of `protocol` has in common.
+pub(crate) trait Machine: Send + 'static {
+    /// What it is told.
+    type Input: Send + 'static;
+    /// "A deadline may have passed", to be delivered to this machine.
+    const TICK: fn() -> Local;
+
+    /// Handles one input.
+    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects);
+    /// When the next tick is due.
+    fn next_deadline(&self) -> Nanos;
+}
+
+/// A machine, its timer and the way out.
+pub(crate) struct Shell<M> {
+    pub(crate) machine: M,
+    pub(crate) outlet: Outlet,
+    effects: Effects,
+    gate: Gate,
+    alarm: Alarm,
+}
+
+impl<M: Machine> Shell<M> {
+    pub(crate) fn new(machine: M, outlet: Outlet) -> Self {
+        Self { machine, outlet, effects: Effects::new(), gate: Gate::default(), alarm: Alarm::default() }
+    }
+
+    /// Handles one input and carries out what follows; `publish` takes what the application may see.
+    pub(crate) fn step(&mut self, input: M::Input, publish: impl FnMut(Event)) {
+        self.machine.step(clock::now(), input, &mut self.effects);
+        self.carry_out(publish);
+    }
+
+    /// All batches up to `seq` are durable: lets go what waited for them.
+    pub(crate) fn open_gate(&mut self, seq: u64) {
+        for outgoing in self.gate.open(seq) {
+            self.outlet.send(outgoing.to, outgoing.body);
+        }
+    }
+
+    fn carry_out(&mut self, publish: impl FnMut(Event)) {
+        for batch in self.effects.persist.drain(..) {
+            self.outlet.persist(batch);
+        }
+        for outgoing in self.effects.send.drain(..) {
+            if let Some(outgoing) = self.gate.pass(outgoing) {
+                self.outlet.send(outgoing.to, outgoing.body);
+            }
+        }
+        for local in self.effects.local.drain(..) {
+            self.outlet.deliver(local);
+        }
+        self.effects.publish.drain(..).for_each(publish);
+        self.alarm.set(self.machine.next_deadline(), &self.outlet, M::TICK);
+    }
+}
+
+/// One timer that is moved only when it would come too late; when it comes too early, the machine finds nothing due and the
+/// timer is set again.
+#[derive(Default)]
+struct Alarm {
+    set: Option<(Nanos, AbortHandle)>,
+}
+
+impl Alarm {
+    fn set(&mut self, deadline: Nanos, outlet: &Outlet, tick: fn() -> Local) {
+        let now = clock::now();
+        if let Some((at, timer)) = &self.set {
+            if *at <= deadline && !timer.is_finished() {
+                return;
+            }
+            timer.abort();
+        }
+        self.set = None;
+        if deadline == Nanos::NEVER {
+            return;
+        }
+        let outlet = outlet.clone();
+        // The timer of the runtime counts milliseconds and rounds up: a deadline is never announced before its time.
+        let wait = deadline.since(now).max(Duration::from_millis(1));
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            outlet.deliver(tick());
+        });
+        self.set = Some((deadline, timer.abort_handle()));
+    }
+}
+
+impl<M> Drop for Shell<M> {
+    fn drop(&mut self) {
+        if let Some((_, timer)) = self.alarm.set.take() {
+            timer.abort();
+        }
+    }
+}
+
+impl Machine for replica::Replica {
+    type Input = replica::Input;
+    const TICK: fn() -> Local = || Local::Replica(replica::Input::Tick);
+
+    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
+        Self::step(self, now, input, effects);
+    }
+
+    fn next_deadline(&self) -> Nanos {
+        Self::next_deadline(self)
+    }
+}
+
+impl Machine for master::Mastership {
+    type Input = master::Input;
+    const TICK: fn() -> Local = || Local::Master(master::Input::Tick);
+
+    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
+        Self::step(self, now, input, effects);
+    }
+
+    fn next_deadline(&self) -> Nanos {
+        Self::next_deadline(self)
+    }
+}
+
+impl Machine for worker::Worker {
+    type Input = worker::Input;
+    const TICK: fn() -> Local = || Local::Worker(worker::Input::Tick);
+
+    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
+        Self::step(self, now, input, effects);
+    }
+
+    fn next_deadline(&self) -> Nanos {
+        Self::next_deadline(self)
+    }
+}
+
+impl Machine for client::Client {
+    type Input = client::Input;
+    const TICK: fn() -> Local = || Local::Client(client::Input::Tick);
+
+    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
+        Self::step(self, now, input, effects);
+    }
+
+    fn next_deadline(&self) -> Nanos {
+        Self::next_deadline(self)
+    }
+}

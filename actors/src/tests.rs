@@ -1,0 +1,117 @@
+//! Whole nodes over in-memory links: founding, a task, a write, a killed master.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::client::{Consistency, Work};
+use protocol::effects::Role;
+use protocol::state::{Answer, Expect, Offer, Operation, Outcome, Query, TaskSpec, TaskState};
+use protocol::worker::{AbortCause, Run};
+use protocol::{Fence, Profile};
+
+use crate::links::memory::Hub;
+use crate::{Done, Executor, Host, Settings, Storage, Wires};
+
+/// Answers every attempt with its payload.
+#[derive(Default)]
+struct Echo {
+    started: Mutex<Vec<Fence>>,
+}
+
+impl Executor for Echo {
+    fn start(&self, run: Run, done: Done) {
+        self.started.lock().expect("nobody panics here").push(run.grant.fence);
+        done.finish(Outcome::Done(run.grant.payload));
+    }
+
+    fn abort(&self, _: Fence, _: AbortCause) {}
+}
+
+fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
+    let addresses: Vec<SocketAddr> =
+        (0..count).map(|place| SocketAddr::from(([127, 0, 0, 1], 9000 + place as u16))).collect();
+    Settings {
+        cluster: "test".into(),
+        storage: Storage::Memory,
+        wires: Wires::Memory { hub: hub.clone(), address: Some(addresses[place]) },
+        join: if count == 1 { Vec::new() } else { addresses.iter().map(ToString::to_string).collect() },
+        voters: None,
+        profile: Profile::DEV,
+        offer: Offer {
+            label: format!("n{}", place + 1),
+            slots: 2,
+            kinds: BTreeSet::from(["echo".to_owned()]),
+            ..Offer::default()
+        },
+    }
+}
+
+async fn cluster(count: usize) -> (Hub, Vec<Host>) {
+    let hub = Hub::new();
+    let mut hosts = Vec::new();
+    for place in 0..count {
+        let host = Host::start(settings(&hub, place, count), Arc::new(Echo::default())).await;
+        hosts.push(host.unwrap_or_else(|error| panic!("node {place} does not start: {error}")));
+    }
+    (hub, hosts)
+}
+
+async fn put(host: &Host, key: &str, value: &str) -> Answer {
+    let operation = Operation::Put { key: key.into(), value: Bytes::from(value.to_owned()), expect: Expect::Any };
+    host.client().call(Work::Write(operation), PATIENCE).await.expect("a quorum is here")
+}
+
+async fn get(host: &Host, key: &str) -> Option<String> {
+    let query = Work::Read(Query::Get(key.into()), Consistency::Linearizable);
+    match host.client().call(query, PATIENCE).await.expect("a quorum is here") {
+        Answer::Value(value) => value.map(|value| String::from_utf8(value.value.to_vec()).expect("text")),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn run_task(host: &Host, payload: &str) -> TaskState {
+    let task = TaskSpec::new("echo", payload.to_owned());
+    let submitted = host.client().call(Work::Write(Operation::Submit(vec![task])), PATIENCE).await;
+    let Ok(Answer::Submitted(tasks)) = submitted else { panic!("{submitted:?}") };
+    let query = Work::Read(Query::Await(tasks[0].task), Consistency::Linearizable);
+    match host.client().call(query, PATIENCE).await {
+        Ok(Answer::Task(view)) => view.state,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_node_alone_runs_a_task() {
+    let (_hub, hosts) = cluster(1).await;
+    assert!(matches!(run_task(&hosts[0], "hello").await, TaskState::Done { output, .. } if output == "hello"));
+    for host in hosts {
+        host.shutdown(PATIENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn three_nodes_survive_the_death_of_their_master() {
+    let (hub, mut hosts) = cluster(3).await;
+    put(&hosts[0], "k", "before").await;
+    assert!(matches!(run_task(&hosts[1], "hello").await, TaskState::Done { .. }));
+
+    let mut master = None;
+    for (place, host) in hosts.iter().enumerate() {
+        if host.status().await.is_some_and(|status| status.role == Role::Leader) {
+            master = Some(place);
+        }
+    }
+    let dead = hosts.remove(master.expect("somebody answered the write"));
+    hub.kill(dead.node());
+
+    assert_eq!(get(&hosts[0], "k").await.as_deref(), Some("before"));
+    put(&hosts[1], "k", "after").await;
+    assert_eq!(get(&hosts[0], "k").await.as_deref(), Some("after"));
+    assert!(matches!(run_task(&hosts[0], "again").await, TaskState::Done { .. }));
+}
+
+/// Far longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
