@@ -16,9 +16,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use protocol::durable::{Durable, GENESIS, HardState, Persist};
-use protocol::{Incarnation, Index, NodeId};
+use protocol::{Incarnation, NodeId};
 use redb::backends::FileBackend;
-use redb::{Builder, Database};
+use redb::{Builder, Database, DatabaseError};
 
 use super::folder::Folder;
 use super::tables::{self, Extent, Reader, Writer};
@@ -28,7 +28,7 @@ use super::{LogStore, StoreError};
 #[derive(Debug)]
 pub struct RedbStore {
     /// Stands before the folder: closing it writes, so it must happen under the lock.
-    db: Database,
+    engine: Engine,
     path: PathBuf,
     node: NodeId,
     incarnation: Incarnation,
@@ -49,14 +49,30 @@ impl RedbStore {
         let folder = Folder::claim(folder)?;
         let path = folder.file(FILE);
         let exists = path.try_exists().map_err(|cause| StoreError::io("open", &path, cause))?;
-        let db = guarded(&path, || if exists { reopen(&path) } else { create(&folder, &path, fresh) })?;
-        Self::enter(db, path, Some(folder), unix_ms)
+        let engine = guarded(&path, || if exists { reopen(&path) } else { create(&folder, &path, fresh) })?;
+        Self::enter(engine, path, Some(folder), unix_ms)
     }
 
-    /// Starts a run over an open database: checks what it is and makes the new incarnation durable.
-    fn enter(db: Database, path: PathBuf, folder: Option<Folder>, unix_ms: u64) -> Result<Self, StoreError> {
-        let (node, incarnation, extent) = guarded(&path, || begin(&db, &path, unix_ms))?;
-        Ok(Self { db, path, node, incarnation, extent, failed: None, _folder: folder })
+    /// Opens the store over a disk that a test provides; `None` as the identity means that one must be there.
+    #[cfg(test)]
+    pub(super) fn over(
+        backend: impl redb::StorageBackend,
+        unix_ms: u64,
+        fresh: Option<NodeId>,
+    ) -> Result<Self, StoreError> {
+        let path = PathBuf::from("test.redb");
+        let engine = guarded(&path, || {
+            let engine = Engine::new(builder().create_with_backend(backend), "open", &path)?;
+            fresh.map_or(Ok(()), |fresh| found(&engine, &path, fresh))?;
+            Ok(engine)
+        })?;
+        Self::enter(engine, path, None, unix_ms)
+    }
+
+    /// Starts a run over an open file: checks what it is and makes the new incarnation durable.
+    fn enter(engine: Engine, path: PathBuf, folder: Option<Folder>, unix_ms: u64) -> Result<Self, StoreError> {
+        let (node, incarnation, extent) = guarded(&path, || begin(engine.db(), &path, unix_ms))?;
+        Ok(Self { engine, path, node, incarnation, extent, failed: None, _folder: folder })
     }
 
     /// Gives up the log and the right to vote under this identity, for good: the folder opens no more.
@@ -65,20 +81,16 @@ impl RedbStore {
     ///
     /// [`StoreError`] if that cannot be made durable.
     pub fn retire(mut self) -> Result<(), StoreError> {
-        let extent = Extent { base: self.extent.base, last: self.extent.base.index };
-        self.write(|rows| {
-            rows.truncate(Index(0))?;
-            rows.put(tables::EXTENT, &extent)?;
-            rows.put(tables::RETIRED, &true)
-        })
+        let extent = self.extent;
+        self.write(|rows| rows.retire(extent))
     }
 
     /// Makes what `run` writes durable, unless something failed before.
-    fn write(&mut self, run: impl FnOnce(&mut Writer<'_, '_>) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn write<T>(&mut self, run: impl FnOnce(&Writer<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         if let Some(first) = &self.failed {
             return Err(StoreError::Halted { first: first.clone() });
         }
-        let result = tables::transaction(&self.db, &self.path, run);
+        let result = tables::transaction(self.engine.db(), &self.path, run);
         if let Err(error) = &result {
             self.failed = Some(error.to_string());
         }
@@ -89,7 +101,7 @@ impl RedbStore {
 impl LogStore for RedbStore {
     fn load(&mut self) -> Result<Durable, StoreError> {
         guarded(&self.path, || {
-            let rows = Reader::new(&self.db, &self.path)?;
+            let rows = Reader::new(self.engine.db(), &self.path)?;
             Ok(Durable {
                 node: self.node,
                 incarnation: self.incarnation,
@@ -98,31 +110,26 @@ impl LogStore for RedbStore {
                 hard_state: rows.row(tables::HARD_STATE)?,
                 base: self.extent.base,
                 entries: rows.log(self.extent)?,
-                commit_hint: rows.row(tables::COMMIT_HINT)?,
+                commit_hint: self.extent.commit_hint,
             })
         })
     }
 
     fn commit(&mut self, batches: &[Persist]) -> Result<(), StoreError> {
-        let (before, mut extent) = (self.extent, self.extent);
-        self.write(|rows| {
-            let mut last_word = Persist::default();
-            for batch in batches {
-                extent = rows.change_log(batch, extent)?;
-                fold(batch, &mut last_word);
-            }
+        let before = self.extent;
+        let mut last_word = Persist::default();
+        batches.iter().for_each(|batch| fold(batch, &mut last_word));
+        self.extent = self.write(|rows| {
             rows.put_some(tables::PROMISED, last_word.promised.as_ref())?;
             rows.put_some(tables::GENESIS_ROW, last_word.genesis.is_some().then_some(&last_word.genesis))?;
             rows.put_some(tables::HARD_STATE, last_word.hard_state.as_ref())?;
-            rows.put_some(tables::COMMIT_HINT, last_word.commit_hint.as_ref())?;
-            rows.put_some(tables::EXTENT, (extent != before).then_some(&extent))
+            rows.change_log(batches, before)
         })?;
-        self.extent = extent;
         Ok(())
     }
 }
 
-/// Takes over what `batch` says about everything but the log, as [`Durable::apply`] would.
+/// Takes over what `batch` says about epoch, vote and founding, as [`Durable::apply`] would.
 fn fold(batch: &Persist, last_word: &mut Persist) {
     last_word.promised = batch.promised.or(last_word.promised);
     if batch.genesis.is_some() {
@@ -130,7 +137,6 @@ fn fold(batch: &Persist, last_word: &mut Persist) {
         last_word.hard_state = Some(HardState { epoch: GENESIS.epoch, vote: None });
     }
     last_word.hard_state = batch.hard_state.or(last_word.hard_state);
-    last_word.commit_hint = batch.commit_hint.or(last_word.commit_hint);
 }
 
 /// Checks that the file is ours to use, and makes the new incarnation durable.
@@ -145,35 +151,58 @@ fn begin(db: &Database, path: &Path, unix_ms: u64) -> Result<(NodeId, Incarnatio
         return Err(StoreError::Retired { path: path.to_path_buf(), node });
     }
     let incarnation = rows.row::<Incarnation>(tables::INCARNATION)?.next().max(Incarnation(unix_ms));
-    let extent = rows.row(tables::EXTENT)?;
+    let extent = rows.extent()?;
     drop(rows);
     tables::transaction(db, path, |rows| rows.put(tables::INCARNATION, &incarnation))?;
     Ok((node, incarnation, extent))
 }
 
 /// Opens the file of an earlier run. One without content is refused: it had some, or is not ours.
-fn reopen(path: &Path) -> Result<Database, StoreError> {
-    builder().open(path).map_err(|error| StoreError::engine("open", path, error))
+fn reopen(path: &Path) -> Result<Engine, StoreError> {
+    Engine::new(builder().open(path), "open", path)
 }
 
 /// Creates the file under another name and gives it its own once it is whole, because an engine's file that is caught
 /// half-created by a crash cannot be told from a broken one.
-fn create(folder: &Folder, path: &Path, fresh: NodeId) -> Result<Database, StoreError> {
+fn create(folder: &Folder, path: &Path, fresh: NodeId) -> Result<Engine, StoreError> {
     let draft = folder.file(DRAFT);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&draft);
     let file = file.map_err(|cause| StoreError::io("create", &draft, cause))?;
     let db = FileBackend::new(file).and_then(|backend| builder().create_with_backend(backend));
-    let db = db.map_err(|error| StoreError::engine("create", &draft, error))?;
-    found(&db, &draft, fresh)?;
+    let engine = Engine::new(db, "create", &draft)?;
+    found(&engine, &draft, fresh)?;
     fs::rename(&draft, path).map_err(|cause| StoreError::io("create", path, cause))?;
     folder.sync()?;
-    Ok(db)
+    Ok(engine)
 }
 
 /// Writes every row of a new file.
-fn found(db: &Database, path: &Path, fresh: NodeId) -> Result<(), StoreError> {
+fn found(engine: &Engine, path: &Path, fresh: NodeId) -> Result<(), StoreError> {
     assert_ne!(fresh, NodeId(0), "zero is nobody's identity");
-    tables::transaction(db, path, |rows| rows.found(&Durable::fresh(fresh, Incarnation(0))))
+    tables::transaction(engine.db(), path, |rows| rows.found(&Durable::fresh(fresh, Incarnation(0))))
+}
+
+/// An open redb file, which is closed without a panic even after redb has panicked over it.
+#[derive(Debug)]
+struct Engine(Option<Database>);
+
+impl Engine {
+    fn new(opened: Result<Database, DatabaseError>, doing: &'static str, path: &Path) -> Result<Self, StoreError> {
+        opened.map(|db| Self(Some(db))).map_err(|error| StoreError::engine(doing, path, error))
+    }
+
+    fn db(&self) -> &Database {
+        self.0.as_ref().expect("it is open until it is dropped")
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::warn!("the log could not be closed cleanly");
+        }
+    }
 }
 
 /// How we open the engine.
@@ -198,6 +227,3 @@ const DRAFT: &str = "tenure.redb.new";
 
 /// How much the engine may cache. The log is read once, at the start; after that only a few pages are touched again.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
-
-#[cfg(test)]
-mod tests;

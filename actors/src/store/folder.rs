@@ -64,10 +64,14 @@ fn create(path: &Path) -> Result<(), StoreError> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => sync(parent),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {
-            // The run that created it may have died before it could sync. A parent that we may not read was not ours
-            // to create.
+            // The run that created it may have died before it could sync. A parent that we may not read, or that knows
+            // no sync, was not ours to create in.
             match sync(parent) {
-                Err(StoreError::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                Err(StoreError::Io { cause, .. })
+                    if matches!(cause.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) =>
+                {
+                    Ok(())
+                }
                 other => other,
             }
         }

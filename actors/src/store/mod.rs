@@ -43,3 +43,6 @@ pub trait LogStore: Send {
     /// [`StoreError`]; the first one is final, every later call fails too.
     fn commit(&mut self, batches: &[Persist]) -> Result<(), StoreError>;
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! What the file of a [`super::RedbStore`] holds: `meta`, a row per thing that is overwritten, and `log`, a row per
-//! entry under its index.
+//! entry under its index, then one that says how far the log reaches.
+//!
+//! That last row stands behind the entries, because a commit rewrites the page of the newest entry in any case: so an
+//! append touches one leaf of one table, which is a twentieth of its time.
 //!
 //! # Invariants
 //!
@@ -10,7 +13,7 @@ use std::path::Path;
 
 use protocol::durable::{Durable, Entry, GENESIS, Persist};
 use protocol::{Index, LogId};
-use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +27,8 @@ pub(super) struct Extent {
     pub(super) base: LogId,
     /// The last one held, or the base.
     pub(super) last: Index,
+    /// The last one known to be committed; may be behind.
+    pub(super) commit_hint: Index,
 }
 
 /// Reads one state of the file.
@@ -43,42 +48,57 @@ impl<'a> Reader<'a> {
 
     /// Reads a row of `meta`, which must be there.
     pub(super) fn row<T: DeserializeOwned>(&self, name: &'static str) -> Result<T, StoreError> {
-        let row = self.meta.get(name).map_err(|error| StoreError::engine("read", self.path, error))?;
-        let row = row.ok_or_else(|| StoreError::corrupt(self.path, format!("row {name} is missing")))?;
-        record::read::<&str, _>(&name, row.value())
-            .map_err(|what| StoreError::corrupt(self.path, format!("row {name}: {what}")))
+        let row = self.meta.get(name).map_err(|error| self.engine(error))?;
+        let row = row.ok_or_else(|| self.corrupt(format!("row {name} is missing")))?;
+        record::read::<&str, _>(&name, row.value()).map_err(|what| self.corrupt(format!("row {name}: {what}")))
     }
 
-    /// Reads the log, which must reach as far as `extent` says, without a gap.
+    /// Reads the extent of the log.
+    pub(super) fn extent(&self) -> Result<Extent, StoreError> {
+        let log = self.txn.open_table(LOG).map_err(|error| self.engine(error))?;
+        let row = log.get(END).map_err(|error| self.engine(error))?;
+        let row = row.ok_or_else(|| self.corrupt("the end of the log is missing"))?;
+        record::read::<u64, _>(&END, row.value()).map_err(|what| self.corrupt(format!("the end of the log: {what}")))
+    }
+
+    /// Reads the log, which must reach as far as its extent says, without a gap.
     pub(super) fn log(&self, extent: Extent) -> Result<Vec<Entry>, StoreError> {
-        let log = self.txn.open_table(LOG).map_err(|error| StoreError::engine("read", self.path, error))?;
+        let log = self.txn.open_table(LOG).map_err(|error| self.engine(error))?;
         let mut entries = Vec::new();
         let mut last = extent.base.index;
-        for row in log.iter().map_err(|error| StoreError::engine("read", self.path, error))? {
-            let (key, row) = row.map_err(|error| StoreError::engine("read", self.path, error))?;
-            let entry = follower(last, key.value(), row.value()).map_err(|what| {
-                StoreError::corrupt(self.path, format!("entry {} of {}: {what}", key.value(), extent.last))
-            })?;
+        for row in log.range(..END).map_err(|error| self.engine(error))? {
+            let (key, row) = row.map_err(|error| self.engine(error))?;
+            let entry = follower(last, key.value(), row.value())
+                .map_err(|what| self.corrupt(format!("entry {} of {}: {what}", key.value(), extent.last)))?;
             last = entry.id.index;
             entries.push(entry);
         }
         if last != extent.last {
-            return Err(StoreError::corrupt(self.path, format!("the log ends at {last}, not at {}", extent.last)));
+            return Err(self.corrupt(format!("the log ends at {last}, not at {}", extent.last)));
         }
         Ok(entries)
+    }
+
+    /// Names the file in an error of the engine.
+    fn engine(&self, error: impl Into<redb::Error>) -> StoreError {
+        StoreError::engine("read", self.path, error)
+    }
+
+    /// Names the file in what is wrong with it.
+    fn corrupt(&self, what: impl Into<String>) -> StoreError {
+        StoreError::corrupt(self.path, what)
     }
 }
 
 /// Changes the file, within one transaction.
-pub(super) struct Writer<'a, 'txn> {
-    meta: Rows<'txn, &'static str>,
-    log: Rows<'txn, u64>,
+pub(super) struct Writer<'a> {
+    txn: &'a WriteTransaction,
     path: &'a Path,
 }
 
-impl Writer<'_, '_> {
+impl Writer<'_> {
     /// Writes every row for the first time, as `blank` has them.
-    pub(super) fn found(&mut self, blank: &Durable) -> Result<(), StoreError> {
+    pub(super) fn found(&self, blank: &Durable) -> Result<(), StoreError> {
         self.put(FORMAT_ROW, &FORMAT)?;
         self.put(NODE, &blank.node)?;
         self.put(RETIRED, &false)?;
@@ -86,61 +106,94 @@ impl Writer<'_, '_> {
         self.put(PROMISED, &blank.promised)?;
         self.put(GENESIS_ROW, &blank.genesis)?;
         self.put(HARD_STATE, &blank.hard_state)?;
-        self.put(COMMIT_HINT, &blank.commit_hint)?;
-        self.put(EXTENT, &Extent { base: blank.base, last: blank.base.index })
+        self.end(&mut self.log()?, Extent::default())
+    }
+
+    /// Removes the whole log and marks the identity as one that never votes again.
+    pub(super) fn retire(&self, extent: Extent) -> Result<(), StoreError> {
+        let mut log = self.log()?;
+        self.truncate(&mut log, Index(0))?;
+        self.end(&mut log, Extent { last: extent.base.index, ..extent })?;
+        self.put(RETIRED, &true)
     }
 
     /// Writes a row of `meta`.
-    pub(super) fn put<T: Serialize>(&mut self, name: &'static str, value: &T) -> Result<(), StoreError> {
+    pub(super) fn put<T: Serialize>(&self, name: &'static str, value: &T) -> Result<(), StoreError> {
         let body = record::encode(value)?;
-        record::put(&mut self.meta, name, &body).map_err(|error| StoreError::engine("write", self.path, error))
+        let mut meta = self.txn.open_table(META).map_err(|error| self.engine(error))?;
+        record::put(&mut meta, name, &body).map_err(|error| self.engine(error))
     }
 
     /// Writes a row of `meta` if there is something new to say.
-    pub(super) fn put_some<T: Serialize>(&mut self, name: &'static str, value: Option<&T>) -> Result<(), StoreError> {
+    pub(super) fn put_some<T: Serialize>(&self, name: &'static str, value: Option<&T>) -> Result<(), StoreError> {
         value.map_or(Ok(()), |value| self.put(name, value))
     }
 
-    /// Applies the batch's changes of the log; returns its new extent.
-    pub(super) fn change_log(&mut self, batch: &Persist, mut extent: Extent) -> Result<Extent, StoreError> {
+    /// Applies the changes of the log in all batches; returns its new extent.
+    pub(super) fn change_log(&self, batches: &[Persist], before: Extent) -> Result<Extent, StoreError> {
+        let mut log = self.log()?;
+        let mut extent = before;
+        for batch in batches {
+            extent = self.change_log_once(&mut log, batch, extent)?;
+        }
+        if extent != before {
+            self.end(&mut log, extent)?;
+        }
+        Ok(extent)
+    }
+
+    fn change_log_once(&self, log: &mut Rows<'_, u64>, batch: &Persist, before: Extent) -> Result<Extent, StoreError> {
+        let mut extent = before;
         if batch.genesis.is_some() {
-            self.truncate(Index(0))?;
-            extent = Extent { base: GENESIS, last: GENESIS.index };
+            self.truncate(log, Index(0))?;
+            extent = Extent { base: GENESIS, last: GENESIS.index, ..extent };
         }
         if let Some(from) = batch.truncate_from.filter(|from| *from <= extent.last) {
-            self.truncate(from)?;
+            self.truncate(log, from)?;
             extent.last = extent.base.index.max(Index(from.0.saturating_sub(1)));
         }
         for entry in &batch.append {
             assert_eq!(entry.id.index, extent.last.next(), "the log has no gaps");
             let body = record::encode(entry)?;
-            record::put(&mut self.log, entry.id.index.0, &body)
-                .map_err(|error| StoreError::engine("write", self.path, error))?;
+            record::put(log, entry.id.index.0, &body).map_err(|error| self.engine(error))?;
             extent.last = entry.id.index;
         }
+        extent.commit_hint = batch.commit_hint.unwrap_or(extent.commit_hint);
         Ok(extent)
     }
 
     /// Removes this entry and all that follow.
-    pub(super) fn truncate(&mut self, from: Index) -> Result<(), StoreError> {
-        self.log.retain_in(from.0.., |_, _| false).map_err(|error| StoreError::engine("write", self.path, error))
+    fn truncate(&self, log: &mut Rows<'_, u64>, from: Index) -> Result<(), StoreError> {
+        log.retain_in(from.0..END, |_, _| false).map_err(|error| self.engine(error))
+    }
+
+    /// Writes the row behind the entries.
+    fn end(&self, log: &mut Rows<'_, u64>, extent: Extent) -> Result<(), StoreError> {
+        let body = record::encode(&extent)?;
+        record::put(log, END, &body).map_err(|error| self.engine(error))
+    }
+
+    fn log(&self) -> Result<Rows<'_, u64>, StoreError> {
+        self.txn.open_table(LOG).map_err(|error| self.engine(error))
+    }
+
+    /// Names the file in an error of the engine.
+    fn engine(&self, error: impl Into<redb::Error>) -> StoreError {
+        StoreError::engine("write", self.path, error)
     }
 }
 
 /// Makes what `run` writes durable, as a whole, with one fsync. `path` is for errors.
-pub(super) fn transaction(
+pub(super) fn transaction<T>(
     db: &Database,
     path: &Path,
-    run: impl FnOnce(&mut Writer<'_, '_>) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+    run: impl FnOnce(&Writer<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let mut txn = db.begin_write().map_err(|error| StoreError::engine("write", path, error))?;
     txn.set_durability(Durability::Immediate).map_err(|error| StoreError::engine("write", path, error))?;
-    {
-        let meta = txn.open_table(META).map_err(|error| StoreError::engine("write", path, error))?;
-        let log = txn.open_table(LOG).map_err(|error| StoreError::engine("write", path, error))?;
-        run(&mut Writer { meta, log, path })?;
-    }
-    txn.commit().map_err(|error| StoreError::engine("write", path, error))
+    let result = run(&Writer { txn: &txn, path })?;
+    txn.commit().map_err(|error| StoreError::engine("write", path, error))?;
+    Ok(result)
 }
 
 /// Reads the entry of a row, which must follow `last`.
@@ -161,6 +214,9 @@ pub(super) const FORMAT: u32 = 1;
 const META: TableDefinition<'_, &'static str, &'static [u8]> = TableDefinition::new("meta");
 const LOG: TableDefinition<'_, u64, &'static [u8]> = TableDefinition::new("log");
 
+/// Where the extent stands in `log`: behind any entry there can be.
+const END: u64 = u64::MAX;
+
 /// The rows of `meta`: the version, a `u32`.
 pub(super) const FORMAT_ROW: &str = "format";
 /// Who we are.
@@ -175,7 +231,3 @@ pub(super) const PROMISED: &str = "promised";
 pub(super) const GENESIS_ROW: &str = "genesis";
 /// Epoch and vote.
 pub(super) const HARD_STATE: &str = "hard_state";
-/// What was known to be committed.
-pub(super) const COMMIT_HINT: &str = "commit_hint";
-/// How far the log reaches.
-pub(super) const EXTENT: &str = "extent";

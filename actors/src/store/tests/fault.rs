@@ -1,0 +1,106 @@
+//! Disks that fail or are full: the first error is final, and what was acknowledged before it stays.
+
+use std::io::ErrorKind;
+use std::sync::mpsc;
+
+use protocol::NodeId;
+use protocol::durable::Durable;
+
+use super::super::{LogStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use super::platter::{Fault, Loss, Platter};
+use super::script::{Dice, Script};
+
+#[test]
+fn the_first_error_is_final_and_loses_nothing_acknowledged() {
+    let mut failures = 0;
+    for seed in 0..150 {
+        let mut dice = Dice::new(seed);
+        let platter = Platter::new(Vec::new());
+        let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+        let mut script = Script::new(dice.roll(), store.load().unwrap());
+        platter.arm(random_failure(&mut dice));
+        let mut sure = script.model.clone();
+        // Every commit takes several steps, so the failure comes before the last of these.
+        let error = (0..200).find_map(|_| {
+            let result = store.commit(&script.commit());
+            if result.is_ok() {
+                sure.clone_from(&script.model);
+            }
+            result.err()
+        });
+        let error = error.expect("the disk fails");
+        assert!(!matches!(error, StoreError::Corrupt { .. } | StoreError::Halted { .. }), "{error}");
+        // The disk may work again by now; the store does not.
+        for _ in 0..3 {
+            let later = store.commit(&script.clone().commit()).unwrap_err();
+            assert!(matches!(&later, StoreError::Halted { first } if *first == error.to_string()), "{later}");
+        }
+        drop(store);
+        platter.kill();
+        let found = recover(platter.image(Loss::any(&mut dice), &mut dice));
+        assert!(same(&found, &sure) || same(&found, &script.model), "seed {seed}");
+        failures += 1;
+    }
+    assert_eq!(failures, 150);
+}
+
+#[test]
+fn nothing_is_acknowledged_after_a_failure() {
+    for seed in 0..50 {
+        let mut dice = Dice::new(seed);
+        let platter = Platter::new(Vec::new());
+        let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+        let mut script = Script::new(dice.roll(), store.load().unwrap());
+        let mut models = vec![script.model.clone()];
+        platter.arm(random_failure(&mut dice));
+        let (tell, events) = mpsc::channel();
+        let thread = StoreThread::start(Box::new(store), Box::new(move |event| tell.send(event).unwrap())).unwrap();
+        // More than any of the failures waits for.
+        for _ in 0..400 {
+            thread.handle().persist(script.batch());
+            models.push(script.model.clone());
+            std::thread::yield_now();
+        }
+        thread.shutdown();
+        let events: Vec<_> = events.iter().collect();
+        let (last, before) = events.split_last().unwrap();
+        let acknowledged = before.iter().map(|event| match event {
+            StoreEvent::Persisted { seq } => usize::try_from(*seq).unwrap(),
+            StoreEvent::Failed { message } => panic!("seed {seed}: failed twice: {message}"),
+        });
+        let acknowledged: Vec<_> = acknowledged.collect();
+        assert!(acknowledged.is_sorted_by(|a, b| a < b));
+        platter.kill();
+        let found = recover(platter.image(Loss::any(&mut dice), &mut dice));
+        let first = match last {
+            StoreEvent::Failed { .. } => acknowledged.last().copied().unwrap_or(0),
+            StoreEvent::Persisted { .. } => 400,
+        };
+        assert!(models[first..].iter().any(|model| same(&found, model)), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_full_disk_is_called_full() {
+    let platter = Platter::new(Vec::new());
+    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut script = Script::new(1, store.load().unwrap());
+    platter.arm(Fault::Fail { at: 0, kind: ErrorKind::StorageFull, lasts: true });
+    let error = store.commit(&script.commit()).unwrap_err();
+    assert!(matches!(error, StoreError::Full { .. }));
+    assert!(error.to_string().starts_with("disk full: cannot write test.redb: "), "{error}");
+}
+
+/// A failure within the next few commits, for once or for good.
+fn random_failure(dice: &mut Dice) -> Fault {
+    let kind = if dice.one_in(2) { ErrorKind::StorageFull } else { ErrorKind::Other };
+    Fault::Fail { at: dice.below(200), kind, lasts: dice.one_in(2) }
+}
+
+fn recover(image: Vec<u8>) -> Durable {
+    RedbStore::over(Platter::new(image), 0, None).unwrap().load().unwrap()
+}
+
+fn same(found: &Durable, expected: &Durable) -> bool {
+    *found == Durable { incarnation: found.incarnation, ..expected.clone() }
+}

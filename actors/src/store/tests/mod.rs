@@ -1,0 +1,10 @@
+//! Tests of the store: what it remembers, what it survives, and how it fails.
+
+mod crash;
+mod fault;
+mod folder;
+mod model;
+mod platter;
+mod rot;
+mod script;
+mod thread;
