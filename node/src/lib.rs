@@ -11,6 +11,8 @@ pub mod cli;
 mod client;
 #[doc(hidden)]
 pub mod demo;
+#[doc(hidden)]
+pub mod dev;
 pub mod diagnostic;
 #[allow(dead_code)]
 mod error;
@@ -20,6 +22,8 @@ mod executor;
 #[allow(dead_code)]
 pub mod http;
 mod kv;
+#[doc(hidden)]
+pub mod map;
 #[doc(hidden)]
 pub mod processes;
 mod site;
