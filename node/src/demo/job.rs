@@ -90,7 +90,9 @@ pub(super) async fn collect(
         tokio::select! {
             task = tasks.recv(), if is_open => match task {
                 Some((frame, task)) => {
-                    open.send_modify(|open| drop(open.tasks.insert(task.clone())));
+                    open.send_modify(|open| {
+                        open.tasks.insert(task.clone());
+                    });
                     waits.push(wait(&cluster, frame, task));
                 }
                 None => is_open = false,

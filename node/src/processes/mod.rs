@@ -274,7 +274,7 @@ impl Processes {
         let is_well = |node: &mut Node| {
             node.child.as_mut().is_none_or(|child| child.ended().is_some_and(|status| status.success()))
         };
-        let all_well = self.nodes.iter_mut().map(is_well).fold(true, |all, one| all && one);
+        let all_well = self.nodes.iter_mut().all(is_well);
         self.kill_all();
         all_well
     }
