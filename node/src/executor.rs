@@ -10,7 +10,7 @@
 //! * Nothing here blocks the caller, which is the control plane.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -68,11 +68,6 @@ impl Handlers {
         if let Some(cancel) = lock(&self.running).get(&fence) {
             cancel.cancel();
         }
-    }
-
-    /// The kinds there are handlers for.
-    pub(crate) fn kinds(&self) -> BTreeSet<String> {
-        self.by_kind.keys().cloned().collect()
     }
 }
 

@@ -1,42 +1,41 @@
 //! Tenure: identical nodes that elect a master, notice every crash, run tasks exactly as often as asked, and lose nothing they
 //! acknowledged. This crate is the door: the library that applications use, and the binary `tenure`.
 //!
-//! Read in this order: [`TaskHandler`] (the work), [`Client`] (asking for it), [`Error`] (what can go wrong).
+//! Read in this order: [`Node`] (taking part), [`TaskHandler`] (the work), [`Client`] (asking for it), [`Error`] (what can go wrong).
 
-#[allow(dead_code)]
+mod backstage;
+mod builder;
 pub mod builtin;
 #[doc(hidden)]
 pub mod cli;
-#[allow(dead_code)]
 mod client;
 #[doc(hidden)]
 pub mod demo;
-#[doc(hidden)]
-pub mod dev;
 pub mod diagnostic;
-#[allow(dead_code)]
 mod error;
-#[allow(dead_code)] // used as soon as a node starts here
 mod executor;
+mod gossip;
 #[doc(hidden)]
-#[allow(dead_code)]
 pub mod http;
 mod kv;
-#[doc(hidden)]
-pub mod map;
+mod node;
 #[doc(hidden)]
 pub mod processes;
+mod remote;
 mod site;
+mod start;
 mod submit;
-#[allow(dead_code)]
 mod task;
 
+pub use builder::Builder;
 pub use client::Client;
 pub use error::{Error, StartError, TaskEnd};
 pub use kv::Kv;
+pub use node::Node;
 pub use protocol::profile::Profile;
 pub use protocol::state::{Delivery, Expect, TaskSpec, TaskState, TaskView};
 pub use protocol::{Attempt, Epoch, Fence, Incarnation, NodeId, Revision, TaskId};
+pub use remote::ClientSettings;
 pub use site::{Member, Presence};
 pub use submit::{Handle, Submit};
 pub use task::{RawHandler, TaskCx, TaskError, TaskHandler};
@@ -44,7 +43,7 @@ pub use task::{RawHandler, TaskCx, TaskError, TaskHandler};
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        Client, Error, Expect, Handle, Kv, Profile, RawHandler, Revision, TaskCx, TaskEnd, TaskError, TaskHandler,
-        TaskId,
+        Client, Error, Expect, Handle, Kv, Node, Profile, RawHandler, Revision, TaskCx, TaskEnd, TaskError,
+        TaskHandler, TaskId,
     };
 }

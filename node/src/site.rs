@@ -1,6 +1,6 @@
 //! What HTTP, and whoever else looks at a node from inside, may see of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -60,8 +60,6 @@ pub struct Member {
     pub http: Option<String>,
     /// How long a probe takes.
     pub rtt: Option<Duration>,
-    /// Free words about it.
-    pub labels: BTreeMap<String, String>,
 }
 
 /// Whether a node seems to be there.

@@ -17,6 +17,8 @@ impl Exit {
     pub const TIMEOUT: Self = Self(124);
     /// Interrupted from the keyboard.
     pub const INTERRUPTED: Self = Self(130);
+    /// Asked to end by a signal, and ended at once.
+    pub const TERMINATED: Self = Self(143);
 }
 
 impl From<Code> for Exit {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::http::escape;
 use super::status::word;
 use super::{Code, Diagnostic, Exit, Format, Frame, Output, Paint, Request, parse};
+use crate::builtin::exec;
 
 /// The verbs under `task`.
 #[derive(Debug, clap::Subcommand)]
@@ -158,12 +159,17 @@ fn show(task: &Value, output: &Output) {
     }
 }
 
-/// The bytes that the task produced, as they are.
+/// The bytes that the task produced, as they are; what a command printed, where it printed it.
 fn print_output(task: &Value, output: &Output) {
     let Some(bytes) = crate::http::decoded(task, "output") else { return };
-    output.bytes(&bytes);
-    if !bytes.is_empty() && !bytes.ends_with(b"\n") {
+    let report = (task["kind"] == exec::KIND).then(|| exec::Report::parse(&bytes)).flatten();
+    let stdout = report.as_ref().map_or(&bytes, |report| &report.stdout);
+    output.bytes(stdout);
+    if !stdout.is_empty() && !stdout.ends_with(b"\n") {
         output.bytes(b"\n");
+    }
+    if let Some(stderr) = report.map(|report| report.stderr).filter(|stderr| !stderr.is_empty()) {
+        output.note(String::from_utf8_lossy(&stderr).trim_end());
     }
 }
 

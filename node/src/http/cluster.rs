@@ -106,7 +106,6 @@ fn document(member: &Member, session: Option<&NodeView>, status: &replica::Statu
     document["link"] = member.link.to_string().into();
     document["http"] = member.http.clone().into();
     document["rtt_ms"] = member.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0).into();
-    document["labels"] = json!(member.labels);
     document
 }
 
@@ -126,6 +125,7 @@ fn of_session(view: &NodeView) -> Value {
         "slots": view.offer.slots,
         "assigned": view.assigned,
         "kinds": view.offer.kinds,
+        "labels": view.offer.labels,
     })
 }
 

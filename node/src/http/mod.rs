@@ -29,7 +29,8 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::diagnostic::{Code, Diagnostic};
@@ -58,31 +59,28 @@ pub(crate) struct Door {
     stopping: CancellationToken,
 }
 
-/// A running HTTP server on a thread of its own, so that no handler of the application can hold up `/livez`.
+/// A running HTTP server.
 pub(crate) struct Server {
     address: SocketAddr,
     stopping: CancellationToken,
-    ended: Option<oneshot::Receiver<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Server {
-    /// Serves `site` on a listener that is bound already.
-    pub(crate) fn start(listener: std::net::TcpListener, site: Arc<dyn Site>, is_insecure: bool) -> io::Result<Self> {
+    /// Serves `site` on a listener that is bound already, on a runtime that no handler of the application can hold up.
+    pub(crate) fn start(
+        listener: std::net::TcpListener,
+        site: Arc<dyn Site>,
+        is_insecure: bool,
+        runtime: &Handle,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stopping = CancellationToken::new();
         let door = Door { site, kinds: Arc::default(), stopping: stopping.clone() };
         let app = router(door, is_insecure);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (bye, ended) = oneshot::channel();
-        let stop = stopping.clone();
-        std::thread::Builder::new().name("tenure-http".into()).spawn(move || {
-            runtime.block_on(serve(listener, app, stop));
-            // Connections that did not end in time end here.
-            runtime.shutdown_background();
-            drop(bye);
-        })?;
-        Ok(Self { address, stopping, ended: Some(ended) })
+        let task = runtime.spawn(serve(listener, app, stopping.clone()));
+        Ok(Self { address, stopping, task })
     }
 
     /// Where it listens.
@@ -93,9 +91,7 @@ impl Server {
     /// Ends waits, lets answers under way leave, and stops.
     pub(crate) async fn stop(mut self) {
         self.stopping.cancel();
-        if let Some(ended) = self.ended.take() {
-            let _ = ended.await;
-        }
+        let _ = (&mut self.task).await;
     }
 }
 

@@ -137,7 +137,6 @@ impl Site for ToySite {
             link: format!("127.0.0.1:740{number}").parse().unwrap(),
             http: None,
             rtt: Some(Duration::from_micros(400)),
-            labels: Default::default(),
         };
         let second = if self.toy.has_quorum.load(Ordering::SeqCst) { Presence::Alive } else { Presence::Suspect };
         vec![member(1, Presence::Alive), member(2, second), member(3, Presence::Unreachable)]
@@ -152,6 +151,7 @@ struct Fixture {
     toy: Arc<Toy>,
     server: Server,
     cluster: Cluster,
+    _backstage: crate::backstage::Backstage,
 }
 
 fn fixture() -> Fixture {
@@ -167,9 +167,10 @@ fn fixture() -> Fixture {
     };
     let site = Arc::new(ToySite { toy: toy.clone(), identity });
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let server = Server::start(listener, site, false).unwrap();
+    let backstage = crate::backstage::Backstage::start().unwrap();
+    let server = Server::start(listener, site, false, backstage.handle()).unwrap();
     let cluster = Cluster::new([server.address().to_string()]).timeout(Duration::from_secs(20));
-    Fixture { toy, server, cluster }
+    Fixture { toy, server, cluster, _backstage: backstage }
 }
 
 impl Fixture {

@@ -1,0 +1,252 @@
+//! How a node is described before it starts.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use actors::Storage;
+use protocol::Profile;
+use protocol::state::Offer;
+
+use crate::builtin::exec::{self, ExecHandler};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::error::StartError;
+use crate::node::{Node, Plan};
+use crate::task::{RawHandler, TaskHandler, Typed};
+
+/// A node about to start. Made by [`Node::builder`].
+#[must_use = "a node starts with `start()`"]
+pub struct Builder {
+    cluster: String,
+    storage: Storage,
+    listen: String,
+    http: Option<String>,
+    join: Vec<String>,
+    voters: Option<u8>,
+    labels: BTreeMap<String, String>,
+    slots: u32,
+    profile: Profile,
+    handlers: BTreeMap<String, Arc<dyn RawHandler>>,
+    exec: Option<Wrapping>,
+    is_insecure: bool,
+}
+
+/// Whether commands are wrapped so that they end with this process.
+enum Wrapping {
+    /// This process is the binary `tenure`, which can be its own wrapper.
+    Own,
+    /// It is not.
+    None,
+}
+
+impl Builder {
+    pub(crate) fn new(cluster: String) -> Self {
+        let builtin = crate::builtin::always().into_iter().map(|(kind, handler)| (kind.to_owned(), handler));
+        let slots = std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1));
+        Self {
+            cluster,
+            storage: Storage::Folder("tenure-data".into()),
+            listen: "127.0.0.1:0".into(),
+            http: None,
+            join: Vec::new(),
+            voters: None,
+            labels: BTreeMap::new(),
+            slots,
+            profile: Profile::LAN,
+            handlers: builtin.collect(),
+            exec: None,
+            is_insecure: false,
+        }
+    }
+
+    /// Remembers in this folder (`tenure-data` unless told otherwise).
+    pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.storage = Storage::Folder(folder.into());
+        self
+    }
+
+    /// Remembers nothing: the node is another one after a restart, and what only such nodes held is lost with them.
+    pub fn ephemeral(mut self) -> Self {
+        self.storage = Storage::Memory;
+        self
+    }
+
+    /// Where other nodes reach this one, over TCP and UDP. Port 0 (which it is unless told otherwise) picks a free one.
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.listen = address.into();
+        self
+    }
+
+    /// Serves HTTP at this address; port 0 picks a free one. Without this, no HTTP.
+    pub fn http(mut self, address: impl Into<String>) -> Self {
+        self.http = Some(address.into());
+        self
+    }
+
+    /// The addresses of the first nodes, the same list in the same order on every node, this one included. Without it, the
+    /// node is a cluster of its own.
+    pub fn join<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
+        self.join = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How many of the listed nodes vote (all up to seven, unless told otherwise). Only read when the cluster is founded.
+    pub fn voters(mut self, voters: u8) -> Self {
+        self.voters = Some(voters);
+        self
+    }
+
+    /// A word about this node, for tasks that need it. The label `name` is its name for people.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// How many attempts may run here at once (one per processor, unless told otherwise).
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// All timers: `Profile::DEV`, `Profile::LAN` (unless told otherwise) or `Profile::WAN`.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    /// Runs tasks of this handler's kind.
+    pub fn register<H: TaskHandler>(mut self, handler: H) -> Self {
+        self.handlers.insert(H::NAME.to_owned(), Arc::new(Typed(handler)));
+        self
+    }
+
+    /// Runs tasks of this kind, whose input and output are bytes.
+    pub fn register_raw(mut self, kind: impl Into<String>, handler: impl RawHandler) -> Self {
+        self.handlers.insert(kind.into(), Arc::new(handler));
+        self
+    }
+
+    /// Runs commands of this machine as tasks of kind `exec`: whoever can submit a task can then run anything here.
+    pub fn allow_exec(mut self) -> Self {
+        self.exec = Some(Wrapping::None);
+        self
+    }
+
+    /// The same in the binary, where commands end with the node however that ends.
+    pub(crate) fn allow_exec_wrapped(mut self) -> Self {
+        self.exec = Some(Wrapping::Own);
+        self
+    }
+
+    /// Allows addresses outside this machine although nothing is encrypted yet, and answers HTTP for every host name.
+    pub fn insecure(mut self) -> Self {
+        self.is_insecure = true;
+        self
+    }
+
+    /// Starts the node. It works when this returns; whether it is in a cluster by then, [`Node::ready`] tells.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]: nothing runs.
+    pub async fn start(self) -> Result<Node, StartError> {
+        let plan = self.plan().map_err(StartError::new)?;
+        Node::start(plan).await
+    }
+
+    /// Checks what can be checked without starting anything, and takes the HTTP port.
+    fn plan(mut self) -> Result<Plan, Diagnostic> {
+        let wrong = |message: String| Diagnostic::new(Code::Config, message);
+        if self.slots > SLOTS_MAX {
+            return Err(wrong(format!("{} slots are more than the {SLOTS_MAX} allowed", self.slots)));
+        }
+        if self.join.len() > JOIN_MAX {
+            return Err(wrong(format!(
+                "the join list has {} addresses; at most {JOIN_MAX} are allowed",
+                self.join.len()
+            ))
+            .hint("it names the first nodes; later ones join through any of them"));
+        }
+        self.profile.validate().map_err(|why| wrong(format!("inconsistent profile: {why}")))?;
+        let listen = resolve("listen", &self.listen)?;
+        let http = match &self.http {
+            Some(address) => Some(bind_http(resolve("http", address)?, self.is_insecure)?),
+            None => None,
+        };
+        if let Some(wrapping) = &self.exec {
+            let handler = ExecHandler::new(matches!(wrapping, Wrapping::Own))
+                .map_err(|error| Diagnostic::new(Code::Internal, format!("cannot start a thread: {error}")))?;
+            self.handlers.insert(exec::KIND.to_owned(), Arc::new(handler));
+        }
+        let name = self.labels.remove("name").unwrap_or_default();
+        if name.len() > NAME_MAX {
+            return Err(wrong(format!("the name `{name}` is longer than {NAME_MAX} bytes")));
+        }
+        let offer = Offer {
+            label: name,
+            slots: self.slots,
+            kinds: self.handlers.keys().cloned().collect(),
+            labels: self.labels,
+        };
+        Ok(Plan {
+            cluster: self.cluster,
+            storage: self.storage,
+            listen,
+            http,
+            join: self.join,
+            voters: self.voters,
+            offer,
+            profile: self.profile,
+            handlers: self.handlers,
+            is_insecure: self.is_insecure,
+        })
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("cluster", &self.cluster)
+            .field("listen", &self.listen)
+            .field("kinds", &self.handlers.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The first address behind a name, `host:port`.
+fn resolve(what: &str, text: &str) -> Result<SocketAddr, Diagnostic> {
+    let wrong = |why: String| {
+        Diagnostic::new(Code::Config, format!("the {what} address `{text}` cannot be used: {why}"))
+            .hint("write HOST:PORT, for example 127.0.0.1:7400")
+    };
+    let mut found = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
+    found.next().ok_or_else(|| wrong("the name has no address".to_owned()))
+}
+
+fn bind_http(address: SocketAddr, is_insecure: bool) -> Result<TcpListener, Diagnostic> {
+    if !is_insecure && !address.ip().is_loopback() {
+        return Err(Diagnostic::new(
+            Code::Config,
+            format!("the http address {address} can be reached from outside this machine"),
+        )
+        .cause("HTTP is neither encrypted nor does it ask who you are")
+        .hint("use a loopback address, or say --insecure if you mean it"));
+    }
+    TcpListener::bind(address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            Diagnostic::new(Code::PortInUse, format!("cannot serve HTTP at {address}: the address is in use"))
+                .hint("does a node run there already? `tenure status` tells; or choose another address with --http")
+        }
+        _ => Diagnostic::new(Code::Config, format!("cannot serve HTTP at {address}: {error}")),
+    })
+}
+
+/// More than this is a mistake.
+const SLOTS_MAX: u32 = 4096;
+
+/// The join list is asked as a whole before a cluster is founded.
+const JOIN_MAX: usize = 64;
+
+/// A name has to fit into a table, and into what gossip carries.
+const NAME_MAX: usize = 64;

@@ -1,0 +1,296 @@
+//! A node: everything of one process that takes part in a cluster, started and stopped as a whole.
+//!
+//! ```no_run
+//! use tenure::prelude::*;
+//!
+//! # struct Greet;
+//! # impl TaskHandler for Greet {
+//! #     const NAME: &'static str = "greet";
+//! #     type Input = String;
+//! #     type Output = String;
+//! #     async fn run(&self, _: &TaskCx, name: String) -> Result<String, TaskError> { Ok(name) }
+//! # }
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let list = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"];   // the same on every node
+//! let node = Node::builder("orders")
+//!     .data_dir("./data-1").listen("127.0.0.1:7001").http("127.0.0.1:8001")
+//!     .join(list).label("name", "n1").slots(8)
+//!     .register(Greet)
+//!     .start().await?;
+//! node.ready().await;
+//! let handle = node.client().submit::<Greet>("Ada".to_owned()).await?;
+//! println!("{}", handle.result().await?);
+//! node.shutdown(std::time::Duration::from_secs(20)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Invariants
+//!
+//! * Handlers run on the runtime on which the node was started; leases, heartbeats and HTTP run on threads of their own, so
+//!   that no handler can hold them up.
+//! * Dropping a node stops it without a goodbye; [`Node::shutdown`] says goodbye.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use actors::{ClientHandle, Done, Executor, Host, Mastership, Probe, Settings, Storage, Wires};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use membership::Membership;
+use protocol::client::{CallError, Work};
+use protocol::effects::Role;
+use protocol::replica::Status;
+use protocol::state::{Answer, Offer};
+use protocol::worker::{AbortCause, Run};
+use protocol::{ClusterId, Fence, Incarnation, NodeId, Profile};
+use tokio::sync::watch;
+
+use crate::backstage::Backstage;
+use crate::builder::Builder;
+use crate::client::{Backend, Client};
+use crate::error::StartError;
+use crate::executor::Handlers;
+use crate::http::Server;
+use crate::site::{Identity, Member, Site, short};
+use crate::task::RawHandler;
+use crate::{gossip, start};
+
+/// A running node.
+pub struct Node {
+    inside: Arc<Inside>,
+    host: Host,
+    server: Option<Server>,
+    duplicate: watch::Receiver<bool>,
+    _backstage: Backstage,
+}
+
+/// What to start, checked.
+pub(crate) struct Plan {
+    pub(crate) cluster: String,
+    pub(crate) storage: Storage,
+    pub(crate) listen: SocketAddr,
+    pub(crate) http: Option<TcpListener>,
+    pub(crate) join: Vec<String>,
+    pub(crate) voters: Option<u8>,
+    pub(crate) offer: Offer,
+    pub(crate) profile: Profile,
+    pub(crate) handlers: BTreeMap<String, Arc<dyn RawHandler>>,
+    pub(crate) is_insecure: bool,
+}
+
+/// What HTTP sees of a node.
+struct Inside {
+    identity: Identity,
+    client: Client,
+    probe: Probe,
+    membership: Membership,
+    is_leaving: AtomicBool,
+}
+
+impl Node {
+    /// Describes a node of the cluster with this name.
+    pub fn builder(cluster: impl Into<String>) -> Builder {
+        Builder::new(cluster.into())
+    }
+
+    pub(crate) async fn start(plan: Plan) -> Result<Self, StartError> {
+        let backstage = Backstage::start().map_err(start::thread)?;
+        let kinds: BTreeSet<String> = plan.offer.kinds.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let handlers = Arc::new(Handlers::new(plan.cluster.clone(), plan.handlers, runtime));
+        let settings = Settings {
+            cluster: plan.cluster.clone(),
+            storage: plan.storage,
+            wires: Wires::Tcp { listen: plan.listen, insecure: plan.is_insecure },
+            join: plan.join.clone(),
+            voters: plan.voters,
+            profile: plan.profile,
+            offer: plan.offer.clone(),
+        };
+        let host = Host::start(settings, handlers).await.map_err(start::host)?;
+        let http = plan.http.as_ref().and_then(|listener| listener.local_addr().ok());
+        let name = if plan.offer.label.is_empty() { short(host.node()) } else { plan.offer.label };
+        let identity = Identity {
+            node: host.node(),
+            incarnation: host.incarnation(),
+            cluster: plan.cluster,
+            name,
+            link: host.address(),
+            http,
+            kinds,
+        };
+        let tags = gossip::tags(&identity, ClusterId::NONE);
+        let settings = gossip::Settings { profile: plan.profile, join: &plan.join, is_insecure: plan.is_insecure };
+        let (membership, events) = gossip::start(&identity, &settings, plan.listen.port() == 0, tags).await?;
+        let (found, duplicate) = watch::channel(false);
+        backstage.handle().spawn(gossip::pass_on(events, host.teller(), found));
+        backstage.handle().spawn(gossip::show(identity.clone(), host.mastership(), membership.clone()));
+        let client = Client::new(Arc::new(Local(host.client())));
+        let is_leaving = AtomicBool::new(false);
+        let inside = Arc::new(Inside { identity, client, probe: host.probe(), membership, is_leaving });
+        let server = match plan.http {
+            Some(listener) => {
+                let site: Arc<dyn Site> = inside.clone();
+                Some(Server::start(listener, site, plan.is_insecure, backstage.handle()).map_err(start::thread)?)
+            }
+            None => None,
+        };
+        Ok(Self { inside, host, server, duplicate, _backstage: backstage })
+    }
+
+    /// Asks the cluster through this node.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.inside.client.clone()
+    }
+
+    /// Who this node is: random, and the same for as long as its data folder lives.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.inside.identity.node
+    }
+
+    /// Which run of it this is.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.inside.identity.incarnation
+    }
+
+    /// Its name for people.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inside.identity.name
+    }
+
+    /// Where other nodes and [`Client::connect`] reach it.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.inside.identity.link
+    }
+
+    /// Where it serves HTTP, if it does.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.server.as_ref().map(Server::address)
+    }
+
+    /// Whom this node sees, itself included. A hint: no right rests on it.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.inside.members()
+    }
+
+    /// What this node knows of the cluster, read in one step; `None` if its control plane does not answer.
+    pub async fn status(&self) -> Option<Status> {
+        self.inside.status().await
+    }
+
+    /// Waits until this node is in a cluster whose master is at work. Cancellation safe.
+    pub async fn ready(&self) {
+        loop {
+            match self.status().await {
+                Some(status) if status.cluster != ClusterId::NONE && status.leader.is_some() && status.master_fresh => {
+                    return;
+                }
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    /// The reason for which this node cannot go on, once there is one: its disk failed, it does not belong to the cluster it
+    /// met, or another process runs under its identity. Shut it down then. Cancellation safe.
+    pub fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
+        let host = self.host.fatal();
+        let mut duplicate = self.duplicate.clone();
+        let node = self.inside.identity.node;
+        async move {
+            let doubled = async {
+                if duplicate.wait_for(|found| *found).await.is_err() {
+                    // Membership ended first: the node stops anyway.
+                    std::future::pending::<()>().await;
+                }
+            };
+            tokio::select! {
+                why = host => why,
+                () = doubled => format!("another process runs under the identity of this node, {node}: was its data folder copied?"),
+            }
+        }
+    }
+
+    /// Takes no more work, waits at most `drain` for what runs, hands back the rest, says goodbye and stops.
+    pub async fn shutdown(self, drain: Duration) {
+        let Self { inside, host, server, .. } = self;
+        inside.is_leaving.store(true, Ordering::Relaxed);
+        host.shutdown(drain).await;
+        // Only now: until the last result was recorded, the others had to keep their links to us.
+        inside.membership.leave(FAREWELL).await;
+        if let Some(server) = server {
+            server.stop().await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("identity", &self.inside.identity).finish_non_exhaustive()
+    }
+}
+
+impl Site for Inside {
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    fn status(&self) -> BoxFuture<'_, Option<Status>> {
+        async { tokio::time::timeout(PATIENCE, self.probe.status()).await.ok().flatten() }.boxed()
+    }
+
+    fn members(&self) -> Vec<Member> {
+        gossip::members(&self.membership)
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+}
+
+/// Calls go to the client machine of this node.
+struct Local(ClientHandle);
+
+impl Backend for Local {
+    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, CallError>> {
+        self.0.call(work, timeout).boxed()
+    }
+}
+
+impl Executor for Handlers {
+    fn start(&self, run: Run, done: Done) {
+        Self::start(self, run, move |outcome| done.finish(outcome));
+    }
+
+    fn abort(&self, fence: Fence, _why: AbortCause) {
+        Self::abort(self, fence);
+    }
+}
+
+/// Whether a mastership is that of this node at work.
+pub(crate) fn is_master(mastership: &Mastership, node: NodeId) -> bool {
+    mastership.role == Role::Leader && mastership.leader == Some(node)
+}
+
+/// A control plane that takes longer than this is stuck.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Between two looks at a node that is not ready.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How long the goodbye to the members may take.
+const FAREWELL: Duration = Duration::from_secs(1);

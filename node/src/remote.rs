@@ -1,0 +1,97 @@
+//! A client without a node: an outside process linked to the nodes it was told of.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::{Remote, RemoteSettings};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use protocol::Profile;
+use protocol::client::{CallError, Work};
+use protocol::state::Answer;
+
+use crate::client::{Backend, Client};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::error::StartError;
+use crate::start;
+
+/// How an outside process reaches a cluster.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Where nodes listen for links: one that answers is enough, more survive the loss of it.
+    pub nodes: Vec<String>,
+    /// The timers of the cluster.
+    pub profile: Profile,
+    /// Allows addresses outside this machine although nothing is encrypted yet.
+    pub insecure: bool,
+}
+
+impl Client {
+    /// Connects an outside process to a cluster through its nodes (their `listen` addresses, not HTTP).
+    ///
+    /// Returns before a link is up: the first call waits for one, within its time-out.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::connect("orders", ["127.0.0.1:7001", "127.0.0.1:7002"]).await?;
+    /// client.kv().put("greeting", "hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if an address makes no sense or the system refuses.
+    pub async fn connect<A: Into<String>>(
+        cluster: impl Into<String>,
+        nodes: impl IntoIterator<Item = A>,
+    ) -> Result<Self, StartError> {
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        Self::connect_with(ClientSettings { cluster: cluster.into(), nodes, profile: Profile::LAN, insecure: false })
+            .await
+    }
+
+    /// Connects with other timers, or beyond this machine.
+    ///
+    /// # Errors
+    ///
+    /// See [`Client::connect`].
+    pub async fn connect_with(settings: ClientSettings) -> Result<Self, StartError> {
+        let ClientSettings { cluster, nodes, profile, insecure } = settings;
+        let nodes = tokio::task::spawn_blocking(move || resolve(&nodes))
+            .await
+            .unwrap_or_else(|_| Err(Diagnostic::new(Code::Internal, "looking up names failed")))
+            .map_err(StartError::new)?;
+        let remote =
+            Remote::connect(RemoteSettings { cluster, nodes, profile, insecure }).await.map_err(start::host)?;
+        Ok(Self::new(Arc::new(Outside(remote))))
+    }
+}
+
+/// Calls go to the client machine of this process, which lives as long as the last clone of the client.
+struct Outside(Remote);
+
+impl Backend for Outside {
+    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, CallError>> {
+        async move { self.0.client().call(work, timeout).await }.boxed()
+    }
+}
+
+fn resolve(nodes: &[String]) -> Result<Vec<SocketAddr>, Diagnostic> {
+    let mut found = Vec::new();
+    for node in nodes {
+        let addresses = node.to_socket_addrs().map_err(|error| {
+            Diagnostic::new(Code::Config, format!("the address `{node}` cannot be used: {error}"))
+                .hint("write HOST:PORT, for example 127.0.0.1:7400")
+        })?;
+        found.extend(addresses);
+    }
+    if found.is_empty() {
+        return Err(Diagnostic::new(Code::Config, "a client needs the address of at least one node"));
+    }
+    Ok(found)
+}

@@ -1,0 +1,67 @@
+//! Why a node did not start, in the words of [`Diagnostic`].
+
+use std::io;
+
+use actors::links::cluster;
+use actors::store::StoreError;
+
+use crate::diagnostic::{Code, Diagnostic};
+use crate::error::StartError;
+
+/// The system refused a thread.
+pub(crate) fn thread(error: io::Error) -> StartError {
+    StartError::new(Diagnostic::new(Code::Internal, format!("cannot start a thread: {error}")))
+}
+
+/// The actors did not start.
+pub(crate) fn host(error: actors::StartError) -> StartError {
+    StartError::new(match error {
+        actors::StartError::Profile(why) => Diagnostic::new(Code::Config, format!("inconsistent profile: {why}")),
+        actors::StartError::Store(error) => store(&error),
+        actors::StartError::Links(error) => links(&error),
+        actors::StartError::Thread(error) => return thread(error),
+    })
+}
+
+/// Membership did not start.
+pub(crate) fn membership(error: membership::StartError) -> StartError {
+    use membership::StartError as Error;
+    StartError::new(match &error {
+        Error::Bind { addr, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            Diagnostic::new(Code::PortInUse, format!("cannot listen at {addr} (UDP): the address is in use"))
+                .hint("does a node run there already? choose another address with --listen")
+        }
+        Error::NotLoopback { .. } => not_loopback(&error.to_string()),
+        _ => Diagnostic::new(Code::Config, error.to_string()),
+    })
+}
+
+fn store(error: &StoreError) -> Diagnostic {
+    let diagnostic = Diagnostic::new(Code::DataFolder, error.to_string());
+    match error {
+        StoreError::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+            diagnostic.hint("check who owns the folder and its mode, or choose another one with --data")
+        }
+        StoreError::Io { .. } => diagnostic.hint("choose another folder with --data"),
+        StoreError::Full { .. } => {
+            diagnostic.hint("free some room and start again: nothing that was acknowledged is lost")
+        }
+        StoreError::InUse { .. } => diagnostic.hint("stop that process, or choose another folder with --data"),
+        _ => diagnostic,
+    }
+}
+
+fn links(error: &cluster::StartError) -> Diagnostic {
+    match error {
+        cluster::StartError::Listen { addr, source } if source.kind() == io::ErrorKind::AddrInUse => {
+            Diagnostic::new(Code::PortInUse, format!("cannot listen at {addr}: the address is in use"))
+                .hint("does a node run there already? choose another address with --listen")
+        }
+        cluster::StartError::NotLoopback(_) => not_loopback(&error.to_string()),
+        _ => Diagnostic::new(Code::Config, error.to_string()),
+    }
+}
+
+fn not_loopback(why: &str) -> Diagnostic {
+    Diagnostic::new(Code::Config, why).hint("use a loopback address, or say --insecure if you mean it")
+}
