@@ -11,6 +11,8 @@ pub mod cli;
 mod client;
 #[doc(hidden)]
 pub mod demo;
+#[doc(hidden)]
+pub mod dev;
 pub mod diagnostic;
 mod error;
 mod executor;
@@ -19,6 +21,8 @@ mod gossip;
 pub mod http;
 mod kv;
 mod node;
+#[doc(hidden)]
+pub mod map;
 #[doc(hidden)]
 pub mod processes;
 mod remote;

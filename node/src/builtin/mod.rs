@@ -5,9 +5,10 @@
 //! | `tenure.noop` | anything | nothing |
 //! | `tenure.echo` | anything | the same |
 //! | `tenure.sleep` | `{"ms": 500}` | nothing, after that long |
+//! | `tenure.render` | the number of a frame of the demo | the frame as a PNG file |
 //! | `exec` | [`exec::Exec`] as JSON | [`exec::Report`] as JSON; only on nodes that allow it |
 //!
-//! The first three are always there: benchmarks and trials need something to run.
+//! The first four are always there: benchmarks and trials need something to run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,12 @@ pub mod exec;
 
 /// The handlers that every node has.
 pub(crate) fn always() -> Vec<(&'static str, Arc<dyn RawHandler>)> {
-    vec![("tenure.noop", Arc::new(Noop)), ("tenure.echo", Arc::new(Echo)), (Sleep::NAME, Arc::new(Typed(Sleep)))]
+    vec![
+        (crate::demo::handler::KIND, Arc::new(crate::demo::handler::Render)),
+        ("tenure.noop", Arc::new(Noop)),
+        ("tenure.echo", Arc::new(Echo)),
+        (Sleep::NAME, Arc::new(Typed(Sleep))),
+    ]
 }
 
 /// Does nothing.

@@ -23,6 +23,7 @@ mod node;
 pub mod output;
 pub mod parent;
 pub mod parse;
+mod patient;
 mod status;
 mod submit;
 mod task;
@@ -30,6 +31,7 @@ mod task;
 pub use exit::Exit;
 pub use http::{Cluster, Request};
 pub use output::{Format, Output, Paint};
+pub use patient::Patient;
 
 pub use crate::diagnostic::{Code, Diagnostic};
 
@@ -75,6 +77,12 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// A real job on a real cluster whose master is killed and paused on purpose
+    Demo(crate::demo::Args),
+    /// A cluster on this machine that stays until Ctrl-C
+    Dev(crate::dev::Args),
+    /// Run a command for every input line, spread over the cluster
+    Map(crate::map::Args),
     /// Run a node
     Node(node::Args),
     /// Who is master, how far the log is, what waits
@@ -169,6 +177,9 @@ pub fn main() -> ExitCode {
 
 async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
     match verb {
+        Verb::Demo(args) => crate::demo::run(args, frame).await,
+        Verb::Dev(args) => crate::dev::run(args, frame).await,
+        Verb::Map(args) => crate::map::run(args, frame).await,
         Verb::Node(args) => node::run(args, frame).await,
         Verb::Status(args) => status::run(args, frame).await,
         Verb::Members(args) => members::run(args, frame).await,

@@ -7,7 +7,6 @@
 //!
 //! * A frame is the same on every machine, bit for bit: plain `f64` additions, multiplications and divisions in a fixed
 //!   order, no fused operation, nothing from a mathematics library. So its SHA-256 can be shipped with the source.
-//! * Drawing can be stopped between two rows: a cancelled attempt does not keep a core busy.
 
 use sha2::{Digest, Sha256};
 
@@ -18,10 +17,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Draws frame `number` of [`FRAMES`]. Asks `keep_going` before every row; `None` if it said no, or if there is no such
-    /// frame.
+    /// Draws frame `number` of [`FRAMES`]; `None` if there is no such frame. It takes a second at most, so it cannot be
+    /// stopped half-way: half a frame is of no use to anybody.
     #[must_use]
-    pub fn draw(number: u32, mut keep_going: impl FnMut() -> bool) -> Option<Self> {
+    pub fn draw(number: u32) -> Option<Self> {
         if number >= FRAMES {
             return None;
         }
@@ -29,9 +28,6 @@ impl Frame {
         let (left, top) = (CENTRE.0 - step * (WIDTH / 2) as f64, CENTRE.1 + step * (HEIGHT / 2) as f64);
         let mut pixels = Vec::with_capacity(WIDTH * HEIGHT);
         for row in 0..HEIGHT {
-            if !keep_going() {
-                return None;
-            }
             let y = top - step * row as f64;
             pixels.extend((0..WIDTH).map(|column| shade(left + step * column as f64, y)));
         }
@@ -130,24 +126,14 @@ mod tests {
         let golden: Vec<_> = golden().collect();
         assert_eq!(golden.len(), FRAMES as usize);
         for number in [0, 20, 47] {
-            let frame = Frame::draw(number, || true).expect("nobody stops it");
+            let frame = Frame::draw(number).expect("there is such a frame");
             assert_eq!(frame.sha256(), golden[number as usize], "frame {number}");
         }
     }
 
     #[test]
-    fn drawing_stops_at_the_next_row() {
-        let mut rows = 0;
-        let frame = Frame::draw(0, || {
-            rows += 1;
-            rows <= 3
-        });
-        assert_eq!((frame, rows), (None, 4));
-    }
-
-    #[test]
     fn there_is_no_frame_beyond_the_last() {
-        assert_eq!(Frame::draw(FRAMES, || true), None);
+        assert_eq!(Frame::draw(FRAMES), None);
     }
 
     #[test]
@@ -163,7 +149,7 @@ mod tests {
     fn print_the_golden_sums() {
         for number in 0..FRAMES {
             let started = std::time::Instant::now();
-            let frame = Frame::draw(number, || true).expect("nobody stops it");
+            let frame = Frame::draw(number).expect("there is such a frame");
             eprintln!("{number} {:?}", started.elapsed());
             println!("{}  frame-{number:02}", frame.sha256());
         }

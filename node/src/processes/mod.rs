@@ -10,9 +10,11 @@
 //! * Dropping a [`Processes`] kills every child and removes the folder, unless it was asked to stay.
 
 mod child;
+mod interrupt;
 mod launcher;
 mod ports;
 mod probe;
+mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use child::Child;
+pub(crate) use interrupt::interrupted;
+pub(crate) use table::table;
+
+use crate::diagnostic::{Code, Diagnostic};
 
 /// What cluster to start.
 #[derive(Clone, Debug)]
@@ -76,6 +82,18 @@ pub enum StartError {
     },
 }
 
+impl From<StartError> for Diagnostic {
+    fn from(error: StartError) -> Self {
+        let diagnostic = Self::new(Code::Fatal, error.to_string());
+        match error {
+            StartError::Io { .. } => diagnostic,
+            StartError::Ended { log, .. } | StartError::NotReady { log, .. } => {
+                log.into_iter().fold(diagnostic, Self::cause)
+            }
+        }
+    }
+}
+
 /// A cluster of child processes.
 #[derive(Debug)]
 pub struct Processes {
@@ -117,7 +135,7 @@ impl Settings {
 }
 
 impl Processes {
-    /// Starts all nodes and returns at once; [`Processes::wait_ready`] waits for them.
+    /// Starts all nodes and returns at once; [`Processes::ready`] waits for them.
     ///
     /// # Errors
     ///
@@ -147,19 +165,20 @@ impl Processes {
     }
 
     /// Starts all nodes and waits until all are ready. If another program was faster to take a port, tries again.
+    /// Dropping the future kills what was started.
     ///
     /// # Errors
     ///
-    /// See [`Processes::spawn`] and [`Processes::wait_ready`].
-    pub fn start(settings: Settings, patience: Duration) -> Result<Self, StartError> {
+    /// See [`Processes::spawn`] and [`Processes::ready`].
+    pub async fn start(settings: Settings, patience: Duration) -> Result<Self, StartError> {
         let mut tries = 0;
         loop {
             let mut processes = Self::spawn(settings.clone())?;
             tries += 1;
-            match processes.wait_ready(patience) {
+            match processes.ready(patience).await {
                 Ok(()) => return Ok(processes),
                 Err(StartError::Ended { log, .. })
-                    if tries < 3 && log.iter().any(|line| line.contains("port-in-use")) => {}
+                    if tries < START_TRIES && log.iter().any(|line| line.contains("port-in-use")) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -170,45 +189,42 @@ impl Processes {
     /// # Errors
     ///
     /// If a node ends or takes longer than `patience`.
-    pub fn wait_ready(&mut self, patience: Duration) -> Result<(), StartError> {
+    pub async fn ready(&mut self, patience: Duration) -> Result<(), StartError> {
         let begin = Instant::now();
         for place in 0..self.nodes.len() {
-            while self.nodes[place].child.is_some() && !self.is_ready(place) {
-                let node = &mut self.nodes[place];
-                let child = node.child.as_mut().expect("looked at just now");
-                if let Some(status) = child.ended() {
-                    return Err(StartError::Ended {
-                        label: node.label.clone(),
-                        status: status.to_string(),
-                        log: child.last_lines(8),
-                    });
-                }
-                if begin.elapsed() > patience {
-                    let mut log = child.last_lines(8);
-                    if let Ok((_, text)) = probe::get(node.http, "/readyz?verbose", PROBE_TIMEOUT) {
-                        log.extend(text.lines().take(12).map(str::to_owned));
-                    }
-                    return Err(StartError::NotReady { label: node.label.clone(), waited: patience, log });
-                }
-                std::thread::sleep(POLL);
+            while self.nodes[place].child.is_some() && !self.is_ready(place).await {
+                self.check_start(place, begin.elapsed(), patience).await?;
+                tokio::time::sleep(POLL).await;
             }
         }
         Ok(())
     }
 
+    async fn check_start(&mut self, place: usize, waited: Duration, patience: Duration) -> Result<(), StartError> {
+        let node = &mut self.nodes[place];
+        let Some(child) = &mut node.child else { return Ok(()) };
+        let label = node.label.clone();
+        let mut log = child.last_lines(LINES_SHOWN);
+        if let Some(status) = child.ended() {
+            return Err(StartError::Ended { label, status: status.to_string(), log });
+        }
+        if waited > patience {
+            if let Ok((_, text)) = probe::get(node.http, "/readyz?verbose", PROBE_TIMEOUT).await {
+                log.extend(text.lines().take(LINES_SHOWN).map(str::to_owned));
+            }
+            return Err(StartError::NotReady { label, waited: patience, log });
+        }
+        Ok(())
+    }
+
     /// Whether this node says that it is ready.
-    #[must_use]
-    pub fn is_ready(&self, place: usize) -> bool {
-        matches!(probe::get(self.nodes[place].http, "/readyz", PROBE_TIMEOUT), Ok((200, _)))
+    pub async fn is_ready(&self, place: usize) -> bool {
+        matches!(probe::get(self.nodes[place].http, "/readyz", PROBE_TIMEOUT).await, Ok((200, _)))
     }
 
     /// The body of `GET path` from exactly this node, if it answers well.
-    #[must_use]
-    pub fn get(&self, place: usize, path: &str) -> Option<serde_json::Value> {
-        match probe::get(self.nodes[place].http, path, PROBE_TIMEOUT) {
-            Ok((200, body)) => serde_json::from_str(&body).ok(),
-            _ => None,
-        }
+    pub async fn get(&self, place: usize, path: &str) -> Option<serde_json::Value> {
+        ask(self.nodes[place].http, path).await
     }
 
     /// Starts a node (again), over the data it left.
@@ -243,18 +259,24 @@ impl Processes {
         }
     }
 
-    /// Asks a node to end by itself, and waits until it has; kills it if that takes longer than `patience`. Says whether it
-    /// ended well by itself.
-    pub fn terminate(&mut self, place: usize, patience: Duration) -> bool {
-        let Some(child) = &mut self.nodes[place].child else { return true };
-        child.signal(Signal::SIGTERM);
-        let begin = Instant::now();
-        while child.ended().is_none() && begin.elapsed() < patience {
-            std::thread::sleep(POLL);
+    /// Asks all nodes to end by themselves, and waits until they have; kills what takes longer than `patience`. Says
+    /// whether all of them ended well.
+    pub async fn terminate(&mut self, patience: Duration) -> bool {
+        for place in 0..self.nodes.len() {
+            // A frozen process would hear of it only when it goes on.
+            self.signal(place, Signal::SIGTERM);
+            self.signal(place, Signal::SIGCONT);
         }
-        let is_well = child.ended().is_some_and(|status| status.success());
-        self.nodes[place].child = None;
-        is_well
+        let begin = Instant::now();
+        while self.nodes.iter_mut().any(Node::is_alive) && begin.elapsed() < patience {
+            tokio::time::sleep(POLL).await;
+        }
+        let is_well = |node: &mut Node| {
+            node.child.as_mut().is_none_or(|child| child.ended().is_some_and(|status| status.success()))
+        };
+        let all_well = self.nodes.iter_mut().all(is_well);
+        self.kill_all();
+        all_well
     }
 
     /// Freezes a node in the middle of whatever it does.
@@ -275,7 +297,13 @@ impl Processes {
 
     /// Whether its process runs (or is frozen).
     pub fn is_alive(&mut self, place: usize) -> bool {
-        self.nodes[place].child.as_mut().is_some_and(|child| child.ended().is_none())
+        self.nodes[place].is_alive()
+    }
+
+    /// How a node ended that was not killed from here, and the last lines it printed.
+    pub fn ended(&mut self, place: usize) -> Option<(String, Vec<String>)> {
+        let child = self.nodes[place].child.as_mut()?;
+        child.ended().map(|status| (status.to_string(), child.last_lines(LINES_SHOWN)))
     }
 
     /// Keeps the folder when all is over.
@@ -361,10 +389,24 @@ impl Processes {
     }
 }
 
+impl Node {
+    fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.ended().is_none())
+    }
+}
+
 impl Drop for Processes {
     fn drop(&mut self) {
         // All at once: the last one would otherwise elect itself a master while its peers are taken away.
         self.kill_all();
+    }
+}
+
+/// The body of `GET path` from exactly this address, if it answers well.
+pub async fn ask(http: SocketAddr, path: &str) -> Option<serde_json::Value> {
+    match probe::get(http, path, PROBE_TIMEOUT).await {
+        Ok((200, body)) => serde_json::from_str(&body).ok(),
+        _ => None,
     }
 }
 
@@ -376,6 +418,12 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
 
 /// Between two looks at a process: short beside everything it can be waited for.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How often a cluster is started before a port in use is an error.
+const START_TRIES: u32 = 3;
+
+/// Of a log, in an error.
+const LINES_SHOWN: usize = 8;
 
 /// How long one question to a node may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

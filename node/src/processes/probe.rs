@@ -1,20 +1,26 @@
 //! The smallest possible HTTP request: is a child there, and what does it say?
 //!
-//! Whoever watches over processes must not depend on a runtime, a pool or a retry: one connection, one answer, a bound on
-//! time and size.
+//! Whoever watches over processes must not depend on a pool or a retry: one connection to exactly this node, one answer, a
+//! bound on time and size.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
 /// The status and body of `GET path`.
-pub(super) fn get(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, timeout)?;
-    stream.set_read_timeout(Some(timeout))?;
-    stream.set_write_timeout(Some(timeout))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+pub(super) async fn get(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    tokio::time::timeout(timeout, exchange(address, path)).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn exchange(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
+    let question = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(question.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+    stream.take(ANSWER_MAX).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
     let status = head.split_whitespace().nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
@@ -25,6 +31,7 @@ const ANSWER_MAX: u64 = 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     use super::*;
@@ -41,16 +48,16 @@ mod tests {
         address
     }
 
-    #[test]
-    fn status_and_body_are_told_apart() {
+    #[tokio::test]
+    async fn status_and_body_are_told_apart() {
         let address = answering(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 3\r\n\r\nno\n");
-        assert_eq!(get(address, "/readyz", PATIENCE).expect("an answer"), (503, "no\n".into()));
+        assert_eq!(get(address, "/readyz", PATIENCE).await.expect("an answer"), (503, "no\n".into()));
     }
 
-    #[test]
-    fn what_is_not_http_is_an_error() {
-        assert!(get(answering(b"hello"), "/", PATIENCE).is_err());
-        assert!(get(answering(b"\r\n\r\n"), "/", PATIENCE).is_err());
+    #[tokio::test]
+    async fn what_is_not_http_is_an_error() {
+        assert!(get(answering(b"hello"), "/", PATIENCE).await.is_err());
+        assert!(get(answering(b"\r\n\r\n"), "/", PATIENCE).await.is_err());
     }
 
     const PATIENCE: Duration = Duration::from_secs(20);

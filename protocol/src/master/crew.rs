@@ -3,13 +3,14 @@
 //! # Invariants
 //!
 //! * `grants` and `reserved` name exactly the tasks whose stage on the board names this node.
-//! * Nothing is dispatched to a node before it has said hello on the link of today: dispatches on one link therefore go in
+//! * Nothing is dispatched to a node before it was welcomed on the link of today: dispatches on one link therefore go in
 //!   the order of their fences, and "everything up to `seen` was seen" means what it says (F11).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::state::{NodeSession, Offer};
-use crate::types::{ClusterTime, Fence, Incarnation, Nanos, SessionId, TaskId};
+use crate::types::{ClusterTime, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
+use crate::worker::Held;
 
 /// What the master knows of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -20,6 +21,8 @@ pub(super) struct Member {
     pub(super) is_linked: bool,
     /// The run that said hello on the link of today, in this epoch.
     pub(super) greeted: Option<Incarnation>,
+    /// Whether it was told on this link, since its hello, that its session lives.
+    pub(super) is_welcome: bool,
     /// Whether there is evidence that the run of its session is dead, and no hello since.
     pub(super) is_dead: bool,
     /// Whether it handed something back since its last report: it has no room.
@@ -50,8 +53,19 @@ pub(super) struct Opening {
     pub(super) offer: Offer,
     /// When the worker asked for it, by its clock.
     pub(super) sent: Nanos,
-    /// When it was decided here.
-    pub(super) decided: Nanos,
+    /// When that came, by cluster time.
+    pub(super) at: ClusterTime,
+}
+
+/// What every report of a worker says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Report {
+    pub(super) node: NodeId,
+    pub(super) incarnation: Incarnation,
+    /// All that it holds.
+    pub(super) held: Vec<Held>,
+    /// When it was sent, by the worker's clock.
+    pub(super) sent: Nanos,
 }
 
 impl Member {
@@ -70,6 +84,7 @@ impl Member {
     /// Whether a grant under this session may be dispatched on the link of today.
     pub(super) fn can_hear_of(&self, session: SessionId) -> bool {
         self.is_linked
+            && self.is_welcome
             && !self.is_dead
             && self.greeted.and_then(|run| self.session_of(run)).is_some_and(|own| own.session == session)
     }
@@ -83,6 +98,7 @@ impl Member {
     pub(super) fn relink(&mut self, is_linked: bool) {
         self.is_linked = is_linked;
         self.greeted = None;
+        self.is_welcome = false;
         self.asked = None;
         self.proposed = None;
     }

@@ -13,6 +13,7 @@
 //!   with the session, or where they certainly never started (D5, F8).
 //! * What is under way is bounded; what does not fit is decided again later.
 
+mod attempts;
 mod board;
 mod clock;
 mod crew;
@@ -20,6 +21,7 @@ mod decisions;
 mod machine;
 mod message;
 mod placement;
+mod sessions;
 #[cfg(test)]
 mod tests;
 

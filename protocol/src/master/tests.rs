@@ -374,6 +374,20 @@ fn what_is_heard_in_time_does_not_expire_in_the_same_entry() {
 }
 
 #[test]
+fn a_worker_whose_offer_changes_while_its_session_opens_is_asked_for_again() {
+    let mut bench = Bench::new();
+    bench.hello(B, 3, &[]);
+    let first = bench.proposed();
+    bench.hello(B, 0, &[]);
+    bench.commit(&first);
+    bench.settle();
+    bench.submit(echo());
+    assert_eq!(bench.proposed(), [], "it has no slots any more");
+    let view = bench.state.master_view(Epoch(1));
+    assert_eq!(view.nodes[0].offer.slots, 0);
+}
+
+#[test]
 fn goodbye_ends_the_session_and_moves_what_was_on_its_way() {
     let mut bench = Bench::with_workers(&[(B, 1), (C, 1)]);
     let task = bench.submit(echo());
@@ -664,6 +678,10 @@ fn what_was_not_dispatched_on_this_link_is_dispatched_again_and_not_taken_back()
     bench.renew(B, &[], 999);
     assert_eq!((bench.dispatched(), bench.proposed()), (vec![], vec![]), "not before it says hello on the new link");
     bench.hello(B, 2, &[first]);
+    assert_eq!(bench.dispatched(), [], "nor before it knows that its session lives");
+    let commands = bench.proposed();
+    assert!(matches!(commands[..], [Command::Renew { .. }]), "{commands:?}");
+    bench.commit(&commands);
     assert_eq!(bench.dispatched(), [(B, tasks[1])]);
     assert_eq!(bench.proposed(), []);
 }
@@ -678,8 +696,10 @@ fn a_new_master_dispatches_again_what_the_old_one_granted() {
     bench.begin(2);
     bench.said();
     bench.hello(B, 2, &[first]);
+    let commands = bench.proposed();
+    assert_eq!(releases(&commands), []);
+    bench.commit(&commands);
     assert_eq!(bench.dispatched(), [(B, tasks[1])]);
-    assert_eq!(releases(&bench.proposed()), []);
 }
 
 #[test]

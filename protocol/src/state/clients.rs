@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::digest::{Sum, Tag, fingerprint};
-use super::limits::{MAX_SESSIONS, WINDOW, check_ttl};
+use super::limits::{LINE_BYTES, MAX_REPLY_BYTES, MAX_SESSIONS, REPLY_BYTES, TASK_BYTES, WINDOW, check_ttl};
 use super::sessions::Sessions;
 use crate::state::{Answer, Refused};
 use crate::types::{ClusterTime, Revision, Seq, SessionId};
@@ -22,6 +22,8 @@ use crate::types::{ClusterTime, Revision, Seq, SessionId};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Clients {
     sessions: Sessions<Window>,
+    /// What all kept answers take.
+    bytes: u64,
     digest: Sum,
 }
 
@@ -73,6 +75,7 @@ impl Clients {
         self.digest.remove(session.holder.fingerprint(id));
         for reply in session.holder.replies.values() {
             self.digest.remove(reply.digest);
+            self.bytes -= weight(&reply.answer);
         }
     }
 
@@ -84,7 +87,9 @@ impl Clients {
             window.first_incomplete = first_incomplete;
             self.digest.add(window.fingerprint(id));
             while let Some(oldest) = window.replies.first_entry().filter(|oldest| *oldest.key() < first_incomplete) {
-                self.digest.remove(oldest.remove().digest);
+                let reply = oldest.remove();
+                self.digest.remove(reply.digest);
+                self.bytes -= weight(&reply.answer);
             }
         }
         if seq < window.first_incomplete {
@@ -93,7 +98,8 @@ impl Clients {
         if let Some(reply) = window.replies.get(&seq) {
             return Admission::Answer(reply.answer.clone());
         }
-        if seq.0 - window.first_incomplete.0 >= WINDOW {
+        // Without room for its answer nothing may be executed. Room comes back as soon as clients say what they have.
+        if seq.0 - window.first_incomplete.0 >= WINDOW || self.bytes > MAX_REPLY_BYTES {
             return refuse(Refused::Busy);
         }
         Admission::Execute
@@ -104,6 +110,7 @@ impl Clients {
         let Some(window) = self.sessions.holder_mut(id) else { return };
         let digest = fingerprint(Tag::Reply, &(id, seq, &answer));
         self.digest.add(digest);
+        self.bytes += weight(&answer);
         let earlier = window.replies.insert(seq, Reply { answer, digest });
         assert!(earlier.is_none(), "request {seq} of {id} was executed twice");
     }
@@ -130,6 +137,15 @@ impl Window {
     }
 }
 
+/// How many bytes a kept answer counts for.
+fn weight(answer: &Answer) -> u64 {
+    match answer {
+        Answer::Submitted(tasks) => REPLY_BYTES + 16 * tasks.len() as u64,
+        Answer::Task(view) => REPLY_BYTES + TASK_BYTES + LINE_BYTES * view.history.len() as u64,
+        _ => REPLY_BYTES,
+    }
+}
+
 fn refuse(why: Refused) -> Admission {
     Admission::Answer(Answer::Refused(why))
 }
@@ -140,16 +156,19 @@ impl Clients {
     pub(super) fn assert_coherent(&self) {
         self.sessions.assert_coherent();
         let mut digest = Sum::default();
+        let mut bytes = 0;
         for (id, session) in self.sessions.iter() {
             let window = &session.holder;
             digest.add(window.fingerprint(id));
             for (seq, reply) in &window.replies {
                 digest.add(fingerprint(Tag::Reply, &(id, seq, &reply.answer)));
+                bytes += weight(&reply.answer);
                 let ahead =
                     seq.0.checked_sub(window.first_incomplete.0).expect("an answer that the client has is kept");
                 assert!(ahead < WINDOW, "an answer beyond the window is kept");
             }
         }
         assert_eq!(digest, self.digest, "the digest of the clients drifted");
+        assert_eq!(bytes, self.bytes, "the size of the answers drifted");
     }
 }

@@ -48,6 +48,12 @@ pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 pub(super) const TASK_BYTES: u64 = 512;
 /// What a key takes beside its content.
 pub(super) const KEY_BYTES: u64 = 128;
+/// What a kept answer takes beside its content.
+pub(super) const REPLY_BYTES: u64 = 160;
+/// About what a line of history takes in a kept answer.
+pub(super) const LINE_BYTES: u64 = 96;
+/// How many bytes the kept answers of all client sessions may take before new requests are put off.
+pub(super) const MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
 /// How many tasks one page shows.
 pub(super) const MAX_PAGE: usize = 1_000;
 /// How many bytes of results one page shows; one task is always shown.

@@ -84,7 +84,7 @@ impl Run {
 
     /// Draws and applies one command (none: an epoch begins) and compares everything that can be seen.
     fn step(&mut self, place: &str) -> (ClusterTime, Option<Command>) {
-        let span = [0, 1, 30, 400, 2_000][self.chance.below(5)];
+        let span = [0, 0, 0, 1, 1, 30, 30, 200, 400, 2_500][self.chance.below(10)];
         self.now = self.now + Duration::from_millis(span);
         let command = if self.chance.one_in(60) { None } else { Some(self.command()) };
         let (before, content) = (self.state.revision(), self.state.content());
@@ -310,7 +310,8 @@ impl Run {
                 let older = known.is_some_and(|known| known.incarnation > incarnation);
                 self.meet(older, "older run");
                 let offer = Offer { slots: self.chance.below(3) as u32, ..Offer::default() };
-                MasterCommand::OpenNode { node, incarnation, offer, ttl: Duration::from_secs(3) }
+                let ttl = Duration::from_secs(1 + self.chance.below(4) as u64);
+                MasterCommand::OpenNode { node, incarnation, offer, ttl }
             }
             2 => {
                 let cause = if self.chance.one_in(2) { EndCause::Goodbye } else { EndCause::Restarted };

@@ -152,6 +152,35 @@ fn sessions_over_the_limit_are_refused_and_replace_none() {
 }
 
 #[test]
+fn requests_are_put_off_while_there_is_no_room_for_their_answers() {
+    let mut state = State::default();
+    let mut ask = |command| state.apply(ClusterTime(1), &command, &mut vec![]);
+    let specs = vec![TaskSpec { once_key: Some("k".into()), ..TaskSpec::new("a", "") }; limits::MAX_BATCH];
+    let request = |session, seq, first_incomplete| {
+        let operation = Operation::Submit(specs.clone());
+        Command::Client { session, seq: Seq(seq), first_incomplete: Seq(first_incomplete), operation }
+    };
+    let mut sessions = vec![];
+    'full: loop {
+        let Answer::Registered(session) = ask(Command::Register { ttl: Duration::from_secs(9) }) else {
+            panic!("full")
+        };
+        sessions.push(session);
+        for seq in 1..=limits::WINDOW {
+            match ask(request(session, seq, 1)) {
+                Answer::Submitted(_) => {}
+                Answer::Refused(Refused::Busy) => break 'full,
+                other => panic!("neither done nor put off: {other:?}"),
+            }
+        }
+    }
+    // The first session has all of its answers now, and there is room again for everybody.
+    let (first, last) = (sessions[0], *sessions.last().unwrap());
+    assert!(matches!(ask(request(first, limits::WINDOW + 1, limits::WINDOW + 1)), Answer::Submitted(_)));
+    assert!(matches!(ask(request(last, limits::WINDOW, 1)), Answer::Submitted(_)));
+}
+
+#[test]
 fn one_expire_ends_a_bounded_number_and_the_master_hears_that_there_is_more() {
     let mut state = State::default();
     let mut changes = Vec::new();

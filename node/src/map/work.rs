@@ -1,0 +1,149 @@
+//! Lines become tasks, and tasks come to an end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::{Line, Template};
+use crate::builtin::exec::{Exec, KIND};
+use crate::cli::{Code, Diagnostic, Patient};
+use crate::http::decoded;
+
+/// Records tasks.
+pub(super) struct Submitter {
+    pub(super) cluster: Patient,
+    pub(super) template: Template,
+    pub(super) folder: PathBuf,
+    pub(super) retries: u32,
+    pub(super) attempt_timeout: Duration,
+    /// Names this run: no other run has the same once keys.
+    pub(super) run: String,
+}
+
+/// A recorded line. While it lives it counts as under way.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) line: Line,
+    pub(super) id: String,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// A line whose task has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) task: Task,
+    pub(super) attempts: u64,
+    /// What the command left behind, also if it failed.
+    pub(super) output: Option<Vec<u8>>,
+    pub(super) failure: Option<String>,
+}
+
+impl Submitter {
+    /// Records a task for every line, as many as may be under way, in batches.
+    pub(super) async fn submit_all(
+        &self,
+        lines: &mut mpsc::Receiver<Result<Line, Diagnostic>>,
+        permits: &Arc<Semaphore>,
+        tasks: mpsc::Sender<Task>,
+    ) -> Result<(), Diagnostic> {
+        while let Some(first) = lines.recv().await {
+            let first = first?;
+            let mut batch = vec![(first, acquire(permits).await)];
+            let mut size = 0;
+            // Whatever more is there already and may be under way goes along; nothing waits to fill a batch.
+            while batch.len() < BATCH_MAX && size < BATCH_BYTES {
+                let Ok(permit) = permits.clone().try_acquire_owned() else { break };
+                let Ok(line) = lines.try_recv() else { break };
+                let line = match line {
+                    Ok(line) => line,
+                    Err(error) => {
+                        self.submit(batch, &tasks).await?;
+                        return Err(error);
+                    }
+                };
+                size += line.text.len() + self.template_size();
+                batch.push((line, permit));
+            }
+            self.submit(batch, &tasks).await?;
+        }
+        Ok(())
+    }
+
+    async fn submit(
+        &self,
+        batch: Vec<(Line, OwnedSemaphorePermit)>,
+        tasks: &mpsc::Sender<Task>,
+    ) -> Result<(), Diagnostic> {
+        let specs: Vec<Value> = batch.iter().map(|(line, _)| self.spec(line)).collect();
+        let answer = self.cluster.post("/v1/tasks:batch", &json!({ "tasks": specs })).await?;
+        let ids = answer["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if ids.len() != batch.len() {
+            let message = format!("{} tasks were recorded for {} lines", ids.len(), batch.len());
+            return Err(Diagnostic::new(Code::Internal, message));
+        }
+        for ((line, permit), id) in batch.into_iter().zip(ids) {
+            let id = id["id"].as_str().unwrap_or_default().to_owned();
+            // Nobody waits any more only if something else failed, which is reported there.
+            let _ = tasks.send(Task { line, id, permit: Some(permit) }).await;
+        }
+        Ok(())
+    }
+
+    fn spec(&self, line: &Line) -> Value {
+        let exec =
+            Exec { command: self.template.fill(&line.text), folder: Some(self.folder.clone()), ..Exec::default() };
+        json!({
+            "kind": KIND,
+            "payload": exec,
+            "retries": self.retries,
+            "backoff_ms": BACKOFF_MS,
+            "timeout_ms": u64::try_from(self.attempt_timeout.as_millis()).unwrap_or(u64::MAX),
+            "once_key": format!("{}-{}", self.run, line.number),
+        })
+    }
+
+    fn template_size(&self) -> usize {
+        self.template.fill("").iter().map(String::len).sum::<usize>() + self.folder.as_os_str().len() + FRAME_BYTES
+    }
+}
+
+async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    permits.clone().acquire_owned().await.expect("it is never closed")
+}
+
+/// Waits for tasks.
+pub(super) struct Waiter {
+    pub(super) cluster: Patient,
+}
+
+impl Waiter {
+    /// Waits until the task has ended, for as long as it takes. Then it no longer counts as under way.
+    pub(super) async fn wait(&self, mut task: Task) -> Result<Ended, Diagnostic> {
+        let view = self.cluster.ended(&task.id).await?;
+        task.permit = None;
+        let state = view["state"].as_str().unwrap_or_default();
+        let failure = (state != "done").then(|| match view["message"].as_str() {
+            Some(message) => format!("{state}: {message}"),
+            None => state.to_owned(),
+        });
+        Ok(Ended {
+            attempts: view["attempts"].as_u64().unwrap_or_default(),
+            output: decoded(&view, "output"),
+            failure,
+            task,
+        })
+    }
+}
+
+const BATCH_MAX: usize = 200;
+
+/// All payloads of a batch go into one command of the log.
+const BATCH_BYTES: usize = 512 * 1024;
+
+/// What surrounds the words of a command in a payload, generously.
+const FRAME_BYTES: usize = 128;
+
+const BACKOFF_MS: u64 = 250;
