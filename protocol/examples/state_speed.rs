@@ -2,6 +2,7 @@
 //!
 //! Prints nanoseconds of CPU time for one command of each kind, applied one after the other to a state that grows by them,
 //! and ends by itself.
+#![allow(clippy::disallowed_types)] // it measures, so it needs the clock that a machine must not have
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -200,7 +200,9 @@ pub struct TaskSpec {
     pub priority: i32,
     /// A second submission with the same key returns the first one's task.
     pub once_key: Option<String>,
-    /// How long the record, and with it the once key, is kept after the task ended.
+    /// How long the record, and with it the once key, is kept after the task ended; at least [`limits::MIN_KEEP`].
+    ///
+    /// [`limits::MIN_KEEP`]: crate::state::limits::MIN_KEEP
     pub keep: Duration,
     /// Runs only on workers that have all of these labels.
     pub needs: BTreeMap<String, String>,

@@ -26,6 +26,9 @@ pub const MAX_KEY: usize = 512;
 pub const MAX_BATCH: usize = 8_192;
 /// The longest a record is kept after its task ended.
 pub const MAX_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The shortest a record is kept after its task ended, whatever was asked for: whoever waits for the end sees it, and a
+/// worker that did not hear that its result was recorded can ask again.
+pub const MIN_KEEP: Duration = Duration::from_secs(10);
 /// How many lines of a task's history are kept.
 pub const MAX_HISTORY: usize = 32;
 /// How many deaths of its workers a task survives before it is taken for their cause.

@@ -184,18 +184,12 @@ impl Tasks {
                 self.held.remove(&session);
             }
         }
-        match *record.state() {
-            TaskState::Pending { .. } => {}
-            TaskState::Assigned { session, .. } => {
-                self.held.entry(session).or_default().insert(id);
-            }
-            TaskState::Done { at, .. }
-            | TaskState::Failed { at, .. }
-            | TaskState::Cancelled { at, .. }
-            | TaskState::Lost { at } => {
-                self.live.remove(&id);
-                self.ended.insert((at + record.spec().keep, id));
-            }
+        if let TaskState::Assigned { session, .. } = *record.state() {
+            self.held.entry(session).or_default().insert(id);
+        }
+        if let Some(end) = record.end() {
+            self.live.remove(&id);
+            self.ended.insert((end, id));
         }
     }
 }
@@ -231,16 +225,12 @@ impl Tasks {
             if let Some(key) = &record.spec().once_key {
                 fresh.once.insert(key.clone(), id);
             }
-            match *record.state() {
-                TaskState::Pending { .. } => drop(fresh.live.insert(id)),
-                TaskState::Assigned { session, .. } => {
-                    fresh.live.insert(id);
-                    fresh.held.entry(session).or_default().insert(id);
-                }
-                TaskState::Done { at, .. }
-                | TaskState::Failed { at, .. }
-                | TaskState::Cancelled { at, .. }
-                | TaskState::Lost { at } => drop(fresh.ended.insert((at + record.spec().keep, id))),
+            if let TaskState::Assigned { session, .. } = *record.state() {
+                fresh.held.entry(session).or_default().insert(id);
+            }
+            match record.end() {
+                Some(end) => drop(fresh.ended.insert((end, id))),
+                None => drop(fresh.live.insert(id)),
             }
         }
         assert_eq!(&fresh, self, "an index, count or hash of the tasks drifted");

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::state::digest::{Sum, Tag, fingerprint};
-use crate::state::limits::{MAX_HISTORY, MAX_LINE, MAX_PAST, MAX_TEXT, TASK_BYTES, cut};
+use crate::state::limits::{MAX_HISTORY, MAX_LINE, MAX_PAST, MAX_TEXT, MIN_KEEP, TASK_BYTES, cut};
 use crate::state::{Assigned, HistoryEvent, HistoryLine, LiveTask, TaskSpec, TaskState, TaskView};
 use crate::types::{Attempt, ClusterTime, Fence, Revision, TaskId};
 
@@ -140,6 +140,17 @@ impl Record {
     /// Where it stands.
     pub(super) fn state(&self) -> &TaskState {
         &self.state
+    }
+
+    /// Until when the record is kept, if the task has ended.
+    pub(super) fn end(&self) -> Option<ClusterTime> {
+        match self.state {
+            TaskState::Pending { .. } | TaskState::Assigned { .. } => None,
+            TaskState::Done { at, .. }
+            | TaskState::Failed { at, .. }
+            | TaskState::Cancelled { at, .. }
+            | TaskState::Lost { at } => Some(at + self.spec.keep.max(MIN_KEEP)),
+        }
     }
 
     /// What became of the attempt with this fence, and its number, if it is remembered.

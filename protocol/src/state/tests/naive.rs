@@ -473,7 +473,7 @@ impl Task {
             TaskState::Done { at, .. }
             | TaskState::Failed { at, .. }
             | TaskState::Cancelled { at, .. }
-            | TaskState::Lost { at } => Some(at + self.spec.keep),
+            | TaskState::Lost { at } => Some(at + self.spec.keep.max(Duration::from_secs(10))),
         }
     }
 }

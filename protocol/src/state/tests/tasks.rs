@@ -109,6 +109,19 @@ fn a_once_key_names_the_first_submission_until_its_record_is_forgotten() {
 }
 
 #[test]
+fn a_record_that_nobody_wants_kept_stays_long_enough_to_be_seen() {
+    let mut world = World::with_worker();
+    let task = world.submit(TaskSpec { keep: Duration::ZERO, ..TaskSpec::new("a", "") });
+    let fence = world.assign(task, 1);
+    world.finish(task, fence, done("out"));
+    world.expire();
+    assert!(world.view(task).state.is_final());
+    world.advance(limits::MIN_KEEP);
+    world.expire();
+    assert_eq!(world.state.task_state(task), None);
+}
+
+#[test]
 fn an_attempt_is_granted_only_under_the_facts_it_was_decided_on() {
     let mut world = World::with_worker();
     let task = world.submit(TaskSpec::new("a", ""));
