@@ -138,11 +138,12 @@ async fn tags_and_the_master_reach_everybody_and_late_joiners_too() {
     .await;
     a.announce_master(Epoch(3), NodeId(1));
     a.announce_master(Epoch(2), NodeId(2));
-    until(&mut events_b, |event| match event {
-        Event::Master { epoch, node } => Some(assert_eq!((*epoch, *node), (Epoch(3), NodeId(1)))),
+    let master = until(&mut events_b, |event| match event {
+        Event::Master { epoch, node } => Some((*epoch, *node)),
         _ => None,
     })
     .await;
+    assert_eq!(master, (Epoch(3), NodeId(1)));
     let (late, _) = Membership::start(config(3, 1, &[&b])).unwrap();
     holds(|| {
         let view = late.members();
@@ -180,11 +181,7 @@ async fn a_second_run_of_a_node_silences_the_first() {
     let (_old, mut events) = Membership::start(config(2, 1, &[&a])).unwrap();
     joined(&mut events, 1).await;
     let (new, _) = Membership::start(config(2, 2, &[&a])).unwrap();
-    until(&mut events, |event| match event {
-        Event::DuplicateNode(node) => Some(assert_eq!(*node, NodeId(2))),
-        _ => None,
-    })
-    .await;
+    until(&mut events, |event| matches!(event, Event::DuplicateNode(NodeId(2))).then_some(())).await;
     holds(|| new.members().members.get(&NodeId(1)).is_some_and(|member| member.state == MemberState::Alive)).await;
     holds(|| a.members().members.get(&NodeId(2)).is_some_and(|member| member.incarnation == Incarnation(2))).await;
     assert!(!new.members().is_duplicate);

@@ -18,6 +18,11 @@ mod suspicion;
 mod sync;
 mod timers;
 
+#[cfg(test)]
+mod canaries;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -145,7 +150,6 @@ pub struct Engine {
     is_joined: bool,
     /// What the application was told last about being connected.
     is_connected: bool,
-    is_duplicate: bool,
     /// The probe whose answer would tell a round-trip time.
     ping: Option<(Identity, u8, Nanos)>,
     /// When another bearer of our identity was met, of late.
@@ -174,8 +178,10 @@ enum Phase {
         left: u32,
         at: Nanos,
     },
+    /// Another process bears our identity; the view stays for those who ask.
+    Muted,
     /// Nothing more will be said.
-    Silent,
+    Gone,
 }
 
 impl Engine {
@@ -204,7 +210,6 @@ impl Engine {
             generation: 0,
             is_joined: false,
             is_connected: false,
-            is_duplicate: false,
             ping: None,
             doubles: VecDeque::new(),
             born: now,
@@ -226,7 +231,8 @@ impl Engine {
     /// Handles one input. Whatever must follow from it is added to `effects`.
     pub fn step(&mut self, now: Nanos, input: Input<'_>, effects: &mut Effects) {
         match (self.phase, input) {
-            (Phase::Silent, _) => {}
+            (Phase::Muted, Input::Leave) => self.phase = Phase::Gone,
+            (Phase::Muted | Phase::Gone, _) => {}
             (Phase::Leaving { left, at }, Input::Time) if at <= now => self.say_farewell(now, left, effects),
             (Phase::Leaving { .. }, _) => {}
             (Phase::Running, Input::Datagram { from, bytes }) => self.on_datagram(now, from, bytes, effects),
@@ -246,7 +252,7 @@ impl Engine {
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
         match self.phase {
-            Phase::Silent => Nanos::NEVER,
+            Phase::Muted | Phase::Gone => Nanos::NEVER,
             Phase::Leaving { at, .. } => at,
             Phase::Running => [self.rejoin_at, self.sync_at, self.sync_down_at, self.maintain_at]
                 .into_iter()
@@ -259,7 +265,7 @@ impl Engine {
     /// Whether the farewell is over and the engine may be dropped.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.phase == Phase::Silent && !self.is_duplicate
+        self.phase == Phase::Gone
     }
 
     /// What was counted so far.
@@ -367,7 +373,7 @@ impl Engine {
         let there: Vec<SocketAddr> =
             self.peers.values().filter(|peer| peer.is_active()).map(|peer| peer.id.addr).collect();
         if left == 0 || there.is_empty() {
-            self.phase = Phase::Silent;
+            self.phase = Phase::Gone;
             return;
         }
         let me = *self.me();
@@ -389,8 +395,7 @@ impl Engine {
         if self.doubles.len() < DOUBLES {
             return;
         }
-        self.phase = Phase::Silent;
-        self.is_duplicate = true;
+        self.phase = Phase::Muted;
         self.timers.clear();
         let node = self.me().node;
         self.tell(Event::DuplicateNode(node), effects);

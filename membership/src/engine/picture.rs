@@ -17,7 +17,7 @@ use std::time::Duration;
 use foca::{Header, Message as FocaMessage, State};
 use protocol::{Nanos, NodeId};
 
-use super::{Effects, Engine, Identity, MAINTAIN_EVERY};
+use super::{Effects, Engine, Identity, MAINTAIN_EVERY, Phase};
 use crate::member::{Event, Member, MemberState, Tags, View};
 use crate::packet::Message;
 
@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) heard: Option<Nanos>,
     /// How long its last answer took.
     pub(super) rtt: Option<Duration>,
+    /// What it says of itself, as far as the application was told.
+    tags: Arc<Tags>,
     /// When it was last tried although absent.
     pub(super) tried: Option<Nanos>,
     /// Whether somebody holds its present name to be down, and it was told.
@@ -43,8 +45,14 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn new(id: Identity, state: MemberState, now: Nanos) -> Self {
-        Self { id, state, since: now, heard: None, rtt: None, tried: None, is_doubted: false, asked: None }
+    fn new(id: Identity, state: MemberState, tags: Arc<Tags>, now: Nanos) -> Self {
+        Self { id, state, since: now, heard: None, rtt: None, tags, tried: None, is_doubted: false, asked: None }
+    }
+
+    fn member(&self) -> Member {
+        let Identity { node, incarnation, addr, link, .. } = self.id;
+        let (state, since, tags, rtt) = (self.state, self.since, self.tags.clone(), self.rtt);
+        Member { node, incarnation, addr, link, state, since, tags, rtt }
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -64,10 +72,10 @@ impl Engine {
         View {
             version: self.version,
             me: self.myself(),
-            members: self.peers.iter().map(|(node, peer)| (*node, self.member(peer))).collect(),
+            members: self.peers.iter().map(|(node, peer)| (*node, peer.member())).collect(),
             master: self.board.lock().master,
             is_connected: self.is_connected,
-            is_duplicate: self.is_duplicate,
+            is_duplicate: self.phase == Phase::Muted,
         }
     }
 
@@ -153,12 +161,6 @@ impl Engine {
         self.ask_for_tags(now, effects);
     }
 
-    fn member(&self, peer: &Peer) -> Member {
-        let Identity { node, incarnation, addr, link, .. } = peer.id;
-        let tags = self.board.lock().tags(node, incarnation).unwrap_or_else(|| Arc::new(Tags::new()));
-        Member { node, incarnation, addr, link, state: peer.state, since: peer.since, tags, rtt: peer.rtt }
-    }
-
     fn seen_as(&self, id: &Identity, state: State) -> MemberState {
         match state {
             State::Alive => MemberState::Alive,
@@ -174,16 +176,18 @@ impl Engine {
         if old.as_ref().is_some_and(|peer| peer.id == id && peer.state == state) {
             return None;
         }
-        let mut peer = Peer::new(id, state, now);
+        let tags = self.board.lock().tags(id.node, id.incarnation).unwrap_or_default();
+        let mut peer = Peer::new(id, state, tags, now);
         if let Some(old) = old.as_ref().filter(|old| old.id.incarnation == id.incarnation) {
             // A new name of the same run: what we know of the process still holds.
             peer.heard = old.heard;
             peer.rtt = old.rtt;
+            peer.tags = old.tags.clone();
             peer.asked = old.asked;
             peer.is_doubted = old.is_doubted && old.id == id;
             peer.since = if old.state == state { old.since } else { now };
         }
-        let member = self.member(&peer);
+        let member = peer.member();
         self.peers.insert(id.node, peer);
         match old {
             None => Some(first_event(member)),
@@ -199,9 +203,12 @@ impl Engine {
             (std::mem::take(&mut board.changed), board.master.filter(|_| is_news))
         };
         for node in changed {
-            let Some(peer) = self.peers.get(&node) else { continue };
-            let member = self.member(peer);
-            if !member.tags.is_empty() || peer.is_active() {
+            let Some(peer) = self.peers.get_mut(&node) else { continue };
+            // Tags of a run that is not in the table yet wait on the board until it is.
+            let tags = self.board.lock().tags(node, peer.id.incarnation);
+            if let Some(tags) = tags.filter(|tags| *tags != peer.tags) {
+                peer.tags = tags;
+                let member = peer.member();
                 self.tell(Event::TagsChanged(member), effects);
             }
         }
@@ -277,6 +284,7 @@ fn next_event(old: &Peer, member: Member) -> Option<Event> {
         // A later run that is gone before it was seen: the application must learn of its incarnation.
         (Unreachable, Unreachable) if is_restart => Event::Failed(member),
         (Left, Left) if is_restart => Event::Left(member),
+        (Alive, Alive) if (member.addr, member.link) != (old.id.addr, old.id.link) => Event::Rejoined(member),
         (Alive, Alive) | (Suspect, Suspect) | (Unreachable, Unreachable) | (Left, Left) => return None,
     })
 }

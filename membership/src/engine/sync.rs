@@ -87,12 +87,12 @@ impl Engine {
             self.stats.refused += 1;
             return;
         }
-        for item in &sync.items {
-            self.add_broadcast(item);
-        }
         let name = *self.me();
         if !self.heed_own_entry(now, &sync.entries, effects) {
             return;
+        }
+        for item in &sync.items {
+            self.add_broadcast(item);
         }
         self.merge(now, sync, effects);
         self.mark_heard(now, &sender);
