@@ -122,8 +122,21 @@ impl Driver {
                 self.engine.step(self.now(), Input::Datagram { from: canonical(from), bytes }, effects);
                 true
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-            Err(_) => false,
+            Err(error) => self.on_error(&error),
+        }
+    }
+
+    /// Whether to try again at once after this error.
+    fn on_error(&self, error: &io::Error) -> bool {
+        match error.kind() {
+            io::ErrorKind::Interrupted => true,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => false,
+            _ => {
+                // The network is in trouble, which may last. Timers go on; this loop must not spin.
+                debug!(%error, "the gossip socket cannot receive");
+                std::thread::sleep(TROUBLE_PAUSE);
+                false
+            }
         }
     }
 
@@ -246,3 +259,54 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 /// The shortest sleep.
 const SHORTEST_WAIT: Duration = Duration::from_micros(100);
+
+/// How long to let a socket be that cannot receive.
+const TROUBLE_PAUSE: Duration = Duration::from_millis(5);
+
+#[cfg(test)]
+mod tests {
+    use protocol::Incarnation;
+
+    use super::*;
+    use crate::engine::Setup;
+    use crate::member::Tags;
+    use crate::timing::Timing;
+
+    fn view() -> View {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let tags = CheckedTags::try_from(Tags::new()).unwrap();
+        let (node, incarnation, cluster, seeds) = (NodeId(1), Incarnation(1), "queue".into(), vec![]);
+        let timing = Timing::LAN;
+        let insecure = false;
+        Engine::new(
+            Setup { node, incarnation, cluster, addr, link: addr, seeds, timing, tags, insecure, seed: 1 },
+            Nanos(0),
+        )
+        .view()
+    }
+
+    #[test]
+    fn a_slow_reader_gets_the_whole_picture_instead_of_what_it_missed() {
+        let shown = Shown::new(view());
+        let (events, mut reader) = mpsc::channel(2);
+        let mut queue = Queue::new(events);
+        for _ in 0..5 {
+            queue.push(Event::Isolated);
+            queue.catch_up(&shown);
+        }
+        assert_eq!(queue.dropped, 3);
+        assert_eq!(reader.try_recv(), Ok(Event::Isolated));
+        assert_eq!(reader.try_recv(), Ok(Event::Isolated));
+        queue.catch_up(&shown);
+        queue.push(Event::Connected);
+        assert_eq!(reader.try_recv(), Ok(Event::Snapshot(shown.view())));
+        assert_eq!(reader.try_recv(), Ok(Event::Connected));
+    }
+
+    #[test]
+    fn a_thread_that_listens_everywhere_is_woken_over_loopback() {
+        assert_eq!(wake_address("0.0.0.0:7".parse().unwrap()), "127.0.0.1:7".parse().unwrap());
+        assert_eq!(wake_address("[::]:7".parse().unwrap()), "[::1]:7".parse().unwrap());
+        assert_eq!(wake_address("127.0.0.2:7".parse().unwrap()), "127.0.0.2:7".parse().unwrap());
+    }
+}

@@ -74,6 +74,21 @@ fn a_deaf_node_declares_nobody_down() {
     }
 }
 
+/// (c) for two nodes that cannot hear each other while others hear both.
+#[test]
+fn a_link_cut_between_two_fails_neither() {
+    for seed in 0..4 {
+        let mut world = World::settled(seed, Timing::LAN, 5);
+        world.cut.insert((0, 1));
+        if seed % 2 == 1 {
+            world.cut.insert((1, 0));
+        }
+        world.loss = 0.02;
+        world.run(20 * SECOND);
+        assert_eq!(count(&world, |event| matches!(event, Event::Failed(_))), 0, "seed {seed}");
+    }
+}
+
 /// (c) with nobody else there whose contact could tell.
 #[test]
 fn a_node_that_stood_still_gives_its_suspect_the_time_it_missed() {
@@ -270,4 +285,53 @@ fn renewals_have_a_reason(world: &World) {
 
 fn count(world: &World, is_it: impl Fn(&Event) -> bool) -> usize {
     world.history.iter().filter(|(_, _, event)| is_it(event)).count()
+}
+
+/// Prints what the design promises beside what is so: `cargo test -p tenure-membership --test simulation figures --
+/// --ignored --nocapture`.
+#[test]
+#[ignore = "prints figures, decides nothing"]
+fn figures() {
+    for (name, timing, size, rounds) in [
+        ("lan", Timing::LAN, 5, 100),
+        ("lan", Timing::LAN, 16, 30),
+        ("lan", Timing::LAN, 50, 6),
+        ("dev", Timing::DEV, 5, 100),
+    ] {
+        let mut spans: Vec<Duration> = (0..rounds).map(|seed| time_to_know(seed, timing, size)).collect();
+        spans.sort_unstable();
+        let mean = spans.iter().sum::<Duration>() / u32::try_from(spans.len()).expect("few");
+        println!("crash known by all, {name}, {size} nodes: mean {mean:.2?}, longest {:.2?}", spans[spans.len() - 1]);
+    }
+    for size in [16, 64] {
+        let mut world = World::new(1, Timing::LAN);
+        (0..size).for_each(|_| {
+            world.add();
+        });
+        let took = world.run_until(60 * SECOND, "all meet", World::is_exact);
+        println!("{size} nodes that start together know each other and all tags after {took:.2?}");
+        world.run(5 * SECOND);
+        world.add();
+        let took = world.run_until(60 * SECOND, "one joins", World::is_exact);
+        println!("one more joins {size}: known by all, knowing all, after {took:.2?}");
+    }
+    for half in [8, 32] {
+        let mut world = World::settled(1, Timing::LAN, half * 2);
+        world.nodes.iter_mut().take(half).for_each(|node| node.side = 1);
+        world.run(120 * SECOND);
+        world.nodes.iter_mut().for_each(|node| node.side = 0);
+        let took = world.run_until(60 * SECOND, "healed", World::is_exact);
+        println!("{half}/{half} healed in {took:.2?}");
+    }
+}
+
+fn time_to_know(seed: u64, timing: Timing, size: usize) -> Duration {
+    let mut world = World::settled(seed, timing, size);
+    world.loss = 0.01;
+    let pause = world.rng.random_range(0..1_000);
+    world.run(Duration::from_millis(pause));
+    world.crash(0);
+    world.run_until(20 * SECOND, "known", |world| {
+        (1..size).all(|at| world.state(at, 0) == Some(MemberState::Unreachable))
+    })
 }

@@ -1,6 +1,6 @@
 //! A network, a clock and faults for engines: everything that happens follows from one seed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// The part of all datagrams that is lost.
     pub loss: f64,
+    /// Links that are cut in one direction, from the first to the second.
+    pub cut: BTreeSet<(usize, usize)>,
     pub rng: SmallRng,
     /// Every event of every node, in order.
     pub history: Vec<(Nanos, usize, Event)>,
@@ -55,6 +57,7 @@ impl World {
             now: Nanos(1_000_000_000),
             nodes: Vec::new(),
             loss: 0.0,
+            cut: BTreeSet::new(),
             rng: SmallRng::seed_from_u64(seed),
             history: Vec::new(),
             bytes: 0,
@@ -259,8 +262,9 @@ impl World {
 
     fn arrive(&mut self, flight: Flight) {
         let Some(to) = (0..self.nodes.len()).find(|index| addr(*index) == flight.to) else { return };
-        let node = &mut self.nodes[to];
-        if node.engine.is_none() || node.side != self.nodes[flight.from].side {
+        let node = &self.nodes[to];
+        let is_cut = self.cut.contains(&(flight.from, to));
+        if node.engine.is_none() || is_cut || node.side != self.nodes[flight.from].side {
             return;
         }
         let node = &mut self.nodes[to];
