@@ -12,8 +12,11 @@
 //! * After the farewell nothing that arrives is looked at, so a node that left cannot be talked back into life.
 //! * A name is given up only because somebody holds it to be down.
 
+mod input;
 mod outbox;
 mod picture;
+mod settings;
+mod standing;
 mod suspicion;
 mod sync;
 mod timers;
@@ -25,107 +28,26 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use foca::{Foca, OwnedNotification, PeriodicParams, Timer};
-use protocol::{Epoch, Incarnation, Nanos, NodeId};
+use foca::{Foca, OwnedNotification, Timer};
+use protocol::{Epoch, Nanos, NodeId};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::board::{self, Item, SharedBoard};
 use crate::codec::{self, Codec};
 use crate::identity::Identity;
-use crate::member::{Event, MAX_TAGS, Tags, View};
-use crate::packet::{self, MAX_BODY, Message, Opened, Refused};
+use crate::member::{Event, View};
+use crate::packet::{self, Message, Opened, Refused};
 use crate::stats::Stats;
 use crate::timing::Timing;
+pub use input::{CheckedTags, Effects, Input, Setup, TagsTooLong};
 use outbox::Outbox;
 use picture::Peer;
+use settings::foca_config;
 use timers::{Due, Timers};
-
-/// What an engine must know from the start.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// This node.
-    pub node: NodeId,
-    /// This run of it; greater than that of every earlier run.
-    pub incarnation: Incarnation,
-    /// The cluster's name.
-    pub cluster: String,
-    /// Where others reach this node's gossip.
-    pub addr: SocketAddr,
-    /// Where others reach this node's links.
-    pub link: SocketAddr,
-    /// Where other nodes may be found.
-    pub seeds: Vec<SocketAddr>,
-    /// The timers.
-    pub timing: Timing,
-    /// What this node says of itself.
-    pub tags: CheckedTags,
-    /// Whether addresses outside loopback are spoken to.
-    pub insecure: bool,
-    /// Where this engine's choices start.
-    pub seed: u64,
-}
-
-/// Tags that are short enough to spread.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckedTags {
-    tags: Arc<Tags>,
-    encoded: Bytes,
-}
-
-/// These tags are too long to spread.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the tags take more than {MAX_TAGS} bytes")]
-pub struct TagsTooLong;
-
-impl TryFrom<Tags> for CheckedTags {
-    type Error = TagsTooLong;
-
-    fn try_from(tags: Tags) -> Result<Self, TagsTooLong> {
-        let encoded = board::encode_tags(&tags).map_err(|_| TagsTooLong)?;
-        Ok(Self { tags: Arc::new(tags), encoded })
-    }
-}
-
-/// What an engine is told.
-#[derive(Clone, Debug)]
-pub enum Input<'a> {
-    /// A datagram arrived.
-    Datagram {
-        /// From where.
-        from: SocketAddr,
-        /// Its bytes.
-        bytes: &'a [u8],
-    },
-    /// Time has passed. Must come after every datagram that had arrived by then, or a stall of this process would be
-    /// held against the others.
-    Time,
-    /// This node now says this of itself.
-    Tags(CheckedTags),
-    /// This master was elected.
-    Master {
-        /// Its epoch.
-        epoch: Epoch,
-        /// The master.
-        node: NodeId,
-    },
-    /// Say farewell.
-    Leave,
-}
-
-/// What must follow.
-#[derive(Debug, Default)]
-pub struct Effects {
-    /// Datagrams to send.
-    pub sends: Vec<(SocketAddr, Vec<u8>)>,
-    /// What the application should know, in order.
-    pub events: Vec<Event>,
-}
 
 /// The machine.
 pub struct Engine {
@@ -358,54 +280,6 @@ impl Engine {
         self.gossip_now(now, effects);
     }
 
-    fn on_leave(&mut self, now: Nanos, effects: &mut Effects) {
-        let me = *self.me();
-        self.timers.clear();
-        self.add_item(&Item::Leave { node: me.node, incarnation: me.incarnation });
-        let outcome = self.foca.leave_cluster(&mut self.outbox);
-        self.count(outcome);
-        self.flush(now, effects);
-        self.say_farewell(now, FAREWELLS, effects);
-    }
-
-    /// Says to up to 64 members directly that we are gone, and lets gossip tell the rest.
-    fn say_farewell(&mut self, now: Nanos, left: u32, effects: &mut Effects) {
-        let there: Vec<SocketAddr> =
-            self.peers.values().filter(|peer| peer.is_active()).map(|peer| peer.id.addr).collect();
-        if left == 0 || there.is_empty() {
-            self.phase = Phase::Gone;
-            return;
-        }
-        let me = *self.me();
-        if let Ok(item) = board::item(&Item::Leave { node: me.node, incarnation: me.incarnation }) {
-            for addr in there.into_iter().take(64) {
-                self.send_message(addr, &Message::Items { items: vec![item.clone()] }, effects);
-            }
-        }
-        let outcome = self.foca.gossip(&mut self.outbox);
-        self.count(outcome);
-        self.flush(now, effects);
-        self.phase = Phase::Leaving { left: left - 1, at: now + self.timing.gossip.min(FAREWELL_GAP_MAX) };
-    }
-
-    /// Another process bears our identity. Once may be a stray packet; three times in ten seconds is not.
-    fn on_double(&mut self, now: Nanos, effects: &mut Effects) {
-        self.doubles.push_back(now);
-        self.doubles.retain(|at| now.since(*at) <= DOUBLE_WINDOW);
-        if self.doubles.len() < DOUBLES {
-            return;
-        }
-        self.phase = Phase::Muted;
-        self.timers.clear();
-        let node = self.me().node;
-        self.tell(Event::DuplicateNode(node), effects);
-    }
-
-    /// A name of our own node that is greater than ours: a later run of it, or a copy of its data folder.
-    fn is_double(&self, name: &Identity) -> bool {
-        name.node == self.me().node && name > self.me()
-    }
-
     fn pass_on(&mut self, now: Nanos, timer: Timer<Identity>, effects: &mut Effects) {
         let outcome = self.foca.handle_timer(timer, &mut self.outbox);
         self.count(outcome);
@@ -461,36 +335,6 @@ impl Engine {
             OwnedNotification::ProbeFailed(..) => self.stats.failed_probes += 1,
             _ => {}
         }
-    }
-
-    fn on_joined(&mut self, now: Nanos, effects: &mut Effects) {
-        self.is_joined = true;
-        self.rejoin_at = Nanos::NEVER;
-        // Those who started together know little of each other yet: compare soon, then ever more rarely.
-        self.sync_gap = self.timing.gossip * 4;
-        self.sync_at = now + self.jitter(self.timing.gossip * 2);
-        if !self.is_connected {
-            self.is_connected = true;
-            self.tell(Event::Connected, effects);
-        }
-    }
-
-    fn on_alone(&mut self, now: Nanos, effects: &mut Effects) {
-        self.is_joined = false;
-        self.sync_at = Nanos::NEVER;
-        self.rejoin_at = now;
-        if self.is_connected {
-            self.is_connected = false;
-            self.tell(Event::Isolated, effects);
-        }
-    }
-
-    fn on_renewed(&mut self, now: Nanos, effects: &mut Effects) {
-        self.stats.renewals += 1;
-        self.is_joined = false;
-        self.generation = 0;
-        self.rejoin_at = now;
-        self.tell(Event::SelfDeclaredDown, effects);
     }
 
     /// If our own timers are late, this process stood still; the others did not get their time to answer either.
@@ -568,49 +412,11 @@ impl Engine {
     }
 }
 
-/// foca's settings that follow from ours. None of them may change later: foca cannot take a larger packet size.
-fn foca_config(timing: &Timing) -> foca::Config {
-    let fanout = NonZeroUsize::new(timing.fanout).unwrap_or(NonZeroUsize::MIN);
-    foca::Config {
-        probe_period: timing.probe_period,
-        probe_rtt: timing.probe_rtt,
-        num_indirect_probes: NonZeroUsize::new(3).expect("three is not zero"),
-        max_transmissions: NonZeroU8::new(TRANSMISSIONS).expect("sixteen is not zero"),
-        suspect_to_down_after: timing.suspicion,
-        // The engine forgets members itself, so that no timer waits for a day.
-        remove_down_after: None,
-        max_packet_size: NonZeroUsize::new(MAX_BODY).expect("a packet has a size"),
-        notify_down_members: true,
-        periodic_announce: Some(PeriodicParams { frequency: ANNOUNCE_EVERY, num_members: NonZeroUsize::MIN }),
-        // Push-pull with an absent member does more, and does not stop when nobody is left.
-        periodic_announce_to_down_members: None,
-        periodic_gossip: Some(PeriodicParams { frequency: timing.gossip, num_members: fanout }),
-    }
-}
-
-/// How often each piece of news is sent. foca's own formula gives two for three nodes, and news gets lost.
-const TRANSMISSIONS: u8 = 16;
-
-/// How often a member is asked for others it knows.
-const ANNOUNCE_EVERY: Duration = Duration::from_secs(30);
-
 /// How many members are remembered, absent ones included.
 const MAX_MEMBERS: usize = 4096;
 
 /// How many seeds are heeded.
 const MAX_SEEDS: usize = 64;
-
-/// How often the farewell is said.
-const FAREWELLS: u32 = 3;
-
-/// The longest pause between two farewells.
-const FAREWELL_GAP_MAX: Duration = Duration::from_millis(100);
-
-/// How many meetings with our own identity are proof.
-const DOUBLES: usize = 3;
-
-/// Within which time.
-const DOUBLE_WINDOW: Duration = Duration::from_secs(10);
 
 /// Rounds of gossip between two rounds of maintenance.
 const MAINTAIN_EVERY: u32 = 4;

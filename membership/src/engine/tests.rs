@@ -5,9 +5,12 @@ use foca::Codec as _;
 use rand::seq::IndexedRandom;
 
 use super::*;
+use protocol::Incarnation;
+
 use crate::codec::Codec;
 use crate::identity::tests::drawn;
 use crate::member::MemberState;
+use crate::member::Tags;
 use crate::packet::{Entry, EntryState, Sync, wrap_gossip, wrap_message};
 
 const CLUSTER: &str = "noise";
