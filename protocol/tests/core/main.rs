@@ -3,6 +3,8 @@
 #![allow(dead_code)] // parts of the world are for tests still to come
 
 mod dice;
+mod laws;
+mod swarm;
 mod world;
 
 use protocol::effects::Role;

@@ -36,6 +36,9 @@ pub struct World {
     pub steps: u64,
     /// Messages are kept here instead of being sent, if a script wants to see them.
     pub tap: Option<Vec<(usize, usize, Message)>>,
+    /// How every core that starts from here on is broken.
+    #[cfg(feature = "mutants")]
+    pub bug: Option<protocol::consensus::Bug>,
     queue: BinaryHeap<Reverse<Scheduled>>,
     order: u64,
 }
@@ -89,7 +92,7 @@ pub struct Net {
 }
 
 /// What a core said that is not a message or a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Seen {
     /// These were applied.
     Applied(Vec<Entry>),
@@ -153,14 +156,26 @@ impl World {
         let net =
             Net { loss: 0, twice: 0, delay: (MS / 5, MS / 5), slow: 0, slow_delay: 800 * MS, cut: BTreeSet::new() };
         let queue = BinaryHeap::new();
-        let mut world = Self { time: 1, nodes, net, dice, seen: Vec::new(), steps: 0, tap: None, queue, order: 0 };
+        let mut world = Self {
+            time: 1,
+            nodes,
+            net,
+            dice,
+            seen: Vec::new(),
+            steps: 0,
+            tap: None,
+            #[cfg(feature = "mutants")]
+            bug: None,
+            queue,
+            order: 0,
+        };
         for at in 0..count {
             world.restart(at);
         }
         world
     }
 
-    /// Starts a node from its disk; `wrap` in the mutants' tests breaks it.
+    /// Starts a node from its disk.
     pub fn restart(&mut self, at: usize) {
         let now = self.local(at);
         let node = &mut self.nodes[at];
@@ -168,17 +183,13 @@ impl World {
         node.run += 1;
         node.seed = node.seed.wrapping_add(1);
         let config = Config { node: node.disk.node, profile: node.profile, seed: node.seed };
-        node.core = Some(Consensus::new(config, node.disk.clone(), now));
+        let core = Consensus::new(config, node.disk.clone(), now);
+        #[cfg(feature = "mutants")]
+        let core = core.with_bug(self.bug);
+        node.core = Some(core);
         node.applied.clear();
         (node.wake, node.synced_seq, node.paused_until) = (u64::MAX, 0, 0);
         self.arm(at);
-    }
-
-    /// Replaces a core that was just started by a broken one.
-    #[cfg(feature = "mutants")]
-    pub fn break_core(&mut self, at: usize, bug: Option<protocol::consensus::Bug>) {
-        let core = self.nodes[at].core.take().expect("it was just started");
-        self.nodes[at].core = Some(core.with_bug(bug));
     }
 
     /// Kills a node. Of what it had written, the first `survivors` batches reached the disk.
@@ -306,6 +317,15 @@ impl World {
         self.step(at, Input::Persisted { seq });
     }
 
+    /// Makes a disk good again: everything written is synced at once, and later writes within a millisecond.
+    pub fn mend_disk(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.is_disk_stuck = false;
+        node.sync = (MS / 10, MS);
+        node.unsynced.iter_mut().for_each(|(_, due)| *due = self.time);
+        self.sync(at);
+    }
+
     fn wake(&mut self, at: usize) {
         self.nodes[at].wake = u64::MAX;
         let now = self.local(at);
@@ -352,8 +372,13 @@ impl World {
         let (least, most) = self.nodes[at].sync;
         let span = self.dice.between(least, most);
         let node = &mut self.nodes[at];
-        let begin = node.unsynced.back().map_or(self.time, |(_, due)| (*due).max(self.time));
-        let due = begin + span;
+        let (running, gathering) = (node.unsynced.front(), node.unsynced.back());
+        let due = match (running, gathering) {
+            // Group commit: what comes while one sync runs goes into the next one, together.
+            (Some((_, running)), Some((_, gathering))) if gathering > running => *gathering,
+            (Some((_, running)), _) => (*running).max(self.time) + span,
+            _ => self.time + span,
+        };
         node.unsynced.push_back((batch, due));
         let run = node.run;
         self.schedule(due, Happening::Synced { node: at, run });

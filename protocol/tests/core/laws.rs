@@ -1,0 +1,225 @@
+//! What must hold whatever happens, checked after every step.
+//!
+//! Each law is one function with the name of the law; a broken one panics with that name, the time and the facts.
+
+use std::collections::BTreeMap;
+
+use protocol::consensus::ReadMode;
+use protocol::durable::{Entry, HardState, Payload};
+use protocol::effects::Role;
+use protocol::{Epoch, Index, LogId};
+
+use crate::world::{Seen, World};
+
+/// What the checker remembers of a run.
+#[derive(Default)]
+pub struct Laws {
+    /// Clocks are outside the bound: leases and lease reads promise nothing.
+    pub is_wild: bool,
+    /// Who was elected in each epoch.
+    pub leaders: BTreeMap<Epoch, usize>,
+    /// The one committed log, from index 2 on.
+    pub committed: Vec<Entry>,
+    /// Writes that were acknowledged.
+    pub acked: u64,
+    /// Reads that were answered, by quorum and by lease.
+    pub reads: (u64, u64),
+    /// Elections that were won.
+    pub elections: u64,
+    /// A hash of all that was seen.
+    pub trace: u64,
+    proposals: BTreeMap<(usize, Index), LogId>,
+    waiting: BTreeMap<u64, (usize, ReadMode, Index)>,
+    /// Everything up to here has been told to some client.
+    floor: Index,
+    hard: Vec<HardState>,
+    checked: u64,
+}
+
+impl Laws {
+    /// A client asks a node to read.
+    pub fn note_read(&mut self, at: usize, context: u64, mode: ReadMode) {
+        self.waiting.insert(context, (at, mode, self.floor));
+    }
+
+    /// A node went down with all that it had been asked.
+    pub fn note_crash(&mut self, at: usize) {
+        self.proposals.retain(|(node, _), _| *node != at);
+        self.waiting.retain(|_, (node, ..)| *node != at);
+    }
+
+    /// Checks everything.
+    pub fn check(&mut self, world: &mut World) {
+        for at in 0..world.nodes.len() {
+            if world.nodes[at].core.is_some() {
+                self.election_safety(world, at);
+                self.commit_on_a_durable_quorum(world, at);
+            }
+            self.epochs_and_votes_only_grow(world, at);
+        }
+        for (at, seen) in std::mem::take(&mut world.seen) {
+            self.trace = match &seen {
+                // The place says it all: State Machine Safety watches the rest.
+                Seen::Applied(entries) => fold(self.trace, &(world.time, at, entries.last().map(|entry| entry.id))),
+                other => fold(self.trace, &(world.time, at, other)),
+            };
+            self.observe(world, at, seen);
+        }
+        self.at_most_one_lease(world);
+        self.checked += 1;
+        if self.checked.is_multiple_of(512) {
+            self.log_matching(world);
+        }
+    }
+
+    /// Election Safety: at most one leader per epoch. Leader Completeness: it has everything that is committed.
+    fn election_safety(&mut self, world: &World, at: usize) {
+        let core = world.core(at);
+        if core.role() != Role::Leader {
+            return;
+        }
+        match self.leaders.get(&core.epoch()) {
+            Some(leader) => law(*leader == at, world, "Election Safety", || format!("{} and {at}", leader)),
+            None => {
+                self.leaders.insert(core.epoch(), at);
+                self.elections += 1;
+                let held = core.entries(Index(2)..=Index(self.committed.len() as u64 + 1));
+                let is_complete = same_all(held, &self.committed);
+                law(is_complete, world, "Leader Completeness", || format!("n{} in epoch {}", at + 1, core.epoch()));
+            }
+        }
+    }
+
+    /// What a node believes to be committed is on the disks of a majority, and nobody believes otherwise.
+    fn commit_on_a_durable_quorum(&mut self, world: &World, at: usize) {
+        let core = world.core(at);
+        let known = Index(self.committed.len() as u64 + 1);
+        if core.commit() <= known {
+            return;
+        }
+        for entry in core.entries(known.next()..=core.commit()) {
+            let place = (entry.id.index.0 - 2) as usize;
+            let holds =
+                |node: &&crate::world::Node| node.disk.entries.get(place).is_some_and(|held| held.id == entry.id);
+            let copies = world.nodes.iter().filter(holds).count();
+            law(copies * 2 > world.nodes.len(), world, "Commit on a durable quorum", || {
+                format!("{} on {copies}", entry.id)
+            });
+            self.committed.push(entry.clone());
+        }
+    }
+
+    /// The durable epoch never falls, and a durable vote is never changed within its epoch.
+    fn epochs_and_votes_only_grow(&mut self, world: &World, at: usize) {
+        self.hard.resize(world.nodes.len(), HardState::default());
+        let (old, new) = (self.hard[at], world.nodes[at].disk.hard_state);
+        let grows = new.epoch > old.epoch || (new.epoch == old.epoch && (old.vote.is_none() || new.vote == old.vote));
+        law(grows, world, "One vote per epoch", || format!("n{}: {old:?} to {new:?}", at + 1));
+        self.hard[at] = new;
+    }
+
+    fn observe(&mut self, world: &World, at: usize, seen: Seen) {
+        match seen {
+            Seen::Applied(entries) => entries.iter().for_each(|entry| self.state_machine_safety(world, at, entry)),
+            Seen::Accepted(_, id) => {
+                self.proposals.insert((at, id.index), id);
+            }
+            Seen::ReadReady(context, index) => self.linearizable(world, at, context, index),
+            Seen::Dropped(context, _) => {
+                self.waiting.remove(&context);
+            }
+            Seen::Fatal(why) => law(false, world, "No core breaks", || format!("n{}: {why}", at + 1)),
+            Seen::Role(..) | Seen::Authority(_) => {}
+        }
+    }
+
+    /// State Machine Safety: every node applies the same entries. A proposal is acknowledged when its own entry is applied
+    /// where it was accepted.
+    fn state_machine_safety(&mut self, world: &World, at: usize, entry: &Entry) {
+        let place = (entry.id.index.0 - 2) as usize;
+        let is_same = self.committed.get(place).is_some_and(|known| same(known, entry));
+        law(is_same, world, "State Machine Safety", || format!("n{} {}", at + 1, entry.id));
+        if self.proposals.remove(&(at, entry.id.index)) == Some(entry.id) {
+            self.acked += 1;
+            self.floor = self.floor.max(entry.id.index);
+        }
+    }
+
+    /// A read shows everything that anyone was told before it began.
+    fn linearizable(&mut self, world: &World, at: usize, context: u64, index: Index) {
+        let Some((node, mode, floor)) = self.waiting.remove(&context) else {
+            return law(false, world, "A read is answered once", || format!("read {context}"));
+        };
+        let applied = world.core(at).applied();
+        law(node == at && applied >= index, world, "A read waits for its index", || format!("{index} of {applied}"));
+        if mode == ReadMode::Lease && self.is_wild {
+            return;
+        }
+        law(applied >= floor, world, "Linearizable reads", || format!("n{} {mode:?}: {applied} after {floor}", at + 1));
+        self.floor = self.floor.max(applied);
+        match mode {
+            ReadMode::Quorum => self.reads.0 += 1,
+            ReadMode::Lease => self.reads.1 += 1,
+        }
+    }
+
+    /// At any instant at most one node holds a valid lease, by its own clock, or shows a valid authority.
+    fn at_most_one_lease(&self, world: &World) {
+        if self.is_wild {
+            return;
+        }
+        let holds = |at: &usize| {
+            let now = world.local(*at);
+            let node = &world.nodes[*at];
+            let core = node.core.as_ref();
+            core.is_some_and(|core| core.lease_until(now).is_some())
+                || node.authority.is_some_and(|authority| now < authority.until)
+        };
+        let mut holders = (0..world.nodes.len()).filter(holds);
+        if let (Some(one), Some(other)) = (holders.next(), holders.next()) {
+            law(false, world, "At most one lease", || format!("n{} and n{}", one + 1, other + 1));
+        }
+    }
+
+    /// Log Matching: where two logs have the same entry, they are the same up to it.
+    pub fn log_matching(&self, world: &World) {
+        let cores: Vec<_> = world.nodes.iter().filter_map(|node| node.core.as_ref()).collect();
+        for (place, one) in cores.iter().enumerate() {
+            for other in &cores[place + 1..] {
+                let end = one.last().index.min(other.last().index);
+                let (one, other) = (one.entries(Index(2)..=end), other.entries(Index(2)..=end));
+                let agree = one.iter().zip(other).rposition(|(one, other)| one.id == other.id).map_or(0, |at| at + 1);
+                law(same_all(&one[..agree], &other[..agree]), world, "Log Matching", || format!("up to {agree}"));
+            }
+        }
+    }
+}
+
+/// Whether two entries are equal. Copies share their bytes here, so most comparisons end at the pointer.
+fn same(one: &Entry, other: &Entry) -> bool {
+    let is_copy = match (&one.payload, &other.payload) {
+        (Payload::Commands(one), Payload::Commands(other)) => {
+            one.as_ptr() == other.as_ptr() && one.len() == other.len()
+        }
+        _ => false,
+    };
+    one.id == other.id && one.time == other.time && (is_copy || one.payload == other.payload)
+}
+
+fn same_all(one: &[Entry], other: &[Entry]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+}
+
+/// Panics with the name of a broken law.
+fn law(holds: bool, world: &World, name: &str, facts: impl Fn() -> String) {
+    assert!(holds, "{name} is broken at {:.3} ms: {}", world.time as f64 / 1e6, facts());
+}
+
+/// Adds something to a running hash.
+fn fold(hash: u64, what: &impl std::hash::Hash) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(hash);
+    what.hash(&mut hasher);
+    hasher.finish()
+}
