@@ -14,7 +14,7 @@ use crate::profile::shortened;
 use crate::types::{Index, Nanos, NodeId};
 
 use super::election::nanos;
-use super::{Consensus, Drop, Effect, ReadMode};
+use super::{Consensus, Drop, Effect, ReadMode, broken};
 
 /// A read that waits: for the no-op, for a round of heartbeats, for its index to be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,7 +73,8 @@ impl Consensus {
     /// When our lease ends, if it is valid now: what lease reads and the authority shown to applications rest on (L3).
     #[must_use]
     pub fn lease_until(&self, now: Nanos) -> Option<Nanos> {
-        let is_master = self.role == Role::Leader && self.applied >= self.noop;
+        let is_begun = self.applied >= self.noop || broken!(self, LeaseFromWinning);
+        let is_master = self.role == Role::Leader && is_begun;
         is_master.then(|| self.lease_end()).filter(|end| now < *end)
     }
 

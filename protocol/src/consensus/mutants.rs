@@ -21,7 +21,8 @@ pub enum Bug {
     ClearsVote,
     /// The lease counts from the arrival of an acknowledgement instead of from the send time (L1).
     LeaseFromReceipt,
-    /// Winning an election counts as an acknowledgement by everyone (L2).
+    /// Winning an election counts as an acknowledgement by everyone, and the lease begins with it (L2, L3). With the
+    /// no-op applied first, a quorum has acknowledged something sent after the win, and the bug would hardly show.
     LeaseFromWinning,
     /// Evidence of death waives the promise too (F4).
     EvidenceWaivesPromise,

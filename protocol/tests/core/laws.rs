@@ -20,6 +20,8 @@ pub struct Laws {
     pub leaders: BTreeMap<Epoch, usize>,
     /// The one committed log, from index 2 on.
     pub committed: Vec<Entry>,
+    /// The epoch in which each of them was seen to be committed.
+    committed_in: Vec<Epoch>,
     /// Writes that were acknowledged.
     pub acked: u64,
     /// Reads that were answered, by quorum and by lease.
@@ -83,8 +85,10 @@ impl Laws {
             None => {
                 self.leaders.insert(core.epoch(), at);
                 self.elections += 1;
-                let held = core.entries(Index(2)..=Index(self.committed.len() as u64 + 1));
-                let is_complete = same_all(held, &self.committed);
+                // Only what was committed in an older epoch: a slow election may be overtaken by a later one.
+                let older = self.committed_in.partition_point(|epoch| *epoch < core.epoch());
+                let held = core.entries(Index(2)..=Index(older as u64 + 1));
+                let is_complete = same_all(held, &self.committed[..older]);
                 law(is_complete, world, "Leader Completeness", || format!("n{} in epoch {}", at + 1, core.epoch()));
             }
         }
@@ -106,6 +110,7 @@ impl Laws {
                 format!("{} on {copies}", entry.id)
             });
             self.committed.push(entry.clone());
+            self.committed_in.push(core.epoch());
         }
     }
 

@@ -1,9 +1,9 @@
 //! The consensus core alone: golden scripts, one rule each, and a seeded swarm of faults with every invariant checked.
 
-#![allow(dead_code)] // parts of the world are for tests still to come
-
 mod dice;
 mod laws;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod swarm;
 mod world;
 

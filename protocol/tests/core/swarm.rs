@@ -20,16 +20,25 @@ pub struct Run {
     pub world: World,
     /// What must hold.
     pub laws: Laws,
+    /// Whether the faults end and the cluster must heal.
+    pub must_heal: bool,
     weather: Weather,
     dice: Dice,
     contexts: u64,
     election_timeout: u64,
 }
 
-/// What a seed draws, in parts per thousand of the beats (one per 5 ms).
+/// What a seed draws, in parts per thousand of the beats.
 #[derive(Clone, Debug)]
 struct Weather {
+    beat: u64,
     span: u64,
+    /// The leader alone.
+    regicide: u64,
+    /// Whether the others see that a leader died.
+    news: u64,
+    /// A new cut mends the one before.
+    one_cut: bool,
     crash: u64,
     restart: u64,
     cut: u64,
@@ -41,37 +50,30 @@ struct Weather {
     unreachable: u64,
     proposals: u64,
     batch: u64,
-    size: u64,
+    size: usize,
     reads: u64,
     lease_reads: bool,
 }
 
-impl Run {
-    /// Draws the weather of a seed.
-    pub fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x7e57);
-        let count = dice.pick(&[1, 2, 3, 3, 3, 3, 5, 5]);
-        let is_mixed = dice.happens(150);
-        let profiles: Vec<Profile> = (0..count)
-            .map(|_| if is_mixed { dice.pick(&[Profile::DEV, Profile::LAN]) } else { Profile::DEV })
-            .collect();
-        let mut world = World::with(count, dice.any(), |at| profiles[at]);
-        world.net.loss = dice.pick(&[0, 20, 100, 300]);
-        world.net.twice = dice.pick(&[0, 0, 100]);
-        world.net.delay = dice.pick(&[(MS / 10, MS), (MS, 20 * MS), (0, 60 * MS)]);
-        world.net.slow = dice.pick(&[0, 0, 20, 200]);
-        let is_wild = dice.happens(150);
-        for node in &mut world.nodes {
-            node.sync = dice.pick(&[(MS / 10, MS), (MS, 10 * MS), (MS, 200 * MS)]);
-            let (least, most) = if is_wild { (500_000, 2_000_000) } else { (954_000, 1_048_000) };
-            node.clock = (dice.between(least, most), dice.between(0, 1_000_000 * MS));
-        }
-        for at in 0..count {
-            world.crash(at, 0); // The clocks were changed under them.
-            world.restart(at);
-        }
-        let weather = Weather {
-            span: dice.between(4_000, 16_000) * MS,
+/// What a seed is after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Theme {
+    Any,
+    Leases,
+    Churn,
+}
+
+impl Weather {
+    fn draw(theme: Theme, dice: &mut Dice, world: &mut World) -> Self {
+        let net = &mut world.net;
+        net.twice = dice.pick(&[0, 0, 100]);
+        let lease_reads = dice.happens(700);
+        let any = Self {
+            beat: 5 * MS,
+            span: dice.between(2_000, 8_000) * MS,
+            regicide: 0,
+            news: 0,
+            one_cut: false,
             crash: dice.pick(&[0, 2, 10, 30]),
             restart: dice.pick(&[10, 50, 200]),
             cut: dice.pick(&[0, 5, 30]),
@@ -83,25 +85,123 @@ impl Run {
             unreachable: dice.pick(&[0, 20]),
             proposals: dice.pick(&[10, 100, 500]),
             batch: dice.pick(&[1, 1, 64]),
-            size: dice.pick(&[8, 8, 8, 60_000]),
+            size: dice.pick(&[8, 8, 60_000, 200_000]),
             reads: dice.pick(&[0, 100, 500]),
-            lease_reads: dice.happens(700),
+            lease_reads,
         };
+        match theme {
+            Theme::Any => {
+                net.loss = dice.pick(&[0, 20, 100, 300]);
+                net.delay = dice.pick(&[(MS / 10, MS), (MS, 20 * MS), (0, 60 * MS)]);
+                net.slow = dice.pick(&[0, 0, 20, 200]);
+                any
+            }
+            Theme::Leases => {
+                net.delay = (MS / 10, dice.pick(&[MS, 8 * MS]));
+                net.slow = dice.pick(&[0, 50, 300]);
+                net.slow_delay = dice.pick(&[30, 100, 800]) * MS;
+                Self {
+                    beat: 2 * MS,
+                    one_cut: true,
+                    crash: dice.pick(&[0, 5, 15]),
+                    restart: dice.pick(&[200, 900]),
+                    cut: dice.pick(&[5, 20]),
+                    mend: dice.pick(&[0, 2, 5]),
+                    pause: dice.pick(&[0, 5]),
+                    stick: 0,
+                    evidence: dice.pick(&[0, 100, 300]),
+                    proposals: dice.pick(&[1, 1, 20]),
+                    batch: 1,
+                    size: 8,
+                    reads: 200,
+                    lease_reads: true,
+                    ..any
+                }
+            }
+            Theme::Churn => {
+                net.loss = dice.pick(&[0, 50, 300]);
+                net.delay = dice.pick(&[(MS / 10, MS), (MS, 20 * MS), (MS, 40 * MS)]);
+                Self {
+                    span: dice.between(5_000, 20_000) * MS,
+                    regicide: dice.pick(&[10, 30]),
+                    news: dice.pick(&[0, 500, 1000]),
+                    crash: dice.pick(&[0, 5]),
+                    restart: dice.pick(&[20, 50, 200]),
+                    cut: dice.pick(&[0, 5, 30]),
+                    mend: dice.pick(&[30, 100]),
+                    evidence: dice.pick(&[20, 100]),
+                    proposals: 300,
+                    batch: dice.pick(&[1, 4]),
+                    size: 200_000,
+                    ..any
+                }
+            }
+        }
+    }
+}
+
+impl Run {
+    /// Draws the weather of a seed. A third of the seeds hunt leases: good links with a slow path, a leader that one node
+    /// does not hear, rumours, short crashes. A third churns: short reigns and long logs in small messages.
+    pub fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x7e57);
+        let theme = dice.pick(&[Theme::Any, Theme::Leases, Theme::Churn]);
+        let count = match theme {
+            Theme::Any => dice.pick(&[1, 2, 3, 3, 4, 5]),
+            Theme::Leases | Theme::Churn => dice.pick(&[3, 3, 5]),
+        };
+        let is_mixed = dice.happens(if theme == Theme::Leases { 500 } else { 150 });
+        let profiles: Vec<Profile> = (0..count)
+            .map(|_| if is_mixed { dice.pick(&[Profile::DEV, Profile::LAN]) } else { Profile::DEV })
+            .collect();
+        let mut world = World::with(count, dice.any(), |at| profiles[at]);
+        let is_wild = theme != Theme::Leases && dice.happens(200);
+        for node in &mut world.nodes {
+            let rate = match is_wild {
+                true => dice.between(500_000, 2_000_000),
+                false => dice.pick(&[954_000, 1_000_000, 1_049_000]),
+            };
+            node.clock = (rate, dice.between(0, 1_000_000 * MS));
+            node.sync = match theme {
+                Theme::Leases => (MS / 10, MS),
+                _ => dice.pick(&[(MS / 10, MS), (MS, 10 * MS), (MS, 200 * MS)]),
+            };
+        }
+        for at in 0..count {
+            world.crash(at, 0); // The clocks were changed under them.
+            world.restart(at);
+        }
+        let weather = Weather::draw(theme, &mut dice, &mut world);
         let election_timeout = profiles.iter().map(|profile| profile.election_timeout.as_nanos() as u64).max();
         let mut laws = Laws::default();
         laws.is_wild = is_wild;
-        Self { world, laws, weather, dice, contexts: 0, election_timeout: election_timeout.unwrap_or(0) }
+        let election_timeout = election_timeout.expect("there is at least one node");
+        Self { world, laws, must_heal: true, weather, dice, contexts: 0, election_timeout }
+    }
+
+    /// The same with every core broken in this way.
+    #[cfg(feature = "mutants")]
+    pub fn with_bug(seed: u64, bug: protocol::consensus::Bug) -> Self {
+        let mut run = Self::new(seed);
+        run.world.bug = Some(bug);
+        for at in 0..run.world.nodes.len() {
+            run.world.crash(at, 0);
+            run.world.restart(at);
+        }
+        run
     }
 
     /// Faults for a while, then none: the cluster must heal.
     pub fn play(&mut self) {
         let end = self.world.time + self.weather.span;
         while self.world.time < end {
-            self.pass(self.world.time + 5 * MS);
+            self.pass(self.world.time + self.weather.beat);
             self.disturb();
             self.work();
         }
-        self.heal();
+        if self.must_heal {
+            self.heal();
+        }
     }
 
     /// Lets time pass, checking after every step.
@@ -116,10 +216,15 @@ impl Run {
         let weather = self.weather.clone();
         for at in 0..self.world.nodes.len() {
             let is_up = self.world.nodes[at].core.is_some();
-            if is_up && self.dice.happens(weather.crash) {
+            let is_leader = self.world.leader() == Some(at);
+            if is_up && self.dice.happens(weather.crash + if is_leader { weather.regicide } else { 0 }) {
                 let survivors = self.dice.between(0, 3) as usize;
                 self.world.crash(at, survivors);
                 self.laws.note_crash(at);
+                if is_leader && self.dice.happens(weather.news) {
+                    let evidence = Input::Evidence { node: NodeId(at as u64 + 1), incarnation: Incarnation(1) };
+                    (0..self.world.nodes.len()).for_each(|other| self.world.step(other, evidence.clone()));
+                }
             } else if !is_up && self.dice.happens(weather.restart) {
                 self.world.restart(at);
             }
@@ -142,8 +247,14 @@ impl Run {
 
     /// Cuts one direction of one link, all links of a node, or one direction of all of them.
     fn cut(&mut self) {
+        if self.weather.one_cut {
+            self.world.net.cut.clear();
+        }
         let count = self.world.nodes.len();
-        let (one, kind) = (self.dice.between(0, count as u64 - 1) as usize, self.dice.between(0, 3));
+        let (mut one, kind) = (self.dice.between(0, count as u64 - 1) as usize, self.dice.between(0, 3));
+        if let Some(leader) = self.world.leader().filter(|_| self.dice.happens(500)) {
+            one = leader;
+        }
         let only = self.dice.between(0, count as u64 - 1) as usize;
         for other in 0..count {
             match kind {
@@ -161,7 +272,10 @@ impl Run {
         if self.is_paused(at) {
             return;
         }
-        let node = NodeId(self.dice.between(1, self.world.nodes.len() as u64));
+        let mut node = NodeId(self.dice.between(1, self.world.nodes.len() as u64));
+        if let Some(leader) = self.world.leader().filter(|_| self.dice.happens(500)) {
+            node = NodeId(leader as u64 + 1);
+        }
         if self.dice.happens(self.weather.evidence) {
             self.world.step(at, Input::Evidence { node, incarnation: Incarnation(1) });
         }
