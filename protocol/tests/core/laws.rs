@@ -134,7 +134,7 @@ impl Laws {
                 self.waiting.remove(&context);
             }
             Seen::Fatal(why) => law(false, world, "No core breaks", || format!("n{}: {why}", at + 1)),
-            Seen::Role(..) | Seen::Authority(_) => {}
+            Seen::Role(..) | Seen::Authority(_) | Seen::Sent { .. } | Seen::Wrote(_) => {}
         }
     }
 

@@ -34,8 +34,8 @@ pub struct World {
     pub seen: Vec<(usize, Seen)>,
     /// Steps of cores so far.
     pub steps: u64,
-    /// Messages are kept here instead of being sent, if a script wants to see them.
-    pub tap: Option<Vec<(usize, usize, Message)>>,
+    /// Messages are shown in `seen` instead of being sent, and so are writes.
+    pub is_tapped: bool,
     /// How every core that starts from here on is broken.
     #[cfg(feature = "mutants")]
     pub bug: Option<protocol::consensus::Bug>,
@@ -67,7 +67,8 @@ pub struct Node {
     pub paused_until: u64,
     /// Clock rate in parts per million, and where the clock stood at global time zero.
     pub clock: (u64, u64),
-    profile: Profile,
+    /// The timers; a change counts from the next start.
+    pub profile: Profile,
     seed: u64,
     run: u64,
     wake: u64,
@@ -108,6 +109,17 @@ pub enum Seen {
     Authority(Option<Authority>),
     /// See [`Effect::Fatal`].
     Fatal(String),
+    /// Only while tapped: a message, and whether it waits for the disk.
+    Sent {
+        /// The receiver.
+        to: NodeId,
+        /// What was said.
+        message: Message,
+        /// Whether it waits for the disk.
+        waits: bool,
+    },
+    /// Only while tapped: a batch.
+    Wrote(Persist),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,7 +175,7 @@ impl World {
             dice,
             seen: Vec::new(),
             steps: 0,
-            tap: None,
+            is_tapped: false,
             #[cfg(feature = "mutants")]
             bug: None,
             queue,
@@ -236,12 +248,31 @@ impl World {
         while self.advance(until) {}
     }
 
-    /// Lets time pass until `is_reached`, at most a minute.
-    pub fn run_until(&mut self, is_reached: impl Fn(&Self) -> bool) {
-        let until = self.time + 60_000 * MS;
-        while !is_reached(self) {
-            assert!(self.advance(until), "waited for a minute in vain");
+    /// All nodes forget everything and accept one genesis: they have promised nothing to anyone.
+    pub fn found(&mut self) {
+        for at in 0..self.nodes.len() {
+            let now = self.local(at);
+            let node = &mut self.nodes[at];
+            let genesis = node.disk.genesis.take().expect("every node was made with one");
+            node.disk = Durable::fresh(node.disk.node, Incarnation(1));
+            let config = Config { node: node.disk.node, profile: node.profile, seed: node.seed };
+            let mut core = Consensus::new(config, node.disk.clone(), now);
+            let mut effects = Vec::new();
+            core.adopt_genesis(now, &genesis, &mut effects);
+            node.core = Some(core);
+            (node.run, node.wake) = (node.run + 1, u64::MAX);
+            self.carry_out(at, effects);
+            self.arm(at);
         }
+    }
+
+    /// An election begins at this node at once.
+    pub fn campaign(&mut self, at: usize) {
+        let now = self.local(at);
+        let mut effects = Vec::new();
+        self.nodes[at].core.as_mut().expect("the node is up").campaign_now(now, &mut effects);
+        self.carry_out(at, effects);
+        self.arm(at);
     }
 
     /// Gives a core an input; nothing happens if the node is down.
@@ -281,9 +312,6 @@ impl World {
 
     /// Puts a message on its way, as if `from` had said it.
     pub fn transmit(&mut self, from: usize, to: usize, message: Message) {
-        if let Some(tap) = &mut self.tap {
-            return tap.push((from, to, message));
-        }
         if self.net.cut.contains(&(from, to)) || self.dice.happens(self.net.loss) {
             return;
         }
@@ -339,7 +367,16 @@ impl World {
     fn carry_out(&mut self, at: usize, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Persist(batch) => self.write(at, batch),
+                Effect::Persist(batch) => {
+                    if self.is_tapped {
+                        self.seen.push((at, Seen::Wrote(batch.clone())));
+                    }
+                    self.write(at, batch);
+                }
+                Effect::Send { to, message, after } if self.is_tapped => {
+                    let waits = after.is_some_and(|seq| seq > self.nodes[at].synced_seq);
+                    self.seen.push((at, Seen::Sent { to, message, waits }));
+                }
                 Effect::Send { to, message, after } => {
                     let to = (to.0 - 1) as usize;
                     match after.filter(|seq| *seq > self.nodes[at].synced_seq) {
