@@ -38,8 +38,12 @@ impl Master {
         if let Some(member) = self.crew.get_mut(&node)
             && member.grants.get(&fence) == Some(&task)
         {
-            member.is_full = true;
-            self.releases.insert((task, fence), ReleaseCause::HandedBack);
+            let cause = match self.board.granted(task) {
+                Some((_, _, Told::Again)) => ReleaseCause::NotHeld,
+                _ => ReleaseCause::HandedBack,
+            };
+            member.is_full = cause == ReleaseCause::HandedBack;
+            self.releases.insert((task, fence), cause);
         }
     }
 
@@ -76,8 +80,8 @@ impl Master {
         }
     }
 
-    /// Compares what a worker holds with what it should hold (F11). `seen` is missing in a hello: what is not held then is
-    /// dispatched again when the worker is welcome.
+    /// Compares what a worker holds with what it should hold (F11). What is missing is dispatched again: the dispatch was lost, or
+    /// the worker recognises the fence and hands it back. In a hello `seen` is missing: then that waits for the welcome.
     pub(super) fn reconcile(&mut self, report: &Report, seen: Option<Fence>, effects: &mut Effects) {
         let node = report.node;
         let held: BTreeMap<Fence, Attempt> = report.held.iter().map(|held| (held.fence, held.attempt)).collect();
@@ -88,12 +92,12 @@ impl Master {
                 self.board.tell(task, Told::OnThisLink);
                 continue;
             }
-            match (told, seen) {
-                (Told::OnThisLink, None) => self.board.tell(task, Told::Earlier),
-                (Told::OnThisLink, Some(seen)) if fence <= seen && self.finishes.get(&(task, fence)).is_none() => {
-                    self.releases.insert((task, fence), ReleaseCause::NotHeld);
-                }
-                _ => {}
+            let is_seen = seen.is_some_and(|seen| fence <= seen);
+            match told {
+                Told::Never | Told::Earlier | Told::Judged => {}
+                _ if seen.is_none() => self.board.tell(task, Told::Earlier),
+                Told::OnThisLink if !is_seen => self.board.tell(task, Told::Missing),
+                Told::OnThisLink | Told::Missing | Told::Again => self.dispatch_again(task, effects),
             }
         }
         for (fence, attempt) in held {
@@ -128,7 +132,7 @@ impl Master {
         let Some((record, grant, told)) = self.board.granted(task) else { return };
         let can_hear = self.crew.get(&grant.node).is_some_and(|member| member.can_hear_of(grant.session));
         let is_over = self.releases.get(&(task, grant.fence)).is_some();
-        if !can_hear || is_over || matches!(told, Told::OnThisLink | Told::Judged) {
+        if !can_hear || is_over || !matches!(told, Told::Never | Told::Earlier) {
             return;
         }
         let message = ToWorker::Dispatch {
@@ -146,6 +150,12 @@ impl Master {
         };
         self.board.tell(task, Told::OnThisLink);
         effects.send(grant.node, message);
+    }
+
+    fn dispatch_again(&mut self, task: TaskId, effects: &mut Effects) {
+        self.board.tell(task, Told::Earlier);
+        self.dispatch(task, effects);
+        self.board.tell(task, Told::Again);
     }
 
     /// The grant of a task is over: its slot is free, and a worker that may still run it is told to stop.

@@ -46,8 +46,12 @@ pub(super) enum Told {
     Never,
     /// Perhaps, by an older master or on an older link.
     Earlier,
-    /// It was dispatched on the link of today.
+    /// It was dispatched on the link of today, or is held.
     OnThisLink,
+    /// It was, but one report did not name it: they may have crossed.
+    Missing,
+    /// It was dispatched again, because the reports do not name it.
+    Again,
     /// It has reported how it ended, and that is judged.
     Judged,
 }

@@ -3,8 +3,7 @@
 //! # Invariants
 //!
 //! * `grants` and `reserved` name exactly the tasks whose stage on the board names this node.
-//! * Nothing is dispatched to a node before it was welcomed on the link of today: dispatches on one link therefore go in
-//!   the order of their fences, and "everything up to `seen` was seen" means what it says (F11).
+//! * Nothing is dispatched to a node before it was welcomed on the link of today: it knows its session by then.
 
 use std::collections::{BTreeMap, BTreeSet};
 

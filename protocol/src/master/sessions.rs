@@ -196,7 +196,7 @@ impl Master {
         self.crew.entry(node).or_default().relink(is_linked);
         for (fence, task) in self.grants_of(node) {
             match self.board.granted(task) {
-                Some((_, _, Told::OnThisLink)) => self.board.tell(task, Told::Earlier),
+                Some((_, _, Told::OnThisLink | Told::Missing | Told::Again)) => self.board.tell(task, Told::Earlier),
                 Some((_, _, Told::Never)) if !is_linked => self.take_back_unheard(task, fence),
                 _ => {}
             }

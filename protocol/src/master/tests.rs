@@ -651,19 +651,34 @@ fn a_restarted_node_opens_a_new_session_and_what_its_older_run_held_goes_again()
 // ---- reconciliation ----
 
 #[test]
-fn what_was_seen_and_is_not_held_is_taken_back() {
+fn what_was_seen_and_is_not_held_is_dispatched_again_and_taken_back_when_the_worker_says_that_it_is_gone() {
     let mut bench = Bench::with_workers(&[(B, 1)]);
     let task = bench.submit(echo());
     bench.settle();
     let (_, held) = bench.grant(task);
-    bench.renew(B, &[], held.fence.0 - 1);
-    assert_eq!(bench.proposed(), [], "it may still be on its way");
+    bench.said();
     bench.renew(B, &[held], held.fence.0);
-    assert_eq!(bench.proposed(), [], "it is held");
+    assert_eq!(bench.dispatched(), [], "it is held");
     bench.renew(B, &[], held.fence.0);
+    assert_eq!(bench.dispatched(), [(B, task)]);
+    assert_eq!(bench.proposed(), [], "it may have been lost on the way");
+    bench.hear(B, ToMaster::HandBack { task, fence: held.fence });
     assert_eq!(releases(&bench.proposed()), [(task, ReleaseCause::NotHeld)]);
     bench.renew(B, &[], held.fence.0);
-    assert_eq!(bench.proposed(), [], "once");
+    assert_eq!((bench.dispatched(), bench.proposed()), (vec![], vec![]), "once");
+}
+
+#[test]
+fn a_dispatch_that_got_lost_is_found_missing_in_the_second_report() {
+    let mut bench = Bench::with_workers(&[(B, 1)]);
+    let task = bench.submit(once());
+    bench.settle();
+    assert_eq!(bench.dispatched(), [(B, task)]);
+    bench.renew(B, &[], 0);
+    assert_eq!(bench.dispatched(), [], "they may have crossed");
+    bench.renew(B, &[], 0);
+    assert_eq!(bench.dispatched(), [(B, task)]);
+    assert_eq!(releases(&bench.proposed()), []);
 }
 
 #[test]

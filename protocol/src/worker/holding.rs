@@ -86,9 +86,9 @@ impl Hand {
         &self.ended
     }
 
-    /// Says whether this fence is over here.
-    pub(super) fn is_gone(&self, fence: Fence) -> bool {
-        self.gone.contains_key(&fence)
+    /// Says whether this fence was heard of before.
+    pub(super) fn is_known(&self, fence: Fence) -> bool {
+        self.running.contains_key(&fence) || self.ended.contains_key(&fence) || self.gone.contains_key(&fence)
     }
 
     /// What is held: running, or ended and not yet judged.

@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * `seen` is the highest fence dispatched since the last hello: on one link dispatches come in the order of their fences,
-//!   so whatever is below it and not held was seen and is gone (F11).
+//!   so whatever is below it and not held was lost on the way or is gone (F11).
+//! * What is gone is handed back when it is dispatched again, and never run again.
 //! * A session is renewed only under the master that welcomed it in the current epoch and link; to any other the worker says
 //!   hello.
 
@@ -209,6 +210,11 @@ impl Worker {
 
     fn on_dispatch(&mut self, now: Nanos, grant: Grant, effects: &mut Effects) {
         let (fence, attempt) = (grant.fence, grant.attempt);
+        let has_right = self.session.is_some_and(|session| session.id == grant.session);
+        let is_known = self.hand.is_known(fence);
+        if self.mood == Mood::Working && !has_right && !is_known {
+            return; // The answer about our session is lost or on its way: the master says this again after the next one.
+        }
         self.seen = self.seen.max(fence);
         if self.hand.running().contains_key(&fence) {
             return;
@@ -217,14 +223,8 @@ impl Worker {
             self.say(ToMaster::Finish { task: attempt.task, fence, outcome: ended.outcome.clone() }, effects);
             return;
         }
-        if self.hand.is_gone(fence) {
-            // The next report shows that it is not held; let that be now.
-            self.speak_at = now;
-            return;
-        }
-        let has_right = self.session.is_some_and(|session| session.id == grant.session);
         let has_room = self.running() < self.config.offer.slots as usize && self.hand.ended().len() < ENDED_MAX;
-        if self.mood != Mood::Working || !has_right || !has_room {
+        if self.mood != Mood::Working || !has_room || is_known {
             self.hand.forget(fence, attempt);
             self.say(ToMaster::HandBack { task: attempt.task, fence }, effects);
             return;

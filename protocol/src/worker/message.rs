@@ -87,7 +87,7 @@ pub enum ToMaster {
         session: SessionId,
         /// All attempts held: running, or ended and not yet judged.
         held: Vec<Held>,
-        /// The highest fence ever dispatched to this run on this link: what is below it and not held was seen and is gone.
+        /// The highest fence dispatched since the last hello: what is below it and not held was lost on the way or is gone.
         seen: Fence,
         /// When it was sent, by the worker's clock.
         sent: Nanos,
@@ -101,7 +101,8 @@ pub enum ToMaster {
         /// How it ended.
         outcome: Outcome,
     },
-    /// "I do not start this: take it back." Sent while draining. Lost: found by the comparison of what is held.
+    /// "I do not run this: take it back." Sent when draining or full, and for what ended here without a result and is
+    /// dispatched again. Lost: dispatched again after the next report.
     HandBack {
         /// The task.
         task: TaskId,

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * Messages of one link keep their order and die with it; nothing is repeated.
+//! * Messages of one link keep their order and die with it, some before; nothing is repeated.
 //! * Inputs of one machine keep their order, and each hop between machines takes time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,8 @@ pub struct World {
     calls: BTreeMap<(NodeId, u64), Call>,
     last_call: u64,
     counts: Counts,
+    /// One message in so many is lost on a living link.
+    loss: u64,
     trace: bool,
 }
 
@@ -120,6 +122,7 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
         let count = dice.below(3) + 2;
+        let loss = [20, 100, 1_000_000][usize::try_from(dice.below(3)).expect("small")];
         let mut world = Self {
             dice,
             now: START,
@@ -143,6 +146,7 @@ impl World {
             calls: BTreeMap::new(),
             last_call: 0,
             counts: Counts::default(),
+            loss,
             trace: std::env::var("TENURE_TRACE").is_ok(),
         };
         let names: Vec<NodeId> = (1..=count).map(NodeId).collect();
@@ -349,6 +353,10 @@ impl World {
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, body: Body) {
+        // A full window drops what the machines will say again.
+        if self.has_faults() && self.dice.one_in(self.loss) {
+            return;
+        }
         let incarnation = self.nodes[&from].incarnation;
         let link = if from == to { 0 } else { self.links.get(&pair(from, to)).copied().unwrap_or(u64::MAX) };
         let slow = if self.dice.one_in(50) { 200 } else { 2 };
