@@ -110,7 +110,7 @@ pub enum Event {
     },
     /// A member that had been declared down is back in the same process.
     Rejoined(Member),
-    /// The member's tags arrived or changed; the member may be this node itself.
+    /// The tags of an active member arrived or changed; it may be this node itself.
     TagsChanged(Member),
     /// The member was down or left for so long that it is no longer listed.
     Forgotten(NodeId),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use protocol::{Epoch, Nanos, NodeId};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::engine::{CheckedTags, Effects, Engine, Input};
 use crate::member::{Event, View};
@@ -170,7 +170,8 @@ impl Driver {
             *self.shown.view.write().unwrap_or_else(PoisonError::into_inner) = view;
         }
         for event in effects.events.drain(..) {
-            log(&event);
+            // Whoever reads the events logs what they mean; this is for finding out what went on beneath.
+            debug!(?event, "membership");
             queue.push(event);
         }
         queue.catch_up(&self.shown);
@@ -210,27 +211,6 @@ impl Queue {
         if self.is_behind && self.events.try_send(Event::Snapshot(shown.view())).is_ok() {
             self.is_behind = false;
         }
-    }
-}
-
-/// A state change is logged once, here.
-fn log(event: &Event) {
-    match event {
-        Event::Snapshot(_) | Event::TagsChanged(_) | Event::Forgotten(_) => {}
-        Event::Suspected(node) => debug!(%node, "member suspected"),
-        Event::Refuted(node) => debug!(%node, "member refuted a suspicion"),
-        Event::Joined(member) => info!(node = %member.node, incarnation = %member.incarnation, "member joined"),
-        Event::Failed(member) => info!(node = %member.node, incarnation = %member.incarnation, "member failed"),
-        Event::Left(member) => info!(node = %member.node, incarnation = %member.incarnation, "member left"),
-        Event::Restarted { old, new } => {
-            info!(node = %new.node, old = %old, incarnation = %new.incarnation, "member restarted");
-        }
-        Event::Rejoined(member) => info!(node = %member.node, incarnation = %member.incarnation, "member rejoined"),
-        Event::Master { epoch, node } => info!(%epoch, %node, "master announced"),
-        Event::Isolated => warn!("no other member is left"),
-        Event::Connected => info!("another member is there"),
-        Event::DuplicateNode(node) => warn!(%node, "a later run of this node is in the cluster: membership stops"),
-        Event::SelfDeclaredDown => warn!("this node was declared down and joins again"),
     }
 }
 

@@ -182,7 +182,10 @@ impl Engine {
             // A new name of the same run: what we know of the process still holds.
             peer.heard = old.heard;
             peer.rtt = old.rtt;
-            peer.tags = old.tags.clone();
+            if old.is_active() || !state.is_active() {
+                // Changed tags of a member that is there are told apart; those of an absent one when it is back.
+                peer.tags = old.tags.clone();
+            }
             peer.asked = old.asked;
             peer.is_doubted = old.is_doubted && old.id == id;
             peer.since = if old.state == state { old.since } else { now };
@@ -203,7 +206,7 @@ impl Engine {
             (std::mem::take(&mut board.changed), board.master.filter(|_| is_news))
         };
         for node in changed {
-            let Some(peer) = self.peers.get_mut(&node) else { continue };
+            let Some(peer) = self.peers.get_mut(&node).filter(|peer| peer.is_active()) else { continue };
             // Tags of a run that is not in the table yet wait on the board until it is.
             let tags = self.board.lock().tags(node, peer.id.incarnation);
             if let Some(tags) = tags.filter(|tags| *tags != peer.tags) {
