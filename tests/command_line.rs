@@ -1,0 +1,167 @@
+//! What people and scripts see: outputs, errors and exit codes.
+
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support::{TestCluster, Turn, tenure};
+
+/// Runs a verb against a cluster.
+fn ask(cluster: &TestCluster, args: &[&str]) -> Output {
+    let context = tempfile::tempdir().expect("a temporary folder");
+    let nodes = cluster.processes.https().join(",");
+    tenure(&[&["--node", &nodes], args].concat(), context.path())
+}
+
+/// Runs a verb without any cluster.
+fn alone(args: &[&str]) -> Output {
+    let context = tempfile::tempdir().expect("a temporary folder");
+    tenure(args, context.path())
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim_end().to_owned()
+}
+
+/// The exit code, with everything that was printed if it is not the expected one.
+#[track_caller]
+fn expect(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "stdout: {}\nstderr: {}", out(output), err(output));
+}
+
+#[test]
+fn without_a_cluster_the_error_names_the_address_and_what_to_do() {
+    let _turn = Turn::take();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    drop(listener);
+    let output = alone(&["--node", &address, "status"]);
+    expect(&output, 3);
+    for part in ["error:", &address, "connection refused", "hint:", "code: unreachable (exit 3)"] {
+        assert!(err(&output).contains(part), "{part} is not in {}", err(&output));
+    }
+    assert_eq!(out(&output), "");
+    let output = alone(&["--node", &address, "-o", "json", "status"]);
+    let problem: Value = serde_json::from_slice(&output.stderr).expect("one line of JSON");
+    assert_eq!((&problem["code"], &problem["maybe_applied"]), (&"unreachable".into(), &false.into()));
+}
+
+#[test]
+fn words_that_make_no_sense_are_usage_errors() {
+    for args in [&["frobnicate"][..], &["task", "get", "42"], &["map"], &["dev", "-n", "0"], &["bench", "nothing"]] {
+        expect(&alone(args), 2);
+    }
+    let output = alone(&["help", "exit-codes"]);
+    expect(&output, 0);
+    assert!(out(&output).contains("130"));
+    expect(&alone(&["completions", "bash"]), 0);
+}
+
+#[test]
+fn a_session_at_the_terminal() {
+    let cluster = TestCluster::start();
+
+    let status = ask(&cluster, &["-o", "json", "status"]);
+    expect(&status, 0);
+    let status: Value = serde_json::from_slice(&status.stdout).expect("one document");
+    assert_eq!((&status["schema"], &status["cluster"]), (&"tenure/v1".into(), &"test".into()));
+    assert_eq!(status["voters"].as_array().map(Vec::len), Some(3));
+    let members = ask(&cluster, &["members"]);
+    expect(&members, 0);
+    for label in ["n1", "n2", "n3", "master"] {
+        assert!(out(&members).contains(label), "{label} is not in {}", out(&members));
+    }
+
+    // Keys: a revision grows, and a write on an old one is a conflict.
+    let first = ask(&cluster, &["kv", "put", "colour", "red"]);
+    expect(&first, 0);
+    expect(&ask(&cluster, &["kv", "cas", "colour", &out(&first), "blue"]), 0);
+    let refused = ask(&cluster, &["kv", "cas", "colour", &out(&first), "green"]);
+    expect(&refused, 6);
+    assert!(err(&refused).contains("code: conflict (exit 6)"), "{}", err(&refused));
+    assert_eq!(out(&ask(&cluster, &["kv", "get", "colour"])), "blue");
+    expect(&ask(&cluster, &["kv", "del", "colour"]), 0);
+    expect(&ask(&cluster, &["kv", "get", "colour"]), 5);
+
+    // Tasks: ids paste back, a failure is exit code 1, an unknown one 5.
+    let id = ask(&cluster, &["submit", "tenure.echo", "{\"n\":1}", "--key", "same"]);
+    expect(&id, 0);
+    assert_eq!(out(&ask(&cluster, &["submit", "tenure.echo", "{\"n\":2}", "--key", "same"])), out(&id), "a once key");
+    let done = ask(&cluster, &["task", "wait", &out(&id)]);
+    expect(&done, 0);
+    assert_eq!(out(&done), "{\"n\":1}");
+    let fails = r#"{"command":["sh","-c","echo because >&2; exit 7"]}"#;
+    let failed = ask(&cluster, &["submit", "exec", fails, "--retries", "0", "--wait"]);
+    expect(&failed, 1);
+    assert!(err(&failed).contains("exit code 7: because"), "{}", err(&failed));
+    expect(&ask(&cluster, &["task", "get", "t999999"]), 5);
+    let sleeping = ask(&cluster, &["submit", "tenure.sleep", "{\"ms\":600000}"]);
+    expect(&ask(&cluster, &["--timeout", "100ms", "task", "wait", &out(&sleeping)]), 124);
+    expect(&ask(&cluster, &["task", "cancel", &out(&sleeping)]), 0);
+    let cancelled = ask(&cluster, &["-o", "json", "task", "get", &out(&sleeping)]);
+    let cancelled: Value = serde_json::from_slice(&cancelled.stdout).expect("one document");
+    assert_eq!(cancelled["state"], "cancelled");
+
+    // Mistakes: nothing is recorded, and the error says what is possible.
+    let unknown = ask(&cluster, &["submit", "no.such.kind", "1"]);
+    expect(&unknown, 2);
+    assert!(err(&unknown).contains("tenure.echo"), "it names what there is: {}", err(&unknown));
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let large = folder.path().join("large");
+    std::fs::write(&large, vec![b'x'; 1024 * 1024 + 1]).expect("the folder is there");
+    let large = format!("@{}", large.display());
+    let refused = ask(&cluster, &["submit", "tenure.echo", &large]);
+    expect(&refused, 2);
+    assert!(err(&refused).contains("code: too-large"), "{}", err(&refused));
+}
+
+#[test]
+fn a_body_that_is_not_json_is_refused_and_the_node_lives_on() {
+    let cluster = TestCluster::start();
+    let post = |body: &str| {
+        let request = tenure::cli::Request::post("/v1/tasks").bytes(body.to_owned());
+        cluster.wait(cluster.http().send(request)).expect_err("it is wrong").code.as_str()
+    };
+    assert_eq!(post("{\"kind\": "), "malformed-json");
+    assert_eq!(post("{\"kind\": 7}"), "invalid");
+    assert_eq!(post("{\"kind\": \"tenure.echo\", \"retires\": 1}"), "invalid", "a misspelt word is not passed over");
+    cluster.put("still", "here").expect("nothing happened");
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why() {
+    let cluster = TestCluster::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let data = folder.path().join("data").display().to_string();
+    let free = |place: usize| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("it is bound");
+        drop(listener);
+        format!("127.0.0.1:{}", address.port() + u16::try_from(place).expect("small"))
+    };
+    let taken = cluster.processes.link(0).to_string();
+    let output = alone(&["node", "--data", &data, "--listen", &taken, "--http", &free(0)]);
+    expect(&output, 1);
+    assert!(err(&output).contains("code: port-in-use") && err(&output).contains(&taken), "{}", err(&output));
+
+    let http = cluster.processes.http(0).to_string();
+    let output = alone(&["node", "--data", &data, "--listen", &free(0), "--http", &http]);
+    expect(&output, 1);
+    assert!(err(&output).contains("code: port-in-use") && err(&output).contains(&http), "{}", err(&output));
+
+    let file = folder.path().join("file");
+    std::fs::write(&file, "not a folder").expect("the folder is there");
+    let output = alone(&["node", "--data", &file.display().to_string(), "--listen", &free(0), "--http", &free(0)]);
+    expect(&output, 1);
+    assert!(err(&output).contains("code: data-folder"), "{}", err(&output));
+
+    // The folder of a node that runs belongs to that node.
+    let busy = cluster.processes.folder().join("n1").display().to_string();
+    let output = alone(&["node", "--cluster", "test", "--data", &busy, "--listen", &free(0), "--http", &free(0)]);
+    expect(&output, 1);
+    assert!(err(&output).contains("code: data-folder"), "{}", err(&output));
+}

@@ -1,0 +1,112 @@
+//! The demo as a whole, and what it leaves behind: nothing.
+
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::{PATIENCE, Turn, command, tenure};
+
+#[test]
+fn the_demo_passes_all_its_checks_while_its_master_is_killed_and_paused() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("out");
+    let args = ["demo", "--no-ui", "-o", "json", "--out", out.to_str().expect("plain words")];
+    let output = tenure(&args, folder.path());
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    assert!(output.status.success(), "{verdict:#}\n{stderr}");
+    assert_eq!(verdict["pass"], true);
+    let names: Vec<&str> =
+        verdict["checks"].as_array().expect("a list").iter().filter_map(|check| check["name"].as_str()).collect();
+    assert_eq!(names, ["frames", "results", "late-result", "states", "masters"]);
+    assert_eq!(verdict["failovers"].as_array().map(Vec::len), Some(2));
+    let sheet = std::fs::read(out.join("contact-sheet.png")).expect("the picture is there");
+    assert!(sheet.starts_with(b"\x89PNG"));
+    assert!(!folder.path().join("context.json").exists(), "the context goes with the cluster");
+}
+
+#[test]
+fn no_process_outlives_a_demo_that_is_killed() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut demo = start(folder.path());
+    let nodes = nodes_of(&demo);
+    demo.kill().expect("it runs");
+    demo.wait().expect("it ends");
+    until("all nodes are gone", || nodes.iter().all(|node| !is_there(node)));
+}
+
+#[test]
+fn no_process_and_no_folder_outlives_a_demo_that_is_interrupted() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut demo = start(folder.path());
+    let nodes = nodes_of(&demo);
+    let id = i32::try_from(demo.id()).expect("process numbers are small");
+    kill(Pid::from_raw(id), Signal::SIGINT).expect("it runs");
+    let status = demo.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    assert!(nodes.iter().all(|node| !is_there(node)), "they end before it does");
+    let left: Vec<_> = std::fs::read_dir(folder.path().join("tmp")).expect("it was made").collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!folder.path().join("context.json").exists());
+}
+
+/// A demo whose three nodes run.
+fn start(folder: &Path) -> Child {
+    let tmp = folder.join("tmp");
+    std::fs::create_dir_all(&tmp).expect("the folder is there");
+    let out = folder.join("out");
+    let child = command(&["demo", "--out", out.to_str().expect("plain words")], folder)
+        .env("TMPDIR", &tmp)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary is there");
+    until("the demo has written its context", || folder.join("context.json").exists());
+    child
+}
+
+/// The processes that a demo has started, by their number and the time of their start.
+fn nodes_of(demo: &Child) -> Vec<(u32, String)> {
+    let nodes: Vec<_> = std::fs::read_dir("/proc")
+        .expect("Linux shows processes there")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid: u32| {
+            let fields = fields(pid)?;
+            (fields[PARENT] == demo.id().to_string()).then(|| (pid, fields[STARTED].clone()))
+        })
+        .collect();
+    assert_eq!(nodes.len(), 3, "three nodes: {nodes:?}");
+    nodes
+}
+
+/// Whether this very process is there; a zombie is not.
+fn is_there((pid, started): &(u32, String)) -> bool {
+    fields(*pid).is_some_and(|fields| fields[STARTED] == *started && fields[STATE] != "Z")
+}
+
+/// The fields of `/proc/PID/stat` after the program's name.
+fn fields(pid: u32) -> Option<Vec<String>> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(')')?;
+    let fields: Vec<String> = rest.split_whitespace().map(str::to_owned).collect();
+    (fields.len() > STARTED).then_some(fields)
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+const STATE: usize = 0;
+const PARENT: usize = 1;
+const STARTED: usize = 19;

@@ -1,0 +1,206 @@
+//! Masters and workers that die, freeze and come back.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use crate::support::TestCluster;
+
+#[test]
+fn a_killed_master_loses_no_acknowledged_write() {
+    let mut cluster = TestCluster::start();
+    let mut acknowledged = BTreeSet::new();
+    let (mut master, mut epoch) = cluster.master_after(0);
+    for round in 0..3 {
+        for number in 0..20 {
+            let key = format!("write-{round}-{number}");
+            if number == 10 {
+                cluster.processes.kill(master);
+            }
+            // A write that fails may or may not have been done; only acknowledged ones are promised.
+            if cluster.put(&key, &key).is_ok() {
+                acknowledged.insert(key);
+            }
+        }
+        let next = cluster.master_after(epoch);
+        cluster.processes.restart(master).expect("it starts again");
+        cluster.ready();
+        (master, epoch) = next;
+        // A node that comes back may be elected meanwhile, for example because another one was slow.
+        if !cluster.status(master).is_some_and(|status| status["role"] == "leader") {
+            (master, epoch) = cluster.master_after(0);
+        }
+    }
+    assert!(acknowledged.len() >= 3 * 10, "the writes before each kill are acknowledged");
+    for key in &acknowledged {
+        assert_eq!(cluster.get(key).as_ref(), Some(key));
+    }
+}
+
+#[test]
+fn a_task_survives_its_worker_that_dies_before_the_effect() {
+    let mut cluster = TestCluster::start();
+    let (started, effects) = (cluster.ledger("started"), cluster.ledger("effects"));
+    let script = format!("{}; {}; {}", started.append("x"), effects.until_open(), effects.append("$TENURE_ATTEMPT"));
+    let task = cluster.submit_script(&script);
+    cluster.until("the handler begins", || started.lines().len() == 1);
+    let worker = cluster.worker_of(&task);
+    cluster.processes.kill(worker);
+    cluster.until("another worker begins", || started.lines().len() == 2);
+    effects.open();
+    assert_eq!(cluster.ended(&task)["state"], "done");
+    assert_eq!(effects.lines(), [format!("{task}#2")], "the effect came once, of the second attempt");
+    assert_eq!(cluster.count(&task, "done"), 1);
+}
+
+#[test]
+fn a_worker_that_dies_after_the_effect_and_before_the_report_leaves_one_result_and_one_once_key() {
+    let mut cluster = TestCluster::start();
+    let effects = cluster.ledger("effects");
+    let script = format!(
+        "{}; case $TENURE_ATTEMPT in *#1) exec sleep 600;; esac",
+        effects.append("$TENURE_ONCE_KEY $TENURE_FENCE")
+    );
+    let task = cluster.submit_script(&script);
+    cluster.until("the effect is there", || effects.lines().len() == 1);
+    let worker = cluster.worker_of(&task);
+    cluster.processes.kill(worker);
+    assert_eq!(cluster.ended(&task)["state"], "done");
+    let lines = effects.lines();
+    let (keys, fences): (BTreeSet<_>, Vec<u64>) = lines
+        .iter()
+        .filter_map(|line| line.rsplit_once(' '))
+        .map(|(key, fence)| (key.to_owned(), fence.parse::<u64>().expect("a fence is a number")))
+        .unzip();
+    assert_eq!(lines.len(), 2, "at least once: it was done twice");
+    assert_eq!(keys.len(), 1, "a sink that remembers keys sees one effect");
+    assert!(fences[0] < fences[1], "a sink that compares fences refuses the older attempt from now on");
+    assert_eq!((cluster.count(&task, "done"), cluster.count(&task, "assigned")), (1, 2));
+}
+
+#[test]
+fn a_task_that_may_run_once_is_lost_with_its_worker_and_never_runs_again() {
+    let mut cluster = TestCluster::start();
+    let effects = cluster.ledger("effects");
+    let script = format!("{}; exec sleep 600", effects.append("x"));
+    let task = cluster
+        .submit(json!({ "kind": "exec", "payload": { "command": ["sh", "-c", script] }, "delivery": "at-most-once" }));
+    cluster.until("it runs", || effects.lines().len() == 1);
+    let worker = cluster.worker_of(&task);
+    cluster.processes.kill(worker);
+    assert_eq!(cluster.ended(&task)["state"], "lost");
+    cluster.processes.restart(worker).expect("it starts again");
+    cluster.ready();
+    assert_eq!(effects.lines().len(), 1);
+    assert_eq!((cluster.count(&task, "assigned"), cluster.count(&task, "done")), (1, 0));
+}
+
+#[test]
+fn a_master_that_dies_while_it_runs_a_task_costs_one_more_attempt() {
+    let mut cluster = TestCluster::start();
+    let (started, effects) = (cluster.ledger("started"), cluster.ledger("effects"));
+    let (master, epoch) = cluster.master_after(0);
+    // One slot per node: with three tasks one of them runs on the master.
+    let script = format!("{}; {}; {}", started.append("x"), effects.until_open(), effects.append("$TENURE_TASK"));
+    let tasks: Vec<String> = (0..3).map(|_| cluster.submit_script(&script)).collect();
+    cluster.until("all run", || started.lines().len() == 3);
+    cluster.processes.kill(master);
+    cluster.master_after(epoch);
+    effects.open();
+    for task in &tasks {
+        assert_eq!(cluster.ended(task)["state"], "done");
+        assert_eq!(cluster.count(task, "done"), 1);
+    }
+    let done: BTreeSet<String> = effects.lines().into_iter().collect();
+    assert_eq!(done, tasks.into_iter().collect());
+    assert_eq!(effects.lines().len(), 3, "the dead master's script died with it, before its effect");
+}
+
+#[test]
+fn a_master_paused_beyond_its_lease_is_replaced_and_its_late_result_refused() {
+    let mut cluster = TestCluster::start();
+    let (master, epoch) = cluster.master_after(0);
+    // More frames than nodes: the master draws some of them. A frame is drawn in one go, so a paused one comes late.
+    let tasks: Vec<String> =
+        (5..13).map(|frame| cluster.submit(json!({ "kind": "tenure.render", "payload": frame }))).collect();
+    let node = cluster.status(master).expect("it answers")["node"].clone();
+    let mut held = None;
+    cluster.until("the master draws a frame", || {
+        held = tasks.iter().find(|task| {
+            let view = cluster.task(task);
+            view["state"] == "assigned" && view["node"] == node
+        });
+        held.is_some()
+    });
+    let held = held.expect("waited for it").clone();
+    cluster.processes.pause(master);
+    let (successor, next) = cluster.master_after(epoch);
+    assert_ne!(successor, master);
+    cluster.put("while-paused", "yes").expect("two of three are a quorum");
+    for task in &tasks {
+        assert_eq!(cluster.ended(task)["state"], "done");
+    }
+    cluster.processes.resume(master);
+    cluster.ready();
+    let status = cluster.status(master).expect("it answers");
+    assert!(status["epoch"].as_u64() >= Some(next), "it has learnt of the new epoch: {status}");
+    assert_eq!(cluster.get("while-paused").as_deref(), Some("yes"));
+    for task in &tasks {
+        assert_eq!(cluster.count(task, "done"), 1, "one result per task");
+    }
+    // Unless it was recorded in the very moment of the pause, the frame was drawn twice and the first drawing refused.
+    if cluster.count(&held, "assigned") > 1 {
+        cluster.until("the late result is refused", || cluster.count(&held, "late-result-refused") >= 1);
+        assert_eq!(cluster.count(&held, "done"), 1);
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_all_are_killed_and_started_again() {
+    let mut cluster = TestCluster::start();
+    let effects = cluster.ledger("effects");
+    let keys: Vec<String> = (0..30).map(|number| format!("key-{number}")).collect();
+    for key in &keys {
+        cluster.put(key, key).expect("a whole cluster acknowledges");
+    }
+    let done = cluster.submit(json!({ "kind": "tenure.echo", "payload": "before" }));
+    assert_eq!(cluster.ended(&done)["state"], "done");
+    let script = format!("{}; {}", effects.until_open(), effects.append("$TENURE_TASK"));
+    let open: Vec<String> = (0..5).map(|_| cluster.submit_script(&script)).collect();
+    cluster.processes.kill_all();
+    for place in 0..cluster.processes.len() {
+        cluster.processes.restart(place).expect("it starts again");
+    }
+    cluster.ready();
+    for key in &keys {
+        assert_eq!(cluster.get(key).as_ref(), Some(key));
+    }
+    assert_eq!(cluster.task(&done)["output"], "\"before\"");
+    effects.open();
+    for task in &open {
+        assert_eq!(cluster.ended(task)["state"], "done");
+        assert_eq!(cluster.count(task, "done"), 1);
+    }
+    assert_eq!(effects.lines().len(), open.len(), "what was killed before its effect did it once, later");
+}
+
+#[test]
+fn a_cluster_without_quorum_says_so_and_goes_on_when_it_is_back() {
+    let mut cluster = TestCluster::start();
+    cluster.put("before", "1").expect("a whole cluster acknowledges");
+    let (master, _) = cluster.master_after(0);
+    let others: Vec<usize> = (0..3).filter(|place| *place != master).collect();
+    for place in &others {
+        cluster.processes.kill(*place);
+    }
+    let alone = tenure::cli::Cluster::new([cluster.processes.http(master).to_string()]);
+    let error = cluster.wait(alone.timeout(std::time::Duration::from_secs(3)).send(crate::support::put("alone", "1")));
+    let error = error.expect_err("one of three is no quorum");
+    assert_eq!(error.code.exit(), 4, "{error:?}");
+    for place in others {
+        cluster.processes.restart(place).expect("it starts again");
+    }
+    cluster.ready();
+    assert_eq!(cluster.get("before").as_deref(), Some("1"));
+    cluster.put("after", "1").expect("a whole cluster acknowledges");
+}

@@ -1,0 +1,79 @@
+//! `tenure map` over real lines, while nodes die.
+
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+
+use crate::support::{TestCluster, command};
+
+/// Runs `map` with these lines on stdin; `meanwhile` is called while it runs.
+fn map(cluster: &mut TestCluster, args: &[&str], lines: &[String], meanwhile: impl FnOnce(&mut TestCluster)) -> Output {
+    let context = tempfile::tempdir().expect("a temporary folder");
+    let nodes = cluster.processes.https().join(",");
+    let mut child = command(&[&["map", "--node", &nodes], args].concat(), context.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary is there");
+    let mut stdin = child.stdin.take().expect("it is a pipe");
+    let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+    let feed = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    let wait = std::thread::spawn(move || child.wait_with_output().expect("it ends"));
+    meanwhile(cluster);
+    feed.join().expect("it does not panic").expect("it reads all lines");
+    wait.join().expect("it does not panic")
+}
+
+fn numbers(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("line {number}")).collect()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn outputs_come_in_order_and_once_although_the_master_and_the_asked_node_die() {
+    let mut cluster = TestCluster::start();
+    let ledger = cluster.ledger("runs");
+    let script = format!("{}; printf '%s\\n' \"$0\"", ledger.append("$0"));
+    let lines = numbers(120);
+    let output = map(&mut cluster, &["--", "sh", "-c", &script, "{}"], &lines, |cluster| {
+        // The first node is the one that is asked.
+        cluster.until("a third is done", || ledger.lines().len() > 40);
+        cluster.processes.kill(0);
+        cluster.until("two thirds are done", || ledger.lines().len() > 80);
+        cluster.processes.restart(0).expect("it starts again");
+        cluster.ready();
+        let (master, _) = cluster.master_after(0);
+        cluster.processes.kill(master);
+    });
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().collect::<Vec<_>>(), lines);
+    let summary = cluster.status((0..3).find(|place| cluster.status(*place).is_some()).expect("two nodes live"));
+    let recorded = summary.expect("it answers")["tasks"]["results_recorded"].as_u64();
+    assert_eq!(recorded, Some(lines.len() as u64), "one result per line, and no line twice");
+}
+
+#[test]
+fn lines_that_fail_are_listed_and_the_others_are_printed() {
+    let mut cluster = TestCluster::start();
+    let lines: Vec<String> = ["a", "bad one", "c"].map(String::from).into();
+    let script = "case \"$0\" in bad*) echo why >&2; exit 3;; esac; echo \"<$0>\"";
+    let output = map(&mut cluster, &["--retries", "1", "--", "sh", "-c", script, "{}"], &lines, |_| {});
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(text(&output.stdout), "<a>\n<c>\n");
+    let stderr = text(&output.stderr);
+    for part in ["line 2 `bad one`", "exit code 3", "why", "1 of 3 lines failed"] {
+        assert!(stderr.contains(part), "{part} is not in {stderr}");
+    }
+}
+
+#[test]
+fn many_lines_go_through_a_small_window() {
+    let mut cluster = TestCluster::with(|settings| settings.slots = 2);
+    let lines = numbers(200);
+    let output = map(&mut cluster, &["-j", "5", "--", "echo"], &lines, |_| {});
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout).lines().collect::<Vec<_>>(), lines);
+}

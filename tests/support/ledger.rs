@@ -1,0 +1,37 @@
+//! A file outside the cluster: whoever does the work writes a line. It knows how often work was really done.
+
+use std::path::PathBuf;
+
+/// Lines that scripts append.
+pub struct Ledger(PathBuf);
+
+impl Ledger {
+    pub fn new(path: PathBuf) -> Self {
+        Self(path)
+    }
+
+    /// The whole lines so far. (A short append to a file is one step: lines of different processes do not mix.)
+    pub fn lines(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+    }
+
+    /// The shell words that append `line`.
+    pub fn append(&self, line: &str) -> String {
+        format!("echo \"{line}\" >> '{}'", self.0.display())
+    }
+
+    /// Lets scripts go on that wait with [`Ledger::until_open`].
+    pub fn open(&self) {
+        std::fs::write(self.gate(), "").expect("the folder is there");
+    }
+
+    /// The shell words that wait until the test opens the gate.
+    pub fn until_open(&self) -> String {
+        format!("while [ ! -e '{}' ]; do sleep 0.05; done", self.gate().display())
+    }
+
+    fn gate(&self) -> PathBuf {
+        self.0.with_extension("open")
+    }
+}
