@@ -4,6 +4,8 @@
 //! Read in this order: [`Node`] (taking part), [`TaskHandler`] (the work), [`Client`] (asking for it), [`Error`] (what can go wrong).
 
 mod backstage;
+#[doc(hidden)]
+pub mod bench;
 mod builder;
 pub mod builtin;
 #[doc(hidden)]
@@ -20,9 +22,9 @@ mod gossip;
 #[doc(hidden)]
 pub mod http;
 mod kv;
-mod node;
 #[doc(hidden)]
 pub mod map;
+mod node;
 #[doc(hidden)]
 pub mod processes;
 mod remote;

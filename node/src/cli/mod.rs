@@ -85,6 +85,8 @@ enum Verb {
     Map(crate::map::Args),
     /// Run a node
     Node(node::Args),
+    /// Figures, each with its target
+    Bench(crate::bench::Args),
     /// Who is master, how far the log is, what waits
     Status(status::Args),
     /// The nodes, and how this node sees them
@@ -177,6 +179,7 @@ pub fn main() -> ExitCode {
 
 async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
     match verb {
+        Verb::Bench(args) => crate::bench::run(args, frame).await,
         Verb::Demo(args) => crate::demo::run(args, frame).await,
         Verb::Dev(args) => crate::dev::run(args, frame).await,
         Verb::Map(args) => crate::map::run(args, frame).await,

@@ -380,7 +380,9 @@ impl Processes {
         let mut args: Vec<String> =
             ["node", "--cluster", &self.settings.cluster, "--data", &data].map(String::from).into();
         args.extend(["--listen".into(), node.link.to_string(), "--http".into(), node.http.to_string()]);
-        args.extend(["--join".into(), join.join(","), "--label".into(), format!("name={}", node.label)]);
+        // A single node has nobody to join.
+        args.extend((join.len() > 1).then(|| format!("--join={}", join.join(","))));
+        args.extend(["--label".into(), format!("name={}", node.label)]);
         args.extend(["--slots".into(), self.settings.slots.to_string()]);
         args.extend(["--profile".into(), self.settings.profile.clone()]);
         args.extend(self.settings.allow_exec.then(|| "--allow-exec".into()));

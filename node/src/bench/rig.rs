@@ -1,0 +1,121 @@
+//! The cluster that is measured.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::Client;
+use crate::cli::{Cluster, Code, Diagnostic};
+use crate::processes::{Processes, Settings};
+
+/// A cluster and a client of it.
+pub(super) struct Rig {
+    pub(super) client: Client,
+    /// Its processes, if they are our own.
+    pub(super) processes: Option<Processes>,
+}
+
+impl Rig {
+    /// Starts a cluster of its own.
+    pub(super) async fn start() -> Result<Self, Diagnostic> {
+        let mut settings = Settings::new(CLUSTER, NODES)?;
+        settings.allow_exec = true;
+        settings.slots = SLOTS;
+        let processes = Processes::start(settings, PATIENCE).await?;
+        let client = connect(CLUSTER, processes.links()).await?;
+        Ok(Self { client, processes: Some(processes) })
+    }
+
+    /// Connects to the cluster that these HTTP addresses belong to.
+    pub(super) async fn find(cluster: &Cluster) -> Result<Self, Diagnostic> {
+        let status = cluster.get("/v1/status").await?;
+        let members = cluster.get("/v1/members").await?;
+        let name = status["cluster"].as_str().unwrap_or_default();
+        let links: Vec<SocketAddr> = members["members"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|member| member["link"].as_str()?.parse().ok())
+            .collect();
+        Ok(Self { client: connect(name, links).await?, processes: None })
+    }
+
+    /// The place of the node that is master now, as most nodes see it.
+    pub(super) async fn master(&self) -> Result<usize, Diagnostic> {
+        let processes = self.own()?;
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            for place in 0..processes.len() {
+                if let Some(status) = processes.get(place, "/v1/status").await
+                    && status["role"] == "leader"
+                    && status["master_is_fresh"] == true
+                {
+                    return Ok(place);
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Err(Diagnostic::new(Code::NoQuorum, format!("no master within {} s", PATIENCE.as_secs())))
+    }
+
+    /// The id of a node.
+    pub(super) async fn node(&self, place: usize) -> Result<String, Diagnostic> {
+        let processes = self.own()?;
+        let status = processes.get(place, "/v1/status").await;
+        let node = status.and_then(|status| status["node"].as_str().map(str::to_owned));
+        node.ok_or_else(|| Diagnostic::new(Code::Unreachable, format!("{} does not answer", processes.label(place))))
+    }
+
+    /// Starts what was killed, and waits until the cluster is whole and at rest.
+    pub(super) async fn mend(&mut self) -> Result<(), Diagnostic> {
+        let processes = self.own_mut()?;
+        for place in 0..processes.len() {
+            if !processes.is_alive(place) {
+                processes.restart(place)?;
+            }
+        }
+        processes.ready(PATIENCE).await?;
+        // The worker of a node that has just started gets work only when the master has opened its session.
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            match self.client.members().await {
+                Ok(members) if members.len() >= NODES => break,
+                _ => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+        tokio::time::sleep(REST).await;
+        Ok(())
+    }
+
+    pub(super) fn own(&self) -> Result<&Processes, Diagnostic> {
+        self.processes.as_ref().ok_or_else(not_ours)
+    }
+
+    pub(super) fn own_mut(&mut self) -> Result<&mut Processes, Diagnostic> {
+        self.processes.as_mut().ok_or_else(not_ours)
+    }
+}
+
+async fn connect(cluster: &str, links: Vec<SocketAddr>) -> Result<Client, Diagnostic> {
+    let client = Client::connect(cluster, links.iter().map(ToString::to_string))
+        .await
+        .map_err(|error| error.diagnostic().clone())?;
+    Ok(client.timeout(PATIENCE))
+}
+
+fn not_ours() -> Diagnostic {
+    Diagnostic::new(Code::Usage, "only processes of the benchmark's own are killed")
+}
+
+const CLUSTER: &str = "bench";
+
+const NODES: usize = 3;
+
+/// More than the processors of a small machine: the tasks that are measured wait or do nothing.
+const SLOTS: u32 = 8;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Between two rounds: links are up again on all sides and every session was renewed.
+const REST: Duration = Duration::from_millis(700);
