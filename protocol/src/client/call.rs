@@ -108,6 +108,11 @@ impl Call {
         PAUSE_MIN + Duration::from_micros(scramble(number ^ (u64::from(self.pauses) << 48)) % (spread + 1))
     }
 
+    /// Says whether the next try may be one in four.
+    pub(super) fn has_paused_often(&self) -> bool {
+        self.pauses % 4 == 3
+    }
+
     /// When it needs attention even if nothing happens.
     pub(super) fn wake(&self) -> Nanos {
         match self.phase {

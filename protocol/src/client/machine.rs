@@ -215,12 +215,30 @@ impl Client {
         if response.origin != self.origin(number) || !self.asked.contains_key(&number) {
             return;
         }
+        let is_news = response.leader.is_some() && response.leader != self.leader;
         self.leader = response.leader.or(self.leader);
         match response.result {
             Ok(Answer::Refused(Refused::SessionExpired)) => self.on_expired(now, number, effects),
             Ok(Answer::Refused(Refused::Busy)) => self.retry(now, number, Denied::Busy),
             Ok(answer) => self.on_answer(now, number, answer, effects),
             Err(denied) => self.retry(now, number, denied),
+        }
+        if is_news {
+            self.ask_the_new_leader(now, number, effects);
+        }
+    }
+
+    /// Whoever waits for somebody to lead need not wait any longer. The call that brought the news keeps its pause, so that
+    /// two nodes that point at each other are not asked without end.
+    fn ask_the_new_leader(&mut self, now: Nanos, messenger: u64, effects: &mut Effects) {
+        let waits = |call: &Call| {
+            matches!(call.phase, Phase::Pausing(_)) && matches!(call.last, Some(Denied::NotMaster | Denied::Unknown))
+        };
+        let waiting: Vec<u64> = self.asked.iter().filter(|(_, call)| waits(call)).map(|(&number, _)| number).collect();
+        for number in waiting {
+            if number != messenger {
+                self.ask(now, number, effects);
+            }
         }
     }
 
@@ -253,15 +271,19 @@ impl Client {
     }
 
     /// The try was refused or its fate is unknown: once more, a little later, and if it was refused by somebody who is not
-    /// the master, elsewhere.
+    /// the master, elsewhere. The replica of this process hears as soon as any other who leads, so while nobody does it is
+    /// asked again more often than not: an election is no time for a flood of questions.
     fn retry(&mut self, now: Nanos, number: u64, denied: Denied) {
+        let (own, has_own) = (self.config.node, self.config.local_replica);
+        let has_leader = self.leader.is_some_and(|leader| leader != own && self.links.contains(&leader));
         self.change(number, |call| {
             if denied != Denied::Unknown {
                 call.refuse();
             }
             call.last = Some(denied);
             if let Phase::Asked(node, _) = call.phase {
-                call.avoid = Some(node).filter(|_| denied == Denied::NotMaster);
+                let is_loyal = has_own && node == own && !has_leader && !call.has_paused_often();
+                call.avoid = Some(node).filter(|_| denied == Denied::NotMaster && !is_loyal);
             }
             call.phase = Phase::Pausing(now + call.pause(number));
         });

@@ -186,6 +186,34 @@ fn without_a_leader_everybody_is_asked_in_turn() {
 }
 
 #[test]
+fn while_nobody_leads_the_own_replica_is_asked_three_times_out_of_four() {
+    let mut bench = Bench::with_session();
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.write(2);
+    let number = bench.only().number;
+    let mut asked = Vec::new();
+    for _ in 0..8 {
+        bench.answer(number, Err(Denied::NotMaster));
+        bench.after(Duration::from_millis(100));
+        asked.push(bench.only().to.0);
+    }
+    assert_eq!(asked, [1, 1, 1, 2, 1, 1, 1, 2]);
+}
+
+#[test]
+fn news_of_a_leader_end_all_waiting_for_one() {
+    let mut bench = Bench::with_session();
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.write(2);
+    bench.write(3);
+    let numbers: Vec<u64> = bench.sent().iter().map(|seen| seen.number).collect();
+    bench.answer(numbers[0], Err(Denied::NotMaster));
+    assert_eq!(bench.sent(), []);
+    bench.answer_by(Some(NodeId(2)), numbers[1], Err(Denied::NotMaster));
+    assert_eq!(bench.only().number, numbers[0]);
+}
+
+#[test]
 fn a_broken_link_is_a_reason_to_ask_elsewhere_at_once() {
     let mut bench = Bench::new(false);
     bench.step(Input::LinkUp { node: NodeId(2) });
