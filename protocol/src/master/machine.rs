@@ -228,6 +228,10 @@ impl Master {
 
     fn propose_noted(&mut self, commands: &mut Vec<Command>) {
         let ttl = self.profile.session;
+        // Results come first: nothing in the same entry takes away the right under which they came.
+        commands.extend(self.finishes.take_fresh().map(|((task, fence), (_, outcome))| {
+            Command::Master(MasterCommand::Finish { task, fence, outcome: outcome.clone() })
+        }));
         commands.extend(
             self.endings
                 .take_fresh()
@@ -236,9 +240,6 @@ impl Master {
         commands.extend(self.openings.take_fresh().map(|(node, opening)| {
             let Opening { incarnation, offer, .. } = opening.clone();
             Command::Master(MasterCommand::OpenNode { node, incarnation, offer, ttl })
-        }));
-        commands.extend(self.finishes.take_fresh().map(|((task, fence), (_, outcome))| {
-            Command::Master(MasterCommand::Finish { task, fence, outcome: outcome.clone() })
         }));
         commands.extend(
             self.releases
