@@ -6,15 +6,22 @@
 //! * The order of one link's events and messages is kept.
 
 use protocol::message::Body;
-use protocol::{NodeId, route, wire};
+use protocol::{ClusterId, NodeId, route, wire};
 use ractor::ActorRef;
 
-use crate::links::{Inbox, LinkEvent, Role};
+use crate::election::Views;
+use crate::links::{Inbox, LinkEvent, Refusal, Role};
 use crate::members;
 use crate::outlet::Outlet;
 
 /// Runs until the links are shut down.
-pub(crate) async fn run(node: NodeId, mut inbox: Inbox, outlet: Outlet, members: Option<ActorRef<members::Message>>) {
+pub(crate) async fn run(
+    node: NodeId,
+    mut inbox: Inbox,
+    outlet: Outlet,
+    members: Option<ActorRef<members::Message>>,
+    views: Option<Views>,
+) {
     while let Some(event) = inbox.recv().await {
         match event {
             LinkEvent::Message { peer, body, .. } => match wire::decode::<Body>(&body, wire::MAX_MESSAGE) {
@@ -47,7 +54,16 @@ pub(crate) async fn run(node: NodeId, mut inbox: Inbox, outlet: Outlet, members:
                     let _ = members.cast(members::Message::Identified { addr, node });
                 }
             }
-            LinkEvent::Refused { addr, why } => tracing::error!(%addr, "no link: {why}"),
+            LinkEvent::Refused { addr, why } => {
+                // A node that is in no cluster yet and was sent to another one was started wrongly: it would wait for ever.
+                let is_lost = matches!(why, Refusal::OtherName { .. } | Refusal::OtherSecret);
+                if let Some(views) = &views
+                    && is_lost
+                    && views.mastership.borrow().cluster == ClusterId::NONE
+                {
+                    views.fatal.raise(format!("it cannot join through {addr}: {why}"));
+                }
+            }
             LinkEvent::Writable { .. } => {}
         }
     }

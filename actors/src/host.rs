@@ -285,7 +285,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
 
     let (supervisor, _) = Supervisor::spawn(None, Supervisor, fatal.clone()).await.expect("it cannot fail to begin");
     let parent = || supervisor.get_cell();
-    let arguments = election::Arguments { replica, outlet: outlet.clone(), views };
+    let arguments = election::Arguments { replica, outlet: outlet.clone(), views: views.clone() };
     let (election, _) = spawned(Actor::spawn_linked(None, election::Election, arguments, parent()).await);
     let arguments = (master, outlet.clone());
     let (master, _) = spawned(Actor::spawn_linked(None, crate::master::Master, arguments, parent()).await);
@@ -301,7 +301,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     });
     let arguments = members::Arguments { outlet: outlet.clone(), node, join };
     let (members, _) = spawned(Actor::spawn_linked(None, members::Members, arguments, parent()).await);
-    tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone())));
+    tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone()), Some(views)));
     outlet.wake_all();
 
     let address = links.address();

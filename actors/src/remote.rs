@@ -113,7 +113,7 @@ async fn begin(settings: RemoteSettings) -> Result<Inside, StartError> {
         .await
         .expect("an unnamed actor whose beginning cannot fail");
     outlet.connect(Routes { election: None, master: None, worker: None, client: client.clone() });
-    tokio::spawn(gateway::run(node, inbox, outlet.clone(), None));
+    tokio::spawn(gateway::run(node, inbox, outlet.clone(), None, None));
     links.set_targets(settings.nodes.into_iter().map(|addr| Target { addr, node: None }).collect());
     Ok(Inside { parts: Parts { outlet, client: ClientHandle::new(client) }, links, supervisor })
 }

@@ -75,7 +75,8 @@ fn create(path: &Path) -> Result<(), StoreError> {
                 other => other,
             }
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        // Some file systems say "not found" below a parent that is there: trying again would never end.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !parent.exists() => {
             create(parent)?;
             create(path)
         }

@@ -19,9 +19,10 @@ pub(super) enum Format {
 pub(super) fn start(format: Format, output: &Output) -> Result<(), Diagnostic> {
     let wish = std::env::var("TENURE_LOG").unwrap_or_default();
     let default = if output.is_quiet() { "warn" } else { "info" };
-    // The spans that the actor library opens around every message say nothing to whoever runs a node.
+    // The spans that the actor library opens around every message say nothing to whoever runs a node, and what membership
+    // sees is logged by `gossip` under the members' names.
     let given = if wish.is_empty() { default } else { wish.as_str() };
-    let filter = EnvFilter::try_new(format!("ractor=warn,ractor_cluster=warn,{given}"));
+    let filter = EnvFilter::try_new(format!("ractor=warn,ractor_cluster=warn,membership=error,{given}"));
     let filter = filter.map_err(|error| {
         Diagnostic::new(Code::Usage, format!("TENURE_LOG: `{wish}` is no filter: {error}"))
             .hint("write for example info or info,actors=debug")

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use protocol::Profile;
+use protocol::effects::Role;
+use protocol::{ClusterId, Profile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Code, Diagnostic, Exit, Frame, parse};
@@ -89,11 +90,10 @@ pub(super) async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     let exit = match exit {
         Ok(_) => Exit::OK,
         Err(why) => {
-            // What it promised to remember is in doubt: it stops at once, without a word to anybody.
-            frame.output.error(
-                &Diagnostic::new(Code::Fatal, format!("this node had to stop: {why}"))
-                    .hint("nothing that was acknowledged is lost while a majority of the voters is left"),
-            );
+            // What it promised to remember may be in doubt: it stops at once, without a word to anybody.
+            let status = node.status().await;
+            let is_lost = status.is_some_and(|status| status.cluster == ClusterId::NONE && status.role != Role::Halted);
+            frame.output.error(&obituary(&why, is_lost));
             return Ok(Exit::FAILED);
         }
     };
@@ -106,6 +106,16 @@ pub(super) async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
         exit = signals.next() => return Ok(exit),
     }
     Ok(exit)
+}
+
+/// Why a node stopped by itself.
+fn obituary(why: &str, is_lost: bool) -> Diagnostic {
+    if is_lost {
+        return Diagnostic::new(Code::WrongCluster, format!("this node is in no cluster, and had to stop: {why}"))
+            .hint("--cluster, --join and --voters must be the same on every node");
+    }
+    Diagnostic::new(Code::Fatal, format!("this node had to stop: {why}"))
+        .hint("nothing that was acknowledged is lost while a majority of the voters is left")
 }
 
 /// The last line of a good start.

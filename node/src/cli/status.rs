@@ -30,8 +30,11 @@ async fn wait_until_ready(frame: &Frame) -> Result<(), Diagnostic> {
     loop {
         let Err(error) = cluster.send(super::Request::get("/readyz")).await else { return Ok(()) };
         if begin.elapsed() >= patience {
+            // What is not ready says so line by line; what was not reached, address by address.
+            let lines = error.message.lines().map(|line| line.trim_start_matches("the node answered 503: "));
             let late = Diagnostic::new(Code::Timeout, format!("not ready within {patience:?}"));
-            return Err(error.causes.iter().fold(late.cause(error.message), |late, cause| late.cause(cause)));
+            let late = lines.fold(late, Diagnostic::cause);
+            return Err(error.causes.iter().fold(late, |late, cause| late.cause(cause)));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -57,9 +57,10 @@ impl Door {
         let diagnostic = Diagnostic::new(Code::NoQuorum, message)
             .hint("writes wait until one of them is back; `kv get --stale` reads without them")
             .master(master);
-        gone.into_iter().fold(diagnostic, |diagnostic, node| {
+        let mut gone: Vec<_> = gone.into_iter().map(|node| (Identity::name_of(&members, node), node)).collect();
+        gone.sort();
+        gone.into_iter().fold(diagnostic, |diagnostic, (name, node)| {
             let seen = members.iter().find(|member| member.node == node);
-            let name = Identity::name_of(&members, node);
             diagnostic.cause(match seen {
                 Some(member) => format!("{name} {}  {}", member.link, member.presence.as_str()),
                 None => format!("{name}  not seen since this node started"),

@@ -24,6 +24,15 @@ fn incarnations_grow_whatever_the_clock_says() {
     assert_eq!(incarnations, [1000, 1001, 1002, 2000, 2001].map(Incarnation));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_system_that_knows_no_folders_is_refused() {
+    for path in ["/proc/nope", "/proc/nope/deeper"] {
+        let error = RedbStore::open(path.as_ref(), 0, NodeId(7)).map(drop).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    }
+}
+
 #[test]
 fn a_folder_in_use_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
