@@ -58,7 +58,7 @@ impl Consensus {
         self.leader = None;
         self.votes.clear();
         self.set_hard(epoch, Some(self.node), effects);
-        self.deadline = self.draw_deadline();
+        self.deadline = self.draw_patience();
         let message = Message::Vote { epoch, last: self.log.last(), transfer: false };
         self.ask_voters(&message, self.hard_pending(), effects);
     }
@@ -73,7 +73,8 @@ impl Consensus {
 
     /// Any message from another node; nobody outside a cluster is heard before a genesis is accepted here.
     pub(super) fn on_message(&mut self, from: NodeId, message: Message, effects: &mut Vec<Effect>) {
-        if !self.is_founded() || from == self.node || self.role == Role::Halted {
+        let is_absurd = message.epoch() > EPOCH_MAX;
+        if !self.is_founded() || from == self.node || self.role == Role::Halted || is_absurd {
             return;
         }
         match message {
@@ -131,7 +132,7 @@ impl Consensus {
                 self.set_hard(epoch, Some(from), effects);
             }
             self.role = Role::Follower;
-            self.deadline = self.draw_deadline();
+            self.deadline = self.draw_patience();
         }
         let message = Message::VoteReply { epoch: self.hard.epoch, granted };
         effects.push(Effect::Send { to: from, message, after: self.hard_pending() });
@@ -161,6 +162,7 @@ impl Consensus {
         self.role = Role::Leader;
         self.leader = Some(self.node);
         self.votes.clear();
+        self.waived = false;
         self.elected_at = self.now;
         self.time_base = self.log.last_time();
         self.uncommitted = 0;
@@ -173,6 +175,10 @@ impl Consensus {
     /// Follows `leader` in `epoch`, or waits for one: E1 if the epoch is higher, else a step-down that keeps the vote.
     pub(super) fn follow(&mut self, epoch: Epoch, leader: Option<NodeId>, effects: &mut Vec<Effect>) {
         assert!(epoch >= self.hard.epoch, "an epoch never falls");
+        if epoch > self.hard.epoch && self.waived {
+            // An election is under way: it gets its chance before we ask again.
+            self.deadline = self.deadline.max(self.draw_patience());
+        }
         if epoch > self.hard.epoch || (broken!(self, ClearsVote) && self.role != Role::Follower) {
             self.set_hard(epoch, None, effects);
         }
@@ -196,7 +202,8 @@ impl Consensus {
         }
     }
 
-    /// Evidence of death (F4): waives what is left of stickiness once the promise is over.
+    /// Evidence of death (F4): waives what is left of stickiness once the promise is over. It is not believed further than
+    /// that, so the incarnation it names does not matter here.
     pub(super) fn on_evidence(&mut self, node: NodeId) {
         if self.role == Role::Leader {
             return self.on_unreachable(node);
@@ -223,6 +230,14 @@ impl Consensus {
             true => (nanos(self.profile.heartbeat) / 4, nanos(self.profile.heartbeat) / 2),
             false => (nanos(self.profile.election_timeout), nanos(self.profile.election_timeout)),
         };
+        Nanos(self.now.0.saturating_add(least).saturating_add(self.draw(spread)))
+    }
+
+    /// When an election that is under way is given up. Evidence of death makes it shorter, but never as short as a
+    /// pre-vote's: disks must be able to answer, or elections would overtake each other for ever.
+    fn draw_patience(&mut self) -> Nanos {
+        let timeout = nanos(self.profile.election_timeout);
+        let (least, spread) = if self.waived { (timeout / 2, timeout / 2) } else { (timeout, timeout) };
         Nanos(self.now.0.saturating_add(least).saturating_add(self.draw(spread)))
     }
 
@@ -280,6 +295,9 @@ impl Consensus {
         }
     }
 }
+
+/// No cluster lives to see this epoch; whoever names a higher one would leave us without a next.
+const EPOCH_MAX: Epoch = Epoch(1 << 62);
 
 /// A span as the number of its nanoseconds.
 pub(super) fn nanos(span: std::time::Duration) -> u64 {

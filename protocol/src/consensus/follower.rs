@@ -8,7 +8,7 @@
 
 use crate::durable::Entry;
 use crate::effects::Role;
-use crate::types::{Index, LogId, NodeId};
+use crate::types::{Index, NodeId};
 
 use super::{Append, AppendReply, Consensus, Effect, Message, Verdict, broken};
 
@@ -107,6 +107,9 @@ impl Consensus {
     }
 }
 
+/// No log grows past this; whoever names a higher place would make sums overflow.
+const INDEX_MAX: u64 = 1 << 62;
+
 /// Whether the entries follow one another and `prev`, in an order that a leader of that epoch can have written.
 fn is_well_formed(append: &Append) -> bool {
     let mut last = append.prev;
@@ -116,5 +119,5 @@ fn is_well_formed(append: &Append) -> bool {
         }
         last = entry.id;
     }
-    last.epoch <= append.epoch && append.prev <= LogId { epoch: append.epoch, index: append.prev.index }
+    last.epoch <= append.epoch && append.prev.index.0 <= INDEX_MAX
 }

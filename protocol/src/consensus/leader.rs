@@ -172,7 +172,7 @@ impl Consensus {
         let peer = &self.peers[at];
         let is_stale = match peer.pace {
             Pace::Replicate => place <= peer.matched,
-            Pace::Probe => place.next() != peer.next,
+            Pace::Probe => place.0 != peer.next.0 - 1,
         };
         if is_stale {
             return;

@@ -84,8 +84,11 @@ impl Log {
 
     /// The entries from `from` to `to`, both included, as far as they are held.
     pub(super) fn range(&self, from: Index, to: Index) -> &[Entry] {
+        if self.entries.is_empty() {
+            return &[];
+        }
         let start = self.place(from.max(self.base.index.next())).min(self.entries.len());
-        let end = if to <= self.base.index { 0 } else { self.place(to.next()).min(self.entries.len()) };
+        let end = if to <= self.base.index { 0 } else { self.place(to.min(self.last().index)) + 1 };
         &self.entries[start..end.max(start)]
     }
 

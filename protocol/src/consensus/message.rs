@@ -91,6 +91,19 @@ pub enum Verdict {
 }
 
 impl Message {
+    /// The epoch that it names.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        match self {
+            Self::PreVote { epoch, .. }
+            | Self::PreVoteReply { epoch, .. }
+            | Self::Vote { epoch, .. }
+            | Self::VoteReply { epoch, .. } => *epoch,
+            Self::Append(append) => append.epoch,
+            Self::AppendReply(reply) => reply.epoch,
+        }
+    }
+
     /// Says whether this message is small and bound to time: it travels in the control class.
     #[must_use]
     pub fn is_control(&self) -> bool {

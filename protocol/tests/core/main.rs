@@ -4,6 +4,7 @@
 
 mod dice;
 mod founding;
+mod garbage;
 mod laws;
 #[cfg(feature = "mutants")]
 mod mutants;
