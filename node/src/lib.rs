@@ -53,3 +53,6 @@ pub mod prelude {
         TaskHandler, TaskId,
     };
 }
+
+#[cfg(test)]
+mod tests;

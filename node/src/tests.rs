@@ -1,0 +1,163 @@
+//! One real node in this process: storage, links, membership, HTTP and handlers together, through the public face alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::diagnostic::Code;
+use crate::prelude::*;
+use crate::{Builder, StartError, TaskState};
+
+/// Adds two numbers.
+struct Add;
+
+impl TaskHandler for Add {
+    const NAME: &'static str = "add";
+    type Input = (i64, i64);
+    type Output = i64;
+
+    async fn run(&self, _: &TaskCx, (a, b): (i64, i64)) -> Result<i64, TaskError> {
+        a.checked_add(b).ok_or_else(|| TaskError::fatal("too large"))
+    }
+}
+
+/// Fails, then panics, then succeeds; tells the once keys and fences of all attempts.
+struct Third {
+    runs: Arc<AtomicU32>,
+}
+
+impl TaskHandler for Third {
+    const NAME: &'static str = "third";
+    type Input = ();
+    type Output = (u32, String, u64);
+
+    async fn run(&self, cx: &TaskCx, (): ()) -> Result<(u32, String, u64), TaskError> {
+        match self.runs.fetch_add(1, Ordering::SeqCst) {
+            0 => Err("seven".parse::<u32>().unwrap_err().into()),
+            1 => panic!("out of luck"),
+            _ => Ok((cx.attempt().number, cx.once_key().to_owned(), cx.fence().0)),
+        }
+    }
+}
+
+/// Runs until it is cancelled, then says so.
+struct Stuck {
+    cancelled: Arc<AtomicU32>,
+}
+
+impl TaskHandler for Stuck {
+    const NAME: &'static str = "stuck";
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, cx: &TaskCx, (): ()) -> Result<(), TaskError> {
+        cx.cancelled().await;
+        self.cancelled.fetch_add(1, Ordering::SeqCst);
+        Err(TaskError::retry("cancelled"))
+    }
+}
+
+fn single() -> Builder {
+    Node::builder("single").ephemeral().profile(Profile::DEV).slots(4).label("name", "solo")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_is_a_cluster_that_runs_tasks() {
+    let (runs, cancelled) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let builder = single().register(Add).register(Third { runs }).register(Stuck { cancelled: cancelled.clone() });
+    let node = builder.http("127.0.0.1:0").start().await.unwrap();
+    node.ready().await;
+    let client = node.client();
+
+    let sum = client.submit::<Add>((40, 2)).key("sum").await.unwrap();
+    assert!(sum.is_fresh());
+    assert_eq!(sum.result().await, Ok(42));
+    let again = client.submit::<Add>((1, 1)).key("sum").await.unwrap();
+    assert_eq!((again.id(), again.is_fresh(), again.result().await), (sum.id(), false, Ok(42)));
+
+    let failed = client.submit::<Add>((i64::MAX, 1)).await.unwrap();
+    assert_eq!(failed.result().await, Err(Error::Task(TaskEnd::Failed("too large".into()))));
+
+    let third = client.submit::<Third>(()).backoff(Duration::from_millis(1)).await.unwrap();
+    let (attempt, once_key, fence) = third.result().await.unwrap();
+    assert_eq!((attempt, once_key), (3, format!("single/{}", third.id())));
+    assert!(fence > 0);
+
+    let stuck = client.submit::<Stuck>(()).await.unwrap();
+    while !matches!(stuck.view().await.unwrap().state, TaskState::Assigned { .. }) {
+        tokio::task::yield_now().await;
+    }
+    stuck.cancel("enough").await.unwrap();
+    assert_eq!(stuck.result().await, Err(Error::Task(TaskEnd::Cancelled("enough".into()))));
+    while cancelled.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(stuck.cancel("again").await, Err(Error::Ended));
+    assert_eq!(client.task(TaskId(999)).view().await.unwrap_err(), Error::NotFound);
+
+    let ended = client.tasks(TaskId(0), 100).await.unwrap();
+    assert_eq!(ended.len(), 4);
+    let status = client.status().await.unwrap();
+    assert_eq!((status.done, status.results_recorded), (2, 2));
+    let members = client.members().await.unwrap();
+    assert_eq!((members.len(), members[0].offer.label.as_str()), (1, "solo"));
+    assert_eq!(node.members()[0].name, "solo");
+    node.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let builder = || Node::builder("single").data_dir(folder.path()).profile(Profile::DEV);
+    let node = builder().start().await.unwrap();
+    let kv = node.client().kv();
+    let first = kv.put("config/limit", "10").await.unwrap();
+    assert!(
+        matches!(kv.cas("config/limit", Revision(0), "11").await, Err(Error::Conflict { current }) if current == first)
+    );
+    let second = kv.cas("config/limit", first, "12").await.unwrap();
+    kv.put("gone", "soon").await.unwrap();
+    kv.delete("gone").await.unwrap();
+    assert_eq!(kv.delete("gone").await, Err(Error::NotFound));
+    let (id, run) = (node.id(), node.incarnation());
+    let taken = builder().start().await.unwrap_err();
+    assert_eq!(taken.diagnostic().code, Code::DataFolder, "{taken}");
+    node.shutdown(Duration::from_secs(20)).await;
+
+    let node = builder().start().await.unwrap();
+    assert_eq!(node.id(), id);
+    assert!(node.incarnation() > run);
+    let kv = node.client().kv();
+    let value = kv.get("config/limit").await.unwrap().unwrap();
+    assert_eq!((&value.value[..], value.created, value.modified), (&b"12"[..], first, second));
+    assert_eq!(kv.get("gone").await.unwrap(), None);
+    assert_eq!(kv.get_stale("config/limit").await.unwrap().unwrap().modified, second);
+    node.shutdown(Duration::from_secs(20)).await;
+}
+
+async fn refused(builder: Builder) -> (Code, String) {
+    let error: StartError = builder.start().await.map(drop).unwrap_err();
+    (error.diagnostic().code, error.to_string())
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_start_says_why() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, why) = refused(single().http(&address)).await;
+    assert_eq!((code, why), (Code::PortInUse, format!("cannot serve HTTP at {address}: the address is in use")));
+    assert_eq!(refused(single().listen(&address)).await.0, Code::PortInUse);
+    assert_eq!(refused(single().listen("192.0.2.1:7400")).await.0, Code::Config);
+    assert_eq!(refused(single().http("0.0.0.0:0")).await.0, Code::Config);
+    assert_eq!(refused(single().listen("nonsense")).await.0, Code::Config);
+    assert_eq!(refused(Node::builder("")).await.0, Code::Config);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (code, why) = refused(Node::builder("single").data_dir(file.path())).await;
+    assert_eq!(code, Code::DataFolder);
+    assert!(why.contains(&file.path().display().to_string()), "{why}");
+    let mut late = Profile::LAN;
+    late.promise = late.heartbeat;
+    let (code, why) = refused(single().profile(late)).await;
+    assert_eq!(code, Code::Config);
+    assert!(why.starts_with("inconsistent profile: the promise"), "{why}");
+}
