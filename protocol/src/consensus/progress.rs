@@ -140,3 +140,58 @@ pub(super) const BYTES_MAX: usize = 384 * 1024;
 /// With this many in flight, new proposals are gathered until an answer comes: fewer and larger messages, and a delay of
 /// at most a part of one round trip.
 const EAGER_MAX: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replicating() -> Progress {
+        let mut peer = Progress::new(NodeId(2), Index(2));
+        peer.note_matched(Index(1));
+        assert_eq!(peer.pace, Pace::Replicate);
+        peer
+    }
+
+    #[test]
+    fn appends_and_bytes_in_flight_are_bounded() {
+        let mut peer = replicating();
+        let mut sent = 0;
+        while peer.has_room(100) {
+            sent += 1;
+            peer.note_sent(Index(1 + sent), 100, Nanos(1));
+        }
+        assert_eq!(sent, APPENDS_MAX as u64);
+        peer.note_matched(Index(1 + sent));
+        assert!(peer.is_idle() && peer.has_room(100), "an answer makes room again");
+        peer.note_sent(Index(100), BYTES_MAX - 50, Nanos(2));
+        assert!(!peer.has_room(100));
+    }
+
+    #[test]
+    fn a_single_append_of_any_size_may_leave_alone() {
+        let mut peer = replicating();
+        assert!(peer.has_room(10 * BYTES_MAX));
+        peer.note_sent(Index(2), 10 * BYTES_MAX, Nanos(1));
+        assert!(!peer.has_room(1));
+    }
+
+    #[test]
+    fn a_probe_is_alone_until_its_own_place_matches() {
+        let mut peer = Progress::new(NodeId(2), Index(9));
+        peer.note_sent(Index(9), 1, Nanos(1));
+        assert!(!peer.has_room(1));
+        peer.note_matched(Index(3));
+        assert_eq!((peer.pace, peer.matched, peer.next), (Pace::Probe, Index(3), Index(9)));
+        peer.note_matched(Index(9));
+        assert_eq!((peer.pace, peer.matched, peer.next), (Pace::Replicate, Index(9), Index(10)));
+    }
+
+    #[test]
+    fn what_was_lost_in_flight_is_sent_again_from_what_matches() {
+        let mut peer = replicating();
+        peer.note_sent(Index(5), 1, Nanos(1));
+        assert_eq!(peer.next, Index(6));
+        peer.lose_flight();
+        assert_eq!((peer.pace, peer.next, peer.is_idle()), (Pace::Probe, Index(2), true));
+    }
+}

@@ -72,6 +72,9 @@ fn reached_by(set: &[NodeId], value: &impl Fn(NodeId) -> u64) -> u64 {
 }
 
 #[cfg(test)]
+mod oracle;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
