@@ -5,8 +5,13 @@ use std::process::{Output, Stdio};
 
 use crate::support::{TestCluster, command};
 
-/// Runs `map` with these lines on stdin; `meanwhile` is called while it runs.
-fn map(cluster: &mut TestCluster, args: &[&str], lines: &[String], meanwhile: impl FnOnce(&mut TestCluster)) -> Output {
+/// Runs `map` with these lines on stdin; `meanwhile` is called while it runs, with its process number.
+fn map(
+    cluster: &mut TestCluster,
+    args: &[&str],
+    lines: &[String],
+    meanwhile: impl FnOnce(&mut TestCluster, u32),
+) -> Output {
     let context = tempfile::tempdir().expect("a temporary folder");
     let nodes = cluster.processes.https().join(",");
     let mut child = command(&[&["map", "--node", &nodes], args].concat(), context.path())
@@ -15,12 +20,14 @@ fn map(cluster: &mut TestCluster, args: &[&str], lines: &[String], meanwhile: im
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary is there");
+    let pid = child.id();
     let mut stdin = child.stdin.take().expect("it is a pipe");
     let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
-    let feed = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
+    // It need not read all of it: it may be interrupted.
+    let feed = std::thread::spawn(move || drop(stdin.write_all(text.as_bytes())));
     let wait = std::thread::spawn(move || child.wait_with_output().expect("it ends"));
-    meanwhile(cluster);
-    feed.join().expect("it does not panic").expect("it reads all lines");
+    meanwhile(cluster, pid);
+    feed.join().expect("it does not panic");
     wait.join().expect("it does not panic")
 }
 
@@ -38,7 +45,7 @@ fn outputs_come_in_order_and_once_although_the_master_and_the_asked_node_die() {
     let ledger = cluster.ledger("runs");
     let script = format!("{}; printf '%s\\n' \"$0\"", ledger.append("$0"));
     let lines = numbers(120);
-    let output = map(&mut cluster, &["--", "sh", "-c", &script, "{}"], &lines, |cluster| {
+    let output = map(&mut cluster, &["--", "sh", "-c", &script, "{}"], &lines, |cluster, _| {
         // The first node is the one that is asked.
         cluster.until("a third is done", || ledger.lines().len() > 40);
         cluster.processes.kill(0);
@@ -60,7 +67,7 @@ fn lines_that_fail_are_listed_and_the_others_are_printed() {
     let mut cluster = TestCluster::start();
     let lines: Vec<String> = ["a", "bad one", "c"].map(String::from).into();
     let script = "case \"$0\" in bad*) echo why >&2; exit 3;; esac; echo \"<$0>\"";
-    let output = map(&mut cluster, &["--retries", "1", "--", "sh", "-c", script, "{}"], &lines, |_| {});
+    let output = map(&mut cluster, &["--retries", "1", "--", "sh", "-c", script, "{}"], &lines, |_, _| {});
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text(&output.stdout), "<a>\n<c>\n");
     let stderr = text(&output.stderr);
@@ -73,7 +80,25 @@ fn lines_that_fail_are_listed_and_the_others_are_printed() {
 fn many_lines_go_through_a_small_window() {
     let mut cluster = TestCluster::with(|settings| settings.slots = 2);
     let lines = numbers(200);
-    let output = map(&mut cluster, &["-j", "5", "--", "echo"], &lines, |_| {});
+    let output = map(&mut cluster, &["-j", "5", "--", "echo"], &lines, |_, _| {});
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(text(&output.stdout).lines().collect::<Vec<_>>(), lines);
+}
+
+#[test]
+fn an_interrupted_map_takes_its_tasks_with_it() {
+    let mut cluster = TestCluster::start();
+    let started = cluster.ledger("started");
+    let script = format!("{}; exec sleep 600", started.append("$0"));
+    let output = map(&mut cluster, &["--", "sh", "-c", &script, "{}"], &numbers(20), |cluster, pid| {
+        cluster.until("three lines run", || started.lines().len() == 3);
+        let pid = i32::try_from(pid).expect("process numbers are small");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT).expect("it runs");
+    });
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("20 tasks under way were cancelled"), "{}", text(&output.stderr));
+    cluster.until("nothing is left to do", || {
+        let tasks = cluster.status(0).expect("it answers")["tasks"].clone();
+        tasks["pending"] == 0 && tasks["assigned"] == 0
+    });
 }

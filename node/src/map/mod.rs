@@ -11,6 +11,7 @@
 //! * Outputs are printed whole and in order; what failed is listed on stderr and makes the exit code 1.
 //! * At most a window of tasks is under way, and no more results than that wait for their turn: an input without end is
 //!   fine.
+//! * Ctrl-C, or the end of `--timeout`, cancels what is under way.
 //! * A node that dies, also the one that is asked, costs time and nothing else.
 
 mod lines;
@@ -90,7 +91,7 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     let permits = Arc::new(tokio::sync::Semaphore::new(window));
     let (tasks, mut recorded) = mpsc::channel(window);
     let submit = async { submitter.submit_all(&mut read, &permits, tasks).await };
-    let waiter = Waiter { cluster };
+    let waiter = Waiter::new(cluster);
     let recorded = stream::poll_fn(|cx| recorded.poll_recv(cx));
     let mut counts = Counts::default();
     let collect = async {
@@ -104,14 +105,27 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     tokio::select! {
         result = both => result?,
         exit = interrupted() => {
-            frame.output.note("interrupted: what was recorded still runs; `tenure task ls` shows it");
+            stop(&waiter, &frame.output).await;
             return Ok(exit);
         }
         () = expiry(frame.timeout) => {
+            stop(&waiter, &frame.output).await;
             return Err(Diagnostic::new(Code::Timeout, "the time ran out before all lines were done"));
         }
     }
     Ok(counts.finish(&frame.output))
+}
+
+/// Nobody wants the results any more. A second signal ends the program at once.
+async fn stop(waiter: &Waiter, output: &Output) {
+    let (ended, left) = tokio::select! {
+        counts = waiter.cancel_all() => counts,
+        _ = interrupted() => return,
+    };
+    output.note(format!("stopped: {ended} tasks under way were cancelled"));
+    if left > 0 {
+        output.note(format!("{left} may still run: `tenure task ls` shows them"));
+    }
 }
 
 async fn expiry(timeout: Option<Duration>) {

@@ -1,9 +1,11 @@
 //! Lines become tasks, and tasks come to an end.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -116,13 +118,51 @@ async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 
 /// Waits for tasks.
 pub(super) struct Waiter {
-    pub(super) cluster: Patient,
+    cluster: Patient,
+    /// What is recorded and has not ended, as far as is known here.
+    open: Mutex<BTreeSet<String>>,
 }
 
 impl Waiter {
+    pub(super) fn new(cluster: Patient) -> Self {
+        Self { cluster, open: Mutex::default() }
+    }
+
+    /// Ends what has not ended, as far as that is possible in a moment. Says how many tasks were ended and how many not.
+    pub(super) async fn cancel_all(&self) -> (usize, usize) {
+        let open = std::mem::take(&mut *self.open());
+        let count = open.len();
+        let reason = json!({ "reason": "the `tenure map` that wanted it was interrupted" });
+        let mut cancelled = 0;
+        let all = async {
+            let mut answers = stream::iter(open)
+                .map(|task| {
+                    let path = format!("/v1/tasks/{task}/cancel");
+                    let reason = &reason;
+                    async move {
+                        let answer = self.cluster.post(&path, reason).await;
+                        answer.map_or_else(|error| error.code == Code::Ended, |_| true)
+                    }
+                })
+                .buffer_unordered(CANCELS_AT_ONCE);
+            while let Some(is_done) = answers.next().await {
+                cancelled += usize::from(is_done);
+            }
+        };
+        // Whoever interrupts does not want to wait.
+        let _ = tokio::time::timeout(CANCEL_PATIENCE, all).await;
+        (cancelled, count - cancelled)
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.open.lock().expect("nothing panics while it is held")
+    }
+
     /// Waits until the task has ended, for as long as it takes. Then it no longer counts as under way.
     pub(super) async fn wait(&self, mut task: Task) -> Result<Ended, Diagnostic> {
+        self.open().insert(task.id.clone());
         let view = self.cluster.ended(&task.id).await?;
+        self.open().remove(&task.id);
         task.permit = None;
         let state = view["state"].as_str().unwrap_or_default();
         let failure = (state != "done").then(|| match view["message"].as_str() {
@@ -147,3 +187,7 @@ const BATCH_BYTES: usize = 512 * 1024;
 const FRAME_BYTES: usize = 128;
 
 const BACKOFF_MS: u64 = 250;
+
+const CANCELS_AT_ONCE: usize = 32;
+
+const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
