@@ -19,6 +19,8 @@ pub(super) struct Call {
     pub(super) deadline: Nanos,
     /// How long that is from the beginning.
     pub(super) timeout: Duration,
+    /// Which try this is, counted over everything; never reset.
+    pub(super) turn: u32,
     /// How often it was asked.
     sent: u32,
     /// How many of these tries were certainly refused.
@@ -64,6 +66,7 @@ impl Call {
             phase: Phase::Stranded,
             deadline: now + timeout,
             timeout,
+            turn: 0,
             sent: 0,
             refused: 0,
             pauses: 0,

@@ -153,8 +153,10 @@ impl Client {
         if to != self.config.node && Some(to) != self.leader {
             self.turn = to;
         }
-        effects.send(to, Request { origin: self.origin(number), forwarded: false, body });
+        let origin = self.origin(number, call.turn + 1);
+        effects.send(to, Request { origin, forwarded: false, body });
         self.change(number, |call| {
+            call.turn += 1;
             call.ask(to, now + patience);
             call.avoid = None;
         });
@@ -212,7 +214,13 @@ impl Client {
 
     fn on_response(&mut self, now: Nanos, response: Response, effects: &mut Effects) {
         let number = response.origin.number;
-        if response.origin != self.origin(number) || !self.asked.contains_key(&number) {
+        let Some(call) = self.asked.get(&number).filter(|_| response.origin.node == self.config.node) else { return };
+        // A refusal speaks of its own try. One that comes twice, or when the next try is on its way already, says nothing of
+        // that one, and what it says of its own is not waited for any more.
+        let is_latest = response.origin.turn == call.turn && matches!(call.phase, Phase::Asked(..));
+        let is_refusal =
+            matches!(response.result, Err(_) | Ok(Answer::Refused(Refused::SessionExpired | Refused::Busy)));
+        if is_refusal && !is_latest {
             return;
         }
         let is_news = response.leader.is_some() && response.leader != self.leader;
@@ -397,7 +405,7 @@ impl Client {
         self.next_number += 1;
         if let Some(to) = self.target(None) {
             let body = RequestBody::Write { session, seq, first_incomplete, operation: Operation::Close };
-            effects.send(to, Request { origin: self.origin(number), forwarded: false, body });
+            effects.send(to, Request { origin: self.origin(number, 1), forwarded: false, body });
         }
         self.lose(session);
         self.is_closing = false;
@@ -464,8 +472,8 @@ impl Client {
         Some(call)
     }
 
-    fn origin(&self, number: u64) -> Origin {
-        Origin { node: self.config.node, number }
+    fn origin(&self, number: u64, turn: u32) -> Origin {
+        Origin { node: self.config.node, number, turn }
     }
 }
 

@@ -85,6 +85,16 @@ pub struct Origin {
     pub node: NodeId,
     /// The request's number there; a retry carries the same.
     pub number: u64,
+    /// Which try of it: tells a late or repeated refusal of one try from the answer to another.
+    pub turn: u32,
+}
+
+impl Origin {
+    /// The request, whichever try of it this is.
+    #[must_use]
+    pub fn request(self) -> Self {
+        Self { turn: 0, ..self }
+    }
 }
 
 /// What is asked.

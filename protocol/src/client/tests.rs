@@ -1,5 +1,6 @@
 //! One sentence per rule.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
@@ -19,6 +20,8 @@ struct Bench {
     client: Client,
     now: Nanos,
     effects: Effects,
+    /// The last try of every request.
+    turns: BTreeMap<u64, u32>,
 }
 
 /// A request as a node sees it.
@@ -33,7 +36,7 @@ impl Bench {
     fn new(local_replica: bool) -> Self {
         let now = Nanos(0);
         let config = Config { node: OWN, local_replica, ttl: TTL, patience: SECOND, first_number: 100, now };
-        Self { client: Client::new(config), now, effects: Effects::new() }
+        Self { client: Client::new(config), now, effects: Effects::new(), turns: BTreeMap::new() }
     }
 
     /// A client beside a replica, with a session open.
@@ -77,14 +80,19 @@ impl Bench {
     }
 
     fn answer_by(&mut self, leader: Option<NodeId>, number: u64, result: Result<Answer, Denied>) {
-        self.step(Input::Response(Response { origin: Origin { node: OWN, number }, leader, result }));
+        let turn = self.turns.get(&number).copied().unwrap_or(1);
+        self.step(Input::Response(Response { origin: Origin { node: OWN, number, turn }, leader, result }));
     }
 
     fn sent(&mut self) -> Vec<Seen> {
+        let turns = &mut self.turns;
         std::mem::take(&mut self.effects.send)
             .into_iter()
             .map(|Outgoing { to, body, .. }| match body {
-                Body::Request(request) => Seen { to, number: request.origin.number, body: request.body },
+                Body::Request(request) => {
+                    turns.insert(request.origin.number, request.origin.turn);
+                    Seen { to, number: request.origin.number, body: request.body }
+                }
                 other => panic!("a client says only requests, not {other:?}"),
             })
             .collect()
@@ -341,7 +349,7 @@ fn an_answer_to_an_earlier_run_or_another_node_is_ignored() {
     let mut bench = Bench::new(true);
     bench.read(1, Query::Summary);
     let number = bench.only().number;
-    let foreign = Origin { node: NodeId(9), number };
+    let foreign = Origin { node: NodeId(9), number, turn: 1 };
     bench.step(Input::Response(Response { origin: foreign, leader: None, result: Ok(Answer::Ok) }));
     bench.answer(5, Ok(Answer::Ok));
     assert_eq!(bench.completed(), []);
@@ -357,4 +365,46 @@ fn a_session_for_which_nobody_waits_any_more_is_not_asked_for_again() {
     bench.after(SECOND);
     assert_eq!(bench.sent(), []);
     assert_eq!(bench.client.next_deadline(), Nanos::NEVER);
+}
+
+#[test]
+fn a_refusal_that_comes_twice_does_not_speak_of_the_next_try() {
+    let mut bench = Bench::with_session();
+    bench.write_within(2, SECOND);
+    let first = bench.only();
+    let turn = bench.turns[&first.number];
+    let refusal = Response {
+        origin: Origin { node: OWN, number: first.number, turn },
+        leader: None,
+        result: Err(Denied::NotMaster),
+    };
+    bench.step(Input::Response(refusal.clone()));
+    bench.after(SECOND / 5);
+    bench.only();
+    bench.step(Input::Response(refusal));
+    bench.after(SECOND);
+    let completed = bench.completed();
+    assert!(
+        matches!(completed[..], [(2, Err(CallError::Deadline { maybe_applied: true, .. }))]),
+        "the second try is still in doubt: {completed:?}"
+    );
+}
+
+#[test]
+fn a_late_word_about_an_old_session_does_not_end_the_new_one() {
+    let mut bench = Bench::with_session();
+    bench.write(2);
+    let first = bench.only();
+    let turn = bench.turns[&first.number];
+    let expired = Response {
+        origin: Origin { node: OWN, number: first.number, turn },
+        leader: None,
+        result: Ok(Answer::Refused(Refused::SessionExpired)),
+    };
+    bench.step(Input::Response(expired.clone()));
+    let register = bench.only();
+    bench.answer(register.number, Ok(Answer::Registered(SessionId(8))));
+    bench.only();
+    bench.step(Input::Response(expired));
+    assert_eq!(bench.sent(), [], "the write under the new session is on its way and stays the only one");
 }

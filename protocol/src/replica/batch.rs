@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn waiter(number: u64) -> Waiter {
-        Waiter { origin: Origin { node: NodeId(1), number }, from: NodeId(1) }
+        Waiter { origin: Origin { node: NodeId(1), number, turn: 1 }, from: NodeId(1) }
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub struct Replica {
     /// Reads that consensus has not confirmed yet.
     reads: BTreeMap<u64, Question>,
     /// Who waits for the end of a task.
-    awaiting: BTreeMap<(TaskId, Origin), NodeId>,
+    awaiting: BTreeMap<(TaskId, Origin), Waiter>,
     /// Requests sent on to the leader.
     forwarded: BTreeMap<Origin, Forwarded>,
     next_context: u64,
@@ -91,8 +91,8 @@ struct Question {
 /// A request that the leader was asked to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Forwarded {
-    /// Who gets the answer.
-    from: NodeId,
+    /// Who gets the answer, to the last try of it.
+    waiter: Waiter,
     /// Who was asked.
     to: NodeId,
 }
@@ -265,13 +265,13 @@ impl Replica {
             self.respond(waiter, Err(Denied::Busy), effects);
             return;
         }
-        self.forwarded.insert(waiter.origin, Forwarded { from: waiter.from, to });
+        self.forwarded.insert(waiter.origin.request(), Forwarded { waiter, to });
         effects.send(to, Request { origin: waiter.origin, forwarded: true, body });
     }
 
     fn on_response(&mut self, response: Response, effects: &mut Effects) {
-        if let Some(forwarded) = self.forwarded.remove(&response.origin) {
-            effects.send(forwarded.from, response);
+        if let Some(forwarded) = self.forwarded.remove(&response.origin.request()) {
+            effects.send(forwarded.waiter.from, response);
         }
     }
 
@@ -290,21 +290,17 @@ impl Replica {
     }
 
     fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
-        self.awaiting.retain(|_, from| *from != node);
+        self.awaiting.retain(|_, waiter| waiter.from != node);
         self.give_back_forwarded(|forwarded| forwarded.to == node, effects);
         self.core(now, consensus::Input::Unreachable { node }, effects);
     }
 
     /// Whoever was to answer these will not: their clients ask again, under the same numbers.
     fn give_back_forwarded(&mut self, is_lost: impl Fn(&Forwarded) -> bool, effects: &mut Effects) {
-        let lost: Vec<Waiter> = self
-            .forwarded
-            .iter()
-            .filter(|(_, forwarded)| is_lost(forwarded))
-            .map(|(&origin, forwarded)| Waiter { origin, from: forwarded.from })
-            .collect();
+        let lost: Vec<Waiter> =
+            self.forwarded.values().filter(|forwarded| is_lost(forwarded)).map(|forwarded| forwarded.waiter).collect();
         for waiter in lost {
-            self.forwarded.remove(&waiter.origin);
+            self.forwarded.remove(&waiter.origin.request());
             self.respond(waiter, Err(Denied::Unknown), effects);
         }
     }
@@ -321,7 +317,7 @@ impl Replica {
             if self.awaiting.len() >= AWAITING_MAX {
                 self.respond(waiter, Err(Denied::Busy), effects);
             } else {
-                self.awaiting.insert((*task, waiter.origin), waiter.from);
+                self.awaiting.insert((*task, waiter.origin.request()), waiter);
             }
             return;
         }
@@ -457,8 +453,8 @@ impl Replica {
         for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {
             self.respond(waiter, Err(Denied::NotMaster), effects);
         }
-        for ((_, origin), from) in std::mem::take(&mut self.awaiting) {
-            self.respond(Waiter { origin, from }, Err(Denied::NotMaster), effects);
+        for (_, waiter) in std::mem::take(&mut self.awaiting) {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
         }
     }
 
@@ -523,12 +519,12 @@ impl Replica {
         }
         for change in changes {
             let ClusterChange::Ended { task, .. } = change else { continue };
-            let key = |number| (*task, Origin { node: NodeId(number), number });
+            let key = |number| (*task, Origin { node: NodeId(number), number, turn: 0 });
             let waiting: Vec<(TaskId, Origin)> =
                 self.awaiting.range(key(0)..=key(u64::MAX)).map(|(&key, _)| key).collect();
             for key in waiting {
-                let from = self.awaiting.remove(&key).expect("found above");
-                self.answer(Waiter { origin: key.1, from }, &Query::Task(*task), effects);
+                let waiter = self.awaiting.remove(&key).expect("found above");
+                self.answer(waiter, &Query::Task(*task), effects);
             }
         }
     }
