@@ -111,7 +111,7 @@ impl Founding {
             self.found_alone(effects);
         } else if self.is_founder() {
             self.deadline = now + self.config.retry;
-            self.bid_again(effects);
+            self.bid_again(now, effects);
         } else {
             self.deadline = Nanos::NEVER;
         }
@@ -258,7 +258,7 @@ impl Founding {
     }
 
     /// Asks every address that has not promised yet. The first time, the ballot becomes durable before it is told.
-    fn bid_again(&mut self, effects: &mut Vec<Effect>) {
+    fn bid_again(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
         if self.exists || !self.all_are_known(effects) {
             return;
         }
@@ -277,6 +277,8 @@ impl Founding {
             };
             effects.push(Effect::Send(node, message));
         }
+        // A list of this node alone needs nobody's answer.
+        self.found_if_all_are_clean(now, effects);
     }
 
     fn found_if_all_are_clean(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
