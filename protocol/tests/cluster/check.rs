@@ -1,0 +1,292 @@
+//! What must be true after every step, whatever happens: one function for each sentence.
+//!
+//! The checks are incremental: each looks at what the step touched and nothing else.
+//!
+//! # Invariants
+//!
+//! * A check never changes what is checked.
+
+use std::collections::BTreeMap;
+
+use protocol::consensus::{Consensus, Message};
+use protocol::durable::{Entry, HardState, Payload, Persist};
+use protocol::effects::Role;
+use protocol::message::Body;
+use protocol::replica::Replica;
+use protocol::state::Delivery;
+use protocol::worker::Run;
+use protocol::{Epoch, Fence, Index, LogId, Nanos, NodeId, Profile};
+
+use crate::oracle::Oracle;
+
+/// A sentence that is not true.
+pub type Verdict = Result<(), String>;
+
+/// All that was seen so far.
+pub struct Checker {
+    /// The committed log and its meaning.
+    pub oracle: Oracle,
+    /// The committed entries, beginning with the first after the genesis.
+    pub committed: Vec<(LogId, u64)>,
+    /// Who was elected in which epoch.
+    leaders: BTreeMap<Epoch, NodeId>,
+    /// Who voted for whom.
+    votes: BTreeMap<(NodeId, Epoch), NodeId>,
+    /// Entries that were ever written anywhere, by index: epoch, content, epoch of the entry before.
+    written: Vec<Vec<(Epoch, u64, Epoch)>>,
+    /// Attempts that were started, anywhere.
+    started: BTreeMap<Fence, NodeId>,
+    /// What is remembered of each host.
+    nodes: Vec<Seen>,
+    /// Whether clocks keep their bound.
+    is_clock_bound_kept: bool,
+    profile: Profile,
+}
+
+/// What was seen of one node.
+#[derive(Clone, Default)]
+struct Seen {
+    commit: u64,
+    applied: u64,
+    lease: Option<(Epoch, u64)>,
+    leads: Option<Epoch>,
+    elected_at: Nanos,
+    contacts: Vec<(NodeId, Nanos)>,
+}
+
+impl Checker {
+    /// Nothing was seen yet.
+    pub fn new(hosts: usize, is_clock_bound_kept: bool, profile: Profile) -> Self {
+        Self {
+            oracle: Oracle::default(),
+            committed: Vec::new(),
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            written: Vec::new(),
+            started: BTreeMap::new(),
+            nodes: vec![Seen::default(); hosts],
+            is_clock_bound_kept,
+            profile,
+        }
+    }
+
+    /// A node crashed: what it knew is gone.
+    pub fn forget(&mut self, at: usize) {
+        self.nodes[at] = Seen::default();
+    }
+
+    /// I2: on the disk, epoch and vote only grow, and a vote is never changed.
+    pub fn hard_state_only_grows(&self, old: HardState, new: HardState) -> Verdict {
+        let grows = new.epoch > old.epoch || (new.epoch == old.epoch && (old.vote.is_none() || old.vote == new.vote));
+        if grows { Ok(()) } else { Err(format!("I2 the disk went from {old:?} to {new:?}")) }
+    }
+
+    /// I2: a node votes for one candidate in an epoch, over all of its runs.
+    pub fn a_node_votes_once(&mut self, from: NodeId, to: NodeId, body: &Body) -> Verdict {
+        let (epoch, candidate) = match body {
+            Body::Consensus(Message::VoteReply { epoch, granted: true }) => (*epoch, to),
+            Body::Consensus(Message::Vote { epoch, .. }) => (*epoch, from),
+            _ => return Ok(()),
+        };
+        let earlier = *self.votes.entry((from, epoch)).or_insert(candidate);
+        if earlier == candidate {
+            return Ok(());
+        }
+        Err(format!("I2 {from} voted in epoch {epoch} for {earlier} and for {candidate}"))
+    }
+
+    /// Log matching: two entries of one index and epoch are equal, and so are all before them.
+    pub fn logs_match(&mut self, core: &Consensus, batch: &Persist) -> Verdict {
+        for entry in &batch.append {
+            let LogId { epoch, index } = entry.id;
+            let before = match core.entries(Index(index.0 - 1)..=Index(index.0 - 1)) {
+                [before] => before.id.epoch,
+                _ => core.base().epoch,
+            };
+            let content = fingerprint(entry);
+            let place = index.0 as usize;
+            if self.written.len() <= place {
+                self.written.resize(place + 1, Vec::new());
+            }
+            match self.written[place].iter().find(|(known, ..)| *known == epoch) {
+                None => self.written[place].push((epoch, content, before)),
+                Some(&known) if known == (epoch, content, before) => {}
+                Some(_) => return Err(format!("I1 two different entries at {}", entry.id)),
+            }
+        }
+        Ok(())
+    }
+
+    /// I1: at most one leader per epoch; and it holds every entry that was committed before (leader completeness).
+    pub fn one_complete_leader_per_epoch(&mut self, at: usize, node: NodeId, now: Nanos, core: &Consensus) -> Verdict {
+        let seen = &mut self.nodes[at];
+        if core.role() != Role::Leader {
+            seen.leads = None;
+            return Ok(());
+        }
+        let epoch = core.epoch();
+        if seen.leads == Some(epoch) {
+            return Ok(());
+        }
+        (seen.leads, seen.elected_at) = (Some(epoch), now);
+        seen.contacts.clear();
+        let other = *self.leaders.entry(epoch).or_insert(node);
+        if other != node {
+            return Err(format!("I1 {other} and {node} both lead in epoch {epoch}"));
+        }
+        if let Some(&(last, _)) = self.committed.last()
+            && core.entries(last.index..=last.index).first().map(|entry| entry.id) != Some(last)
+            && core.base() != last
+        {
+            return Err(format!("I1 {node} leads in epoch {epoch} without the committed entry {last}"));
+        }
+        Ok(())
+    }
+
+    /// A peer answered: for [`Self::a_leader_alone_steps_down`].
+    pub fn note_contact(&mut self, at: usize, now: Nanos, from: NodeId, message: &Message) {
+        let seen = &mut self.nodes[at];
+        if let Message::AppendReply(reply) = message
+            && seen.leads == Some(reply.epoch)
+        {
+            seen.contacts.retain(|(node, _)| *node != from);
+            seen.contacts.push((from, now));
+        }
+    }
+
+    /// I7: a leader that heard from no quorum for an election timeout leads no more after its next step.
+    pub fn a_leader_alone_steps_down(&self, at: usize, now: Nanos, core: &Consensus) -> Verdict {
+        let seen = &self.nodes[at];
+        let Some(conf) = core.conf().filter(|_| core.role() == Role::Leader) else { return Ok(()) };
+        let least = now - self.profile.election_timeout - SLACK;
+        let heard = seen.contacts.iter().filter(|(_, contact)| *contact >= least).count() + 1;
+        if heard > conf.voters.len() / 2 || seen.elected_at >= least {
+            return Ok(());
+        }
+        Err(format!("I7 a leader in epoch {} has heard from {heard} voters only, itself included", core.epoch()))
+    }
+
+    /// I7: at any instant at most one lease is valid, as long as clocks keep their bound. `until` is global time.
+    pub fn one_valid_lease(&mut self, at: usize, time: u64, lease: Option<(Epoch, u64)>) -> Verdict {
+        self.nodes[at].lease = lease;
+        let Some((epoch, _)) = lease.filter(|_| self.is_clock_bound_kept) else { return Ok(()) };
+        for (other, seen) in self.nodes.iter().enumerate() {
+            if let Some((rival, until)) = seen.lease
+                && other != at
+                && until > time
+            {
+                let left = (until - time) / 1000;
+                return Err(format!("I7 a lease in epoch {epoch} while that of epoch {rival} lasts for {left} us"));
+            }
+        }
+        Ok(())
+    }
+
+    /// I7: what a node takes for committed is on the disks of a quorum; nobody commits anything else at that place.
+    pub fn commits_are_durable_and_agree<'a>(
+        &mut self,
+        at: usize,
+        core: &Consensus,
+        logs: impl Iterator<Item = (LogId, &'a [Entry])> + Clone,
+    ) -> Verdict {
+        let commit = core.commit().0;
+        let seen = self.nodes[at].commit;
+        if commit <= seen {
+            return Ok(());
+        }
+        self.nodes[at].commit = commit;
+        let known = self.committed.len() as u64 + 1;
+        for entry in core.entries(Index(seen.max(1) + 1)..=Index(commit.min(known))) {
+            let (id, content) = self.committed[entry.id.index.0 as usize - 2];
+            if id != entry.id || content != fingerprint(entry) {
+                return Err(format!("I1 committed {} where {id} was committed", entry.id));
+            }
+        }
+        for entry in core.entries(Index(known + 1)..=Index(commit)) {
+            self.committed.push((entry.id, fingerprint(entry)));
+            self.oracle.apply(entry)?;
+        }
+        if commit <= known {
+            return Ok(());
+        }
+        let last = self.committed.last().expect("something was committed just now").0;
+        let voters = core.conf().map_or(0, |conf| conf.voters.len());
+        let holders = logs.filter(|(base, entries)| holds(*base, entries, last)).count();
+        if holders > voters / 2 {
+            return Ok(());
+        }
+        Err(format!("I7 {last} is committed, but only {holders} of {voters} disks hold it"))
+    }
+
+    /// I9, I12: replicas that have applied the same entries have the same state, and replaying the log gives it too.
+    pub fn equal_state_at_equal_index(&mut self, at: usize, replica: &Replica) -> Verdict {
+        let applied = replica.consensus().applied().0;
+        let seen = &mut self.nodes[at].applied;
+        if applied == *seen {
+            return Ok(());
+        }
+        if applied < *seen {
+            return Err(format!("I9 applied index went from {seen} to {applied}"));
+        }
+        *seen = applied;
+        let Some(place) = applied.checked_sub(2) else { return Ok(()) };
+        let Some(&expected) = self.oracle.digests.get(place as usize) else {
+            return Err(format!("I9 applied {applied}, which is not committed"));
+        };
+        let found = replica.state().digest();
+        if found == expected {
+            return Ok(());
+        }
+        Err(format!("I9 the state at {applied} has digest {found:x}, the log means {expected:x}"))
+    }
+
+    /// I5: an attempt is started once, after its grant is committed, under the fence of that grant; and what may run once
+    /// is started once in the whole cluster.
+    pub fn an_attempt_starts_once(&mut self, node: NodeId, run: &Run) -> Verdict {
+        let (attempt, fence) = (run.grant.attempt, run.grant.fence);
+        if let Some(other) = self.started.insert(fence, node) {
+            return Err(format!("I5 {attempt} under {fence} was started by {other} and by {node}"));
+        }
+        let task =
+            self.oracle.task(attempt.task).ok_or_else(|| format!("I5 {attempt} was started and never recorded"))?;
+        if task.fences.get(attempt.number as usize - 1) != Some(&fence) {
+            return Err(format!("I5 {attempt} was started under {fence}, which was not granted for it"));
+        }
+        task.starts += 1;
+        if task.delivery == Delivery::AtMostOnce && task.starts > 1 {
+            return Err(format!("I5 {attempt} may run only once and was started {} times", task.starts));
+        }
+        Ok(())
+    }
+}
+
+/// The hash of an entry's content.
+pub fn fingerprint(entry: &Entry) -> u64 {
+    let payload = match &entry.payload {
+        Payload::Commands(bytes) => {
+            let (words, rest) = bytes.as_chunks::<8>();
+            let begin = mix(bytes.len() as u64, 3);
+            let all = words.iter().fold(begin, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+            rest.iter().fold(all, |sum, byte| mix(sum, u64::from(*byte)))
+        }
+        Payload::Noop => 1,
+        Payload::Config(_) => 2,
+    };
+    mix(mix(payload, entry.id.epoch.0), entry.time.0)
+}
+
+/// Stirs a number into a hash.
+pub fn mix(sum: u64, number: u64) -> u64 {
+    let mixed = (sum ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ (mixed >> 29)
+}
+
+/// Says whether a log on a disk holds this entry.
+fn holds(base: LogId, entries: &[Entry], id: LogId) -> bool {
+    base == id
+        || id.index.0.checked_sub(base.index.0 + 1).and_then(|place| entries.get(place as usize)).map(|entry| entry.id)
+            == Some(id)
+}
+
+/// Rounding between clocks.
+const SLACK: std::time::Duration = std::time::Duration::from_micros(10);

@@ -1,0 +1,253 @@
+//! One process of the virtual cluster: its machines, clock, disk and handlers.
+//!
+//! # Invariants
+//!
+//! * A crash loses the machines, the handlers and what was not synced; of what was written, a prefix of whole batches may
+//!   have reached the disk.
+//! * The machines are composed as the actors compose them: everything between two of them takes a hop.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use protocol::durable::{Durable, Persist};
+use protocol::effects::{Effects, Local};
+use protocol::gate::Gate;
+use protocol::master::Mastership;
+use protocol::replica::Replica;
+use protocol::state::{Offer, Outcome};
+use protocol::types::Attempt;
+use protocol::worker::Worker;
+use protocol::{ClusterId, Fence, Incarnation, Nanos, NodeId, Profile, client, replica, worker};
+
+/// Which machine of a host, or what else can hand something to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Consensus and state.
+    Replica,
+    /// The master.
+    Master,
+    /// The worker.
+    Worker,
+    /// The client.
+    Client,
+    /// The way in from links.
+    Gateway,
+    /// The thread that syncs.
+    Store,
+    /// Handlers and callers.
+    Application,
+}
+
+/// One process.
+pub struct Host {
+    /// Who it is.
+    pub id: NodeId,
+    /// Whether it is a node; otherwise an outside client.
+    pub is_node: bool,
+    /// Which run of it this is, or was; the incarnation.
+    pub run: u64,
+    /// The machines, unless it is down.
+    pub machines: Option<Machines>,
+    /// The disk.
+    pub disk: Disk,
+    /// Handlers at work.
+    pub running: BTreeMap<Fence, Attempt>,
+    /// Nothing is handled before.
+    pub paused_until: u64,
+    /// Clock rate in parts per million.
+    pub rate: u64,
+    /// Where the clock stood at global time zero.
+    pub offset: u64,
+    /// When each machine is woken next.
+    pub wakes: [u64; 4],
+    /// When the last thing on the way from a part to a machine arrives.
+    hops: [[u64; 4]; 7],
+}
+
+/// The machines of one process.
+pub struct Machines {
+    /// Consensus and state, on a node.
+    pub replica: Option<Replica>,
+    /// The master, on a node.
+    pub mastership: Option<Mastership>,
+    /// The worker, on a node.
+    pub worker: Option<Worker>,
+    /// The client.
+    pub client: client::Client,
+    /// Holds back what is not durable.
+    pub gate: Gate,
+}
+
+/// A disk with a queue before it: all that waits when a sync begins is synced together.
+pub struct Disk {
+    /// What survives.
+    pub durable: Durable,
+    /// What was written, oldest first.
+    pub waiting: VecDeque<Persist>,
+    /// How many of these the sync under way covers.
+    pub syncing: usize,
+}
+
+/// What every node of a world is started with.
+pub struct Setup {
+    /// The join list.
+    pub join: Vec<String>,
+    /// The timers.
+    pub profile: Profile,
+    /// Attempts at once.
+    pub slots: u32,
+}
+
+impl Host {
+    /// A process that has never run.
+    pub fn new(id: NodeId, is_node: bool, rate: u64, offset: u64) -> Self {
+        Self {
+            id,
+            is_node,
+            run: 0,
+            machines: None,
+            disk: Disk { durable: Durable::fresh(id, Incarnation(0)), waiting: VecDeque::new(), syncing: 0 },
+            running: BTreeMap::new(),
+            paused_until: 0,
+            rate,
+            offset,
+            wakes: [u64::MAX; 4],
+            hops: [[0; 4]; 7],
+        }
+    }
+
+    /// Starts it from its disk.
+    pub fn start(&mut self, setup: &Setup, time: u64, seed: u64) {
+        self.run += 1;
+        self.disk.durable.incarnation = Incarnation(self.run);
+        let now = self.local(time);
+        let node = self.id;
+        let patience = setup.profile.election_timeout * 2;
+        let ttl = setup.profile.session * 10;
+        let first_number = (self.run << 32) | (seed & 0xffff);
+        let config = client::Config { node, local_replica: self.is_node, ttl, patience, first_number, now };
+        let client = client::Client::new(config);
+        let mut machines = Machines { replica: None, mastership: None, worker: None, client, gate: Gate::default() };
+        if self.is_node {
+            machines.replica = Some(Replica::new(
+                replica::Config {
+                    node,
+                    profile: setup.profile,
+                    name: "simulated".into(),
+                    join: setup.join.clone(),
+                    voters: None,
+                    seed,
+                    cluster: ClusterId(u128::from(seed) + 1),
+                },
+                self.disk.durable.clone(),
+                now,
+            ));
+            machines.mastership = Some(Mastership::new(node, setup.profile));
+            let kinds = KINDS.iter().map(|kind| (*kind).to_owned()).collect();
+            let offer = Offer { label: format!("n{node}"), slots: setup.slots, kinds, labels: BTreeMap::new() };
+            let incarnation = Incarnation(self.run);
+            let config = worker::Config { node, incarnation, offer, profile: setup.profile };
+            machines.worker = Some(Worker::new(config, now));
+        }
+        self.machines = Some(machines);
+        self.wakes = [u64::MAX; 4];
+        self.hops = [[0; 4]; 7];
+        self.paused_until = 0;
+    }
+
+    /// Kills it. Of what was written and not synced, the first `survivors` batches reached the disk.
+    pub fn crash(&mut self, survivors: usize) {
+        self.machines = None;
+        self.running.clear();
+        for batch in self.disk.waiting.drain(..).take(survivors) {
+            self.disk.durable.apply(&batch);
+        }
+        self.disk.syncing = 0;
+    }
+
+    /// Gives one machine an input; says whether it is there.
+    pub fn step(&mut self, time: u64, input: Local, effects: &mut Effects) -> bool {
+        let now = self.local(time);
+        let Some(machines) = &mut self.machines else { return false };
+        match input {
+            Local::Replica(input) => machines.replica.as_mut().map(|machine| machine.step(now, input, effects)),
+            Local::Master(input) => machines.mastership.as_mut().map(|machine| machine.step(now, input, effects)),
+            Local::Worker(input) => machines.worker.as_mut().map(|machine| machine.step(now, input, effects)),
+            Local::Client(input) => {
+                machines.client.step(now, input, effects);
+                Some(())
+            }
+        }
+        .is_some()
+    }
+
+    /// When a machine wants to be woken, by the host's clock.
+    pub fn deadline(&self, part: Part) -> Nanos {
+        let Some(machines) = &self.machines else { return Nanos::NEVER };
+        match part {
+            Part::Replica => machines.replica.as_ref().map_or(Nanos::NEVER, Replica::next_deadline),
+            Part::Master => machines.mastership.as_ref().map_or(Nanos::NEVER, Mastership::next_deadline),
+            Part::Worker => machines.worker.as_ref().map_or(Nanos::NEVER, Worker::next_deadline),
+            _ => machines.client.next_deadline(),
+        }
+    }
+
+    /// When something that leaves `from` now and takes `delay` reaches `to`: never before what left earlier.
+    pub fn hop(&mut self, time: u64, from: Part, to: Part, delay: u64) -> u64 {
+        let last = &mut self.hops[from as usize][to as usize];
+        *last = (time + delay).max(*last);
+        *last
+    }
+
+    /// The replica, if the host is a node that is up.
+    pub fn replica(&self) -> Option<&Replica> {
+        self.machines.as_ref().and_then(|machines| machines.replica.as_ref())
+    }
+
+    /// The worker, if the host is a node that is up.
+    pub fn worker(&self) -> Option<&Worker> {
+        self.machines.as_ref().and_then(|machines| machines.worker.as_ref())
+    }
+
+    /// Its clock at a global time.
+    pub fn local(&self, time: u64) -> Nanos {
+        Nanos(self.offset + time * self.rate / 1_000_000)
+    }
+
+    /// The first global time at which its clock shows `local`.
+    pub fn global(&self, local: Nanos) -> u64 {
+        let ahead = local.0.saturating_sub(self.offset);
+        // Later than any run lasts; and the product below stays within its type.
+        if ahead > u64::MAX / 2_000_000 {
+            return u64::MAX;
+        }
+        (ahead * 1_000_000).div_ceil(self.rate)
+    }
+}
+
+/// The machine that an input is for.
+pub fn target(local: &Local) -> Part {
+    match local {
+        Local::Replica(_) => Part::Replica,
+        Local::Master(_) => Part::Master,
+        Local::Worker(_) => Part::Worker,
+        Local::Client(_) => Part::Client,
+    }
+}
+
+/// How a handler of this kind of task ends, and when.
+pub fn behaviour(kind: &str, fence: Fence, random: u64) -> Option<(Duration, Outcome)> {
+    let failed = |retry| Outcome::Failed { message: "it went wrong".into(), retry, output: bytes::Bytes::new() };
+    let done = || Outcome::Done(bytes::Bytes::copy_from_slice(&fence.0.to_be_bytes()));
+    let short = Duration::from_micros(500 + random % 80_000);
+    match kind {
+        "quick" => Some((short, done())),
+        "slow" => Some((Duration::from_millis(500 + random % 2500), done())),
+        "flaky" if !random.is_multiple_of(3) => Some((short, failed(!random.is_multiple_of(7)))),
+        "flaky" => Some((short, done())),
+        _ => None,
+    }
+}
+
+/// The kinds of task that every node runs; the last one never ends by itself.
+pub const KINDS: [&str; 4] = ["quick", "flaky", "slow", "hanging"];

@@ -1,0 +1,59 @@
+//! Whole nodes in a virtual world: every machine, the real routing, and all the weather that a network, a disk and a clock
+//! can make, with every invariant checked after every step.
+//!
+//! `TENURE_SEEDS=500 cargo test -p tenure-protocol --test cluster swarm -- --nocapture` runs that many seeds, and
+//! `TENURE_SEED=123 cargo test -p tenure-protocol --test cluster replay -- --nocapture` tells the story of one.
+//! With `TENURE_TRACE=1` the story has every heartbeat.
+
+#![allow(clippy::disallowed_methods)] // The machines have no environment and no threads; their test has both.
+#![allow(dead_code)] // Parts of the shared dice are for other tests.
+
+mod check;
+#[path = "../core/dice.rs"]
+mod dice;
+mod host;
+mod net;
+mod options;
+mod oracle;
+mod queue;
+mod run;
+mod swarm;
+mod work;
+mod world;
+
+use options::Options;
+
+#[test]
+fn a_calm_cluster_elects_replicates_and_runs_tasks() {
+    for nodes in [1, 3, 5] {
+        let report = run::run(nodes as u64, Options::calm(nodes), false).expect("nothing goes wrong in calm weather");
+        assert!(report.tasks > 10 && report.answered > 10 * report.unanswered, "{report:?}");
+    }
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = number("TENURE_SEED") else { return };
+    let report = run::run(seed, Options::draw(seed), true);
+    println!("{:#?}", Options::draw(seed));
+    println!("{:#?}", report.unwrap_or_else(|why| panic!("seed {seed} {why}")));
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+#[test]
+fn swarm() {
+    let count = number("TENURE_SEEDS").unwrap_or(100);
+    let first = number("TENURE_FIRST_SEED").unwrap_or(0);
+    swarm::run_all(first..first + count, Options::draw);
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [3, 17] {
+        let once = run::run(seed, Options::draw(seed), false);
+        assert_eq!(once, run::run(seed, Options::draw(seed), false));
+    }
+}

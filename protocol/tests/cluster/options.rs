@@ -1,0 +1,152 @@
+//! What a seed draws: every run has a world of its own, so that no fixed mix of faults hides a bug.
+//!
+//! # Invariants
+//!
+//! * All that is drawn here follows from the seed alone.
+
+use crate::dice::Dice;
+
+/// One millisecond.
+pub const MS: u64 = 1_000_000;
+
+/// One second.
+pub const SECOND: u64 = 1_000 * MS;
+
+/// The world of one seed. Times in nanoseconds, chances in parts per thousand unless a name says otherwise.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nodes, all of them voters.
+    pub nodes: usize,
+    /// Clients without a replica.
+    pub outside: usize,
+    /// Messages that may be lost are.
+    pub loss: u64,
+    /// Messages that may be repeated are.
+    pub twice: u64,
+    /// The usual way takes from and to.
+    pub delay: (u64, u64),
+    /// Messages that take the slow path.
+    pub slow: u64,
+    /// The longest slow path.
+    pub slow_delay: u64,
+    /// Messages of masters and workers that find their window full.
+    pub busy: u64,
+    /// Hops inside a node that take longer.
+    pub slow_hop: u64,
+    /// The longest of these.
+    pub slow_hop_delay: u64,
+    /// Syncs that take longer.
+    pub slow_sync: u64,
+    /// The longest of these.
+    pub slow_sync_delay: u64,
+    /// How often chance strikes.
+    pub strike: u64,
+    /// At a strike, for every node that is up: it crashes.
+    pub crash: u64,
+    /// At a strike: all nodes crash together.
+    pub crash_all: u64,
+    /// At a strike, for every node: it stops for a while.
+    pub pause: u64,
+    /// At a strike: links are cut.
+    pub cut: u64,
+    /// At a strike: cut links heal.
+    pub heal: u64,
+    /// At a strike: one node is told that a live one is dead.
+    pub false_evidence: u64,
+    /// Whether the clocks keep the bound on their rates. Where not, what rests on clocks is not checked (F26).
+    pub is_clock_bound_kept: bool,
+    /// The slowest and the fastest clock, in parts per million.
+    pub rates: (u64, u64),
+    /// The pause of a client between two calls.
+    pub pace: u64,
+    /// The most tasks in one submission.
+    pub batch: u64,
+    /// How many keys there are.
+    pub keys: u64,
+    /// Tasks that may run once.
+    pub at_most_once: u64,
+    /// Handlers that fail, are slow, hang.
+    pub handlers: [u64; 3],
+    /// Attempts that a node runs at once.
+    pub slots: u32,
+    /// Until when faults go on.
+    pub faults: u64,
+    /// When the run ends.
+    pub end: u64,
+}
+
+impl Options {
+    /// A world without faults.
+    pub fn calm(nodes: usize) -> Self {
+        Self {
+            nodes,
+            outside: 1,
+            loss: 0,
+            twice: 0,
+            delay: (MS / 20, MS / 2),
+            slow: 0,
+            slow_delay: MS,
+            busy: 0,
+            slow_hop: 0,
+            slow_hop_delay: MS,
+            slow_sync: 0,
+            slow_sync_delay: 2 * MS,
+            strike: 100 * MS,
+            crash: 0,
+            crash_all: 0,
+            pause: 0,
+            cut: 0,
+            heal: 0,
+            false_evidence: 0,
+            is_clock_bound_kept: true,
+            rates: (1_000_000, 1_000_000),
+            pace: 200 * MS,
+            batch: 4,
+            keys: 3,
+            at_most_once: 300,
+            handlers: [100, 50, 20],
+            slots: 4,
+            faults: 10 * SECOND,
+            end: 40 * SECOND,
+        }
+    }
+
+    /// The world of `seed`.
+    pub fn draw(seed: u64) -> Self {
+        let mut dice = Dice(seed ^ 0x5eed_0f07_1500_0000);
+        let is_clock_bound_kept = !dice.happens(150);
+        let half = dice.pick(&[0, 10_000, 45_000]);
+        let rates = if is_clock_bound_kept { (1_000_000 - half, 1_000_000 + half) } else { (800_000, 1_250_000) };
+        Self {
+            nodes: dice.pick(&[1, 3, 3, 3, 3, 3, 3, 5]),
+            outside: dice.between(1, 2) as usize,
+            loss: dice.pick(&[0, 0, 20, 100, 300]),
+            twice: dice.pick(&[0, 0, 20, 200]),
+            delay: dice.pick(&[(MS / 20, MS / 5), (MS / 20, 2 * MS), (MS, 20 * MS)]),
+            slow: dice.pick(&[0, 0, 5, 50, 200]),
+            slow_delay: dice.pick(&[20, 100, 800]) * MS,
+            busy: dice.pick(&[0, 0, 5, 50]),
+            slow_hop: dice.pick(&[0, 10, 100]),
+            slow_hop_delay: dice.pick(&[1, 10, 80]) * MS,
+            slow_sync: dice.pick(&[0, 0, 10, 100]),
+            slow_sync_delay: dice.pick(&[20, 200, 1500]) * MS,
+            strike: dice.pick(&[50, 100, 400]) * MS,
+            crash: dice.pick(&[0, 0, 1, 4, 15]),
+            crash_all: dice.pick(&[0, 0, 0, 2]),
+            pause: dice.pick(&[0, 0, 1, 5, 15]),
+            cut: dice.pick(&[0, 0, 10, 40]),
+            heal: dice.pick(&[10, 30, 100]),
+            false_evidence: dice.pick(&[0, 0, 10, 100]),
+            is_clock_bound_kept,
+            rates,
+            pace: dice.pick(&[100, 250, 500, 1000]) * MS,
+            batch: dice.pick(&[1, 3, 10]),
+            keys: dice.pick(&[1, 3, 6]),
+            at_most_once: dice.pick(&[0, 200, 600]),
+            handlers: dice.pick(&[[0, 0, 0], [100, 100, 0], [200, 300, 60], [400, 0, 100]]),
+            slots: dice.pick(&[1, 3, 8]),
+            faults: 85 * SECOND,
+            end: 120 * SECOND,
+        }
+    }
+}

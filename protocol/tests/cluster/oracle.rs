@@ -1,0 +1,211 @@
+//! What the committed log means, applied once and followed with books that are deliberately naive.
+//!
+//! Every entry is applied here the moment the first node commits it. The state is the product's own, so that replicas can be
+//! compared with it (I9, I12); the books beside it know nothing of that state but what commands, answers and changes say.
+//!
+//! # Invariants
+//!
+//! * Entries come in order, each once.
+
+use std::collections::BTreeMap;
+
+use protocol::durable::{Entry, Payload};
+use protocol::state::{Answer, ClusterChange, Command, Delivery, MasterCommand, Operation, ReleaseCause, State};
+use protocol::{Fence, Revision, SessionId, TaskId, wire};
+
+/// The log's meaning so far.
+#[derive(Default)]
+pub struct Oracle {
+    /// The state after the last entry.
+    pub state: State,
+    /// The digest after each entry, beginning with the first after the genesis.
+    pub digests: Vec<u64>,
+    /// Every task ever recorded, by id from one.
+    pub tasks: Vec<Task>,
+    /// Tasks that have not ended.
+    pub unfinished: usize,
+    /// Which call recorded which task: the token in its payload.
+    pub tokens: BTreeMap<u64, TaskId>,
+    /// Every key ever written.
+    pub keys: BTreeMap<String, Vec<Version>>,
+    /// Which write of a value took effect, and when.
+    pub written: BTreeMap<u64, Revision>,
+    /// Node sessions that ended in the last entry because their time was over.
+    pub expired: Vec<SessionId>,
+    last_fence: Fence,
+}
+
+/// The life of one task.
+pub struct Task {
+    /// How often it may run.
+    pub delivery: Delivery,
+    /// The fences of its attempts, in order.
+    pub fences: Vec<Fence>,
+    /// The grant that is live.
+    pub live: Option<Fence>,
+    /// The grants whose results were recorded.
+    pub recorded: Vec<Fence>,
+    /// Whether it has ended.
+    pub is_ended: bool,
+    /// How often it was started, anywhere.
+    pub starts: u32,
+}
+
+/// What a key held from one revision on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Since.
+    pub revision: Revision,
+    /// The token of the value, unless it was removed.
+    pub value: Option<u64>,
+}
+
+impl Oracle {
+    /// Applies an entry, and says what is wrong with it.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(), String> {
+        self.expired.clear();
+        let mut changes = Vec::new();
+        match &entry.payload {
+            Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
+            Payload::Config(_) => {}
+            Payload::Commands(bytes) => {
+                let commands: Vec<Command> =
+                    wire::decode(bytes, wire::MAX_MESSAGE).map_err(|error| format!("I12 unreadable entry: {error}"))?;
+                for command in &commands {
+                    changes.clear();
+                    let answer = self.state.apply(entry.time, command, &mut changes);
+                    self.follow_keys(command, &answer)?;
+                    self.follow_tasks(command, &answer, &changes)?;
+                }
+            }
+        }
+        self.digests.push(self.state.digest());
+        Ok(())
+    }
+
+    /// What a key holds, oldest first.
+    pub fn versions(&mut self, key: &str) -> &[Version] {
+        self.keys.entry(key.into()).or_insert_with(|| vec![Version { revision: Revision(0), value: None }])
+    }
+
+    /// A task that was recorded.
+    pub fn task(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.tasks.get_mut((id.0 as usize).checked_sub(1)?)
+    }
+
+    fn follow_keys(&mut self, command: &Command, answer: &Answer) -> Result<(), String> {
+        let Command::Client { operation, .. } = command else { return Ok(()) };
+        let Answer::Written(revision) = *answer else { return Ok(()) };
+        let (key, value) = match operation {
+            Operation::Put { key, value, .. } => (key, Some(token(value))),
+            Operation::Delete { key, .. } => (key, None),
+            _ => return Ok(()),
+        };
+        self.versions(key);
+        let versions = self.keys.get_mut(key).expect("made above");
+        if versions.last().is_some_and(|last| last.revision >= revision) {
+            return Ok(()); // The remembered answer of a request that came twice.
+        }
+        versions.push(Version { revision, value });
+        match value.and_then(|token| self.written.insert(token, revision)) {
+            Some(earlier) => Err(format!("I3 one write took effect twice: at revisions {earlier} and {revision}")),
+            None => Ok(()),
+        }
+    }
+
+    fn follow_tasks(&mut self, command: &Command, answer: &Answer, changes: &[ClusterChange]) -> Result<(), String> {
+        for change in changes {
+            match change {
+                ClusterChange::Submitted(task) => {
+                    let id = task.id;
+                    let token = token(&task.payload);
+                    if id.0 as usize != self.tasks.len() + 1 {
+                        return Err(format!("I4 {id} is not the next task"));
+                    }
+                    self.tasks.push(Task {
+                        delivery: task.delivery,
+                        fences: Vec::new(),
+                        live: None,
+                        recorded: Vec::new(),
+                        is_ended: false,
+                        starts: 0,
+                    });
+                    self.unfinished += 1;
+                    if let Some(earlier) = self.tokens.insert(token, id) {
+                        return Err(format!("I3 one submission was recorded twice: as {earlier} and {id}"));
+                    }
+                }
+                ClusterChange::Assigned { attempt, grant } => {
+                    let last = self.last_fence;
+                    let task = self.task(attempt.task).ok_or("I4 an unknown task was assigned")?;
+                    if grant.fence <= last {
+                        return Err(format!("I5 {attempt} was granted under {} after {last}", grant.fence));
+                    }
+                    if task.is_ended || task.live.is_some() {
+                        return Err(format!("I5 {attempt} was granted though the task was not pending"));
+                    }
+                    if task.delivery == Delivery::AtMostOnce && !task.fences.is_empty() {
+                        return Err(format!("I5 {attempt} may run only once and was granted again"));
+                    }
+                    task.live = Some(grant.fence);
+                    task.fences.push(grant.fence);
+                    self.last_fence = grant.fence;
+                }
+                ClusterChange::Judged { task: id, fence, recorded: true } => {
+                    let task = self.task(*id).ok_or("I5 a result of an unknown task was recorded")?;
+                    if task.recorded.contains(fence) {
+                        continue;
+                    }
+                    if task.live != Some(*fence) {
+                        return Err(format!("I5 a stale result counted: {id} under {fence}, live is {:?}", task.live));
+                    }
+                    task.recorded.push(*fence);
+                }
+                ClusterChange::Judged { .. } => {}
+                ClusterChange::Pending { attempt, fence, .. } => {
+                    let task = self.task(attempt.task).ok_or("I4 an unknown task is pending again")?;
+                    if task.live.take() != Some(*fence) || task.is_ended {
+                        return Err(format!("I5 {attempt} ended under {fence}, which was not live"));
+                    }
+                }
+                ClusterChange::Ended { task: id, fence, .. } => {
+                    let task = self.task(*id).ok_or("I4 an unknown task ended")?;
+                    if std::mem::replace(&mut task.is_ended, true) {
+                        return Err(format!("I4 {id} ended twice"));
+                    }
+                    if task.live.take() != fence.map(|(_, _, fence)| fence) {
+                        return Err(format!("I5 {id} ended under another grant than the live one"));
+                    }
+                    self.unfinished -= 1;
+                }
+                ClusterChange::NodeEnded { session, .. } => {
+                    if matches!(command, Command::Expire { .. }) {
+                        self.expired.push(*session);
+                    }
+                }
+                ClusterChange::Void { .. }
+                | ClusterChange::NodeOpened(_)
+                | ClusterChange::Renewed(_)
+                | ClusterChange::NextExpiry(_) => {}
+            }
+        }
+        self.evidence_moves_only_what_may_run_again(command, answer)
+    }
+
+    /// D5, F8: evidence of death takes back at-least-once attempts and no others.
+    fn evidence_moves_only_what_may_run_again(&mut self, command: &Command, answer: &Answer) -> Result<(), String> {
+        let Command::Master(MasterCommand::Release { task: id, cause: ReleaseCause::Evidence, .. }) = command else {
+            return Ok(());
+        };
+        let delivery = self.task(*id).map(|task| task.delivery);
+        if *answer == Answer::Ok && delivery == Some(Delivery::AtMostOnce) {
+            return Err(format!("I5 evidence took back {id}, which may run only once"));
+        }
+        Ok(())
+    }
+}
+
+/// The token of a value or payload that a simulated client made.
+pub fn token(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk))
+}

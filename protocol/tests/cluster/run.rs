@@ -1,0 +1,121 @@
+//! One seed from beginning to end: faults, then peace, then the question whether all is well.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use protocol::Profile;
+
+use crate::check::Verdict;
+use crate::options::{Options, SECOND};
+use crate::world::World;
+
+/// What a run came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Steps of machines.
+    pub steps: u64,
+    /// The hash over all that happened.
+    pub trace: u64,
+    /// Entries committed.
+    pub committed: usize,
+    /// Tasks recorded.
+    pub tasks: usize,
+    /// Calls answered.
+    pub answered: u64,
+    /// Calls given up.
+    pub unanswered: u64,
+}
+
+/// Runs one seed. A panic of a machine is a violation like any other.
+pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(seed, options, Profile::LAN);
+        world.is_told = is_told;
+        let verdict = live(&mut world);
+        let report = Report {
+            steps: world.steps,
+            trace: world.trace,
+            committed: world.check.committed.len(),
+            tasks: world.check.oracle.tasks.len(),
+            answered: world.history.answered,
+            unanswered: world.history.unanswered,
+        };
+        verdict.map(|()| report).map_err(|why| format!("at {:.4} s: {why}", world.time as f64 / SECOND as f64))
+    }));
+    outcome.unwrap_or_else(|panic| {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(format!("I0 a machine broke: {}", words.unwrap_or_default()))
+    })
+}
+
+fn live(world: &mut World) -> Verdict {
+    let (faults, end) = (world.options.faults, world.options.end);
+    world.start_all();
+    world.run_until(faults)?;
+    world.calm();
+    world.run_until(faults + 5 * SECOND)?;
+    one_leader_soon_after_the_faults(world)?;
+    world.is_idle = true;
+    a_fresh_write_is_served(world)?;
+    world.run_until(end)?;
+    all_tasks_end_and_logs_are_equal(world)?;
+    world.history.certainly_not_done_is_not_done(&world.check.oracle)
+}
+
+/// I11: ten election timeouts after the faults stopped, one node leads and nobody else believes to.
+fn one_leader_soon_after_the_faults(world: &World) -> Verdict {
+    let leaders: Vec<_> = world.leaders().collect();
+    let [(leader, _)] = leaders[..] else { return Err(format!("I11 after the faults, leaders are {leaders:?}")) };
+    let host = &world.hosts[leader];
+    let is_master = host.replica().is_some_and(|replica| replica.consensus().has_authority(host.local(world.time)));
+    if is_master { Ok(()) } else { Err(format!("I11 n{} leads, but is no master", leader + 1)) }
+}
+
+/// I11: every client's fresh write is answered.
+fn a_fresh_write_is_served(world: &mut World) -> Verdict {
+    let until = world.time + 6 * SECOND;
+    let calls: Vec<u64> = (0..world.hosts.len())
+        .map(|at| {
+            let (call, work, timeout) = world.history.fresh_write(at);
+            world.call(at, call, work, timeout);
+            call
+        })
+        .collect();
+    let before = world.history.unanswered;
+    let is_answered = world.run_while(until, |world| calls.iter().all(|call| !world.history.is_pending(*call)))?;
+    if is_answered && world.check.oracle.versions("fresh").len() > calls.len() {
+        return Ok(());
+    }
+    Err(format!("I11 a fresh write was not served; {} calls failed", world.history.unanswered - before))
+}
+
+/// I4, I11: within half a minute all tasks have ended, and all replicas have applied the same log.
+fn all_tasks_end_and_logs_are_equal(world: &mut World) -> Verdict {
+    let oracle = &world.check.oracle;
+    if let Some(place) = oracle.tasks.iter().position(|task| !task.is_ended) {
+        let task = &oracle.tasks[place];
+        return Err(format!(
+            "I11 t{} has not ended: {} attempts, live {:?}, {} unfinished",
+            place + 1,
+            task.fences.len(),
+            task.live,
+            oracle.unfinished
+        ));
+    }
+    if let Some(task) = world.history.acknowledged.iter().find(|task| oracle.tasks.len() < task.0 as usize) {
+        return Err(format!("I4 {task} was acknowledged and is lost"));
+    }
+    // Sessions are renewed for ever, so the log goes on: whoever is behind now has what is committed now a second later.
+    let committed = world.check.committed.len() as u64 + 1;
+    let until = world.time + SECOND;
+    world.run_until(until)?;
+    for host in &world.hosts {
+        if let Some(replica) = host.replica()
+            && replica.consensus().applied().0 < committed
+        {
+            let applied = replica.consensus().applied();
+            return Err(format!("I11 {} has applied {applied} of {committed} entries", host.id));
+        }
+    }
+    Ok(())
+}

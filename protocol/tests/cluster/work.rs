@@ -1,0 +1,341 @@
+//! What clients do, and whether what they are told is true.
+//!
+//! The log's order is the witness of linearizability: every answer names a version of its key in that order, and a call may
+//! neither answer with a version older than one that was seen before it began, nor with one that the log does not hold.
+//!
+//! # Invariants
+//!
+//! * Every value and payload begins with the token of its call, so that each effect can be told from all others.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::client::{CallError, Consistency, Work};
+use protocol::state::{Answer, Delivery, Expect, Operation, Query, Refused, TaskSpec};
+use protocol::{Revision, TaskId};
+
+use crate::check::Verdict;
+use crate::dice::Dice;
+use crate::host::KINDS;
+use crate::options::Options;
+use crate::oracle::{Oracle, token};
+
+/// All calls of all clients.
+pub struct History {
+    next: u64,
+    /// Calls without an answer, by number.
+    pending: BTreeMap<u64, Pending>,
+    /// For every key, how many versions are known to whoever was answered.
+    seen: BTreeMap<String, usize>,
+    /// The revisions that clients were told last.
+    told: BTreeMap<String, Revision>,
+    /// Tasks whose submission was acknowledged.
+    pub acknowledged: Vec<TaskId>,
+    /// The tokens of writes that were certainly not done.
+    undone: Vec<u64>,
+    /// Calls that were answered.
+    pub answered: u64,
+    /// Calls that were given up.
+    pub unanswered: u64,
+}
+
+/// A call under way.
+struct Pending {
+    host: usize,
+    kind: Kind,
+}
+
+/// What was asked, as far as the answer must be judged by it.
+enum Kind {
+    Submit { tokens: Vec<u64>, is_once: bool },
+    Cancel(TaskId),
+    Put { key: String, token: u64, floor: usize },
+    Delete { key: String, floor: usize },
+    Get { key: String, floor: usize, is_stale: bool },
+    Await { task: TaskId },
+}
+
+impl History {
+    /// Nothing was asked.
+    pub fn new() -> Self {
+        Self {
+            next: 1,
+            pending: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            told: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            undone: Vec::new(),
+            answered: 0,
+            unanswered: 0,
+        }
+    }
+
+    /// Draws the next call of a client. `is_full` asks for no more tasks.
+    pub fn draw(&mut self, host: usize, options: &Options, dice: &mut Dice, is_full: bool) -> (u64, Work, Duration) {
+        let call = self.number();
+        let (kind, work) = match dice.between(0, 99) {
+            0..30 if !is_full => self.submit(call, options, dice),
+            30..36 if !self.acknowledged.is_empty() => {
+                let task = self.recent(dice);
+                (Kind::Cancel(task), Work::Write(Operation::Cancel { task, reason: "no use".into() }))
+            }
+            36..46 if !self.acknowledged.is_empty() => {
+                let task = self.recent(dice);
+                (Kind::Await { task }, Work::Read(Query::Await(task), Consistency::Linearizable))
+            }
+            46..68 => self.put(call, options, dice),
+            68..72 => {
+                let key = key(options, dice);
+                let floor = self.floor(&key);
+                let expect = self.expectation(&key, dice);
+                (Kind::Delete { key: key.clone(), floor }, Work::Write(Operation::Delete { key, expect }))
+            }
+            _ => {
+                let key = key(options, dice);
+                let is_stale = dice.happens(100);
+                let consistency = if is_stale { Consistency::Stale } else { Consistency::Linearizable };
+                let floor = self.floor(&key);
+                (Kind::Get { key: key.clone(), floor, is_stale }, Work::Read(Query::Get(key), consistency))
+            }
+        };
+        self.pending.insert(call, Pending { host, kind });
+        (call, work, Duration::from_millis(dice.pick(&[300, 2_000, 10_000])))
+    }
+
+    /// A write of a value to a key of its own.
+    pub fn fresh_write(&mut self, host: usize) -> (u64, Work, Duration) {
+        let (call, key) = (self.number(), String::from("fresh"));
+        let operation = Operation::Put { key: key.clone(), value: value(call, 0), expect: Expect::Any };
+        let floor = self.floor(&key);
+        self.pending.insert(call, Pending { host, kind: Kind::Put { key, token: call << 16, floor } });
+        (call, Work::Write(operation), Duration::from_secs(5))
+    }
+
+    /// Says whether a call waits for its answer.
+    pub fn is_pending(&self, call: u64) -> bool {
+        self.pending.contains_key(&call)
+    }
+
+    /// A host crashed: nobody will hear the answers to its calls.
+    pub fn forget(&mut self, host: usize) {
+        self.pending.retain(|_, pending| pending.host != host);
+    }
+
+    /// I3: judges an answer. `is_read_safe` says whether clocks keep their bound, on which lease reads rest.
+    pub fn complete(
+        &mut self,
+        call: u64,
+        result: &Result<Answer, CallError>,
+        oracle: &mut Oracle,
+        is_read_safe: bool,
+    ) -> Verdict {
+        let Some(Pending { kind, .. }) = self.pending.remove(&call) else {
+            return Err(format!("I3 call {call} was answered twice"));
+        };
+        let answer = match result {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.unanswered += 1;
+                let is_doubtful = match error {
+                    CallError::Deadline { maybe_applied, .. } | CallError::SessionExpired { maybe_applied } => {
+                        *maybe_applied
+                    }
+                    CallError::Busy => false,
+                };
+                if !is_doubtful {
+                    self.is_undone(&kind);
+                }
+                return Ok(());
+            }
+        };
+        self.answered += 1;
+        match (kind, answer) {
+            (Kind::Submit { tokens, is_once }, Answer::Submitted(tasks)) => {
+                for (token, task) in tokens.iter().zip(tasks) {
+                    if oracle.task(task.task).is_none() {
+                        return Err(format!("I4 {} was acknowledged and is not in the log", task.task));
+                    }
+                    if task.fresh != (oracle.tokens.get(token) == Some(&task.task)) || (!task.fresh && !is_once) {
+                        return Err(format!("I4 {} was acknowledged for another submission", task.task));
+                    }
+                    self.acknowledged.push(task.task);
+                }
+                Ok(())
+            }
+            (Kind::Cancel(task) | Kind::Await { task }, Answer::Task(view)) => {
+                let is_ended = oracle.task(task).is_some_and(|task| task.is_ended);
+                if view.id == task && view.state.is_final() && is_ended {
+                    return Ok(());
+                }
+                Err(format!("I4 {task} was said to have ended and has not"))
+            }
+            (Kind::Cancel(_), Answer::Refused(Refused::Ended)) => Ok(()),
+            (Kind::Await { .. }, Answer::Refused(Refused::NotFound)) if !is_read_safe => Ok(()),
+            (Kind::Cancel(task) | Kind::Await { task }, answer) => Err(format!("I4 {task} is lost: {answer:?}")),
+            (Kind::Put { key, token, floor }, Answer::Written(revision)) => {
+                self.note(oracle, &key, floor + 1, true, &format!("put {token}"), |version| {
+                    version.revision == *revision && version.value == Some(token)
+                })
+            }
+            (Kind::Delete { key, floor }, Answer::Written(revision)) => {
+                self.note(oracle, &key, floor + 1, true, "delete", |version| {
+                    version.revision == *revision && version.value.is_none()
+                })
+            }
+            (Kind::Get { key, floor, is_stale }, Answer::Value(found)) => {
+                let is_bound = is_read_safe && !is_stale;
+                let floor = if is_bound { floor } else { 0 };
+                self.note(oracle, &key, floor, is_bound, &format!("get {found:?}"), |version| match found {
+                    Some(found) => version.revision == found.modified && version.value == Some(token(&found.value)),
+                    None => version.value.is_none(),
+                })
+            }
+            (Kind::Put { token, key, floor }, Answer::Refused(Refused::Conflict { current })) => {
+                self.undone.push(token);
+                self.note(oracle, &key, floor, true, "conflict", |version| shows(version, *current))
+            }
+            (Kind::Delete { key, floor }, Answer::Refused(Refused::Conflict { current })) => {
+                self.note(oracle, &key, floor, true, "conflict", |version| shows(version, *current))
+            }
+            (Kind::Delete { key, floor }, Answer::Refused(Refused::NotFound)) => {
+                self.note(oracle, &key, floor, true, "not found", |version| version.value.is_none())
+            }
+            (kind, Answer::Refused(_)) => {
+                self.is_undone(&kind);
+                Ok(())
+            }
+            (_, answer) => Err(format!("I3 call {call} was answered with {answer:?}")),
+        }
+    }
+
+    /// D9, F30: what was said to be certainly not done is not in the log.
+    pub fn certainly_not_done_is_not_done(&self, oracle: &Oracle) -> Verdict {
+        let is_done = |token: &&u64| oracle.written.contains_key(token) || oracle.tokens.contains_key(token);
+        match self.undone.iter().find(is_done) {
+            Some(token) => Err(format!("I3 call {} was certainly not done, it was said, and is done", token >> 16)),
+            None => Ok(()),
+        }
+    }
+
+    fn submit(&mut self, call: u64, options: &Options, dice: &mut Dice) -> (Kind, Work) {
+        let count = dice.between(1, options.batch);
+        let is_once = dice.happens(150);
+        let mut tokens = Vec::new();
+        let mut specs = Vec::new();
+        for place in 0..count {
+            let kind = pick_kind(options, dice);
+            let mut spec = TaskSpec::new(kind, value(call, place));
+            spec.backoff = Duration::from_millis(dice.pick(&[10, 300]));
+            spec.retries = dice.between(0, 2) as u32;
+            if kind == "hanging" || dice.happens(200) {
+                spec.timeout = Duration::from_millis(dice.pick(&[700, 2_000]));
+            }
+            if dice.happens(options.at_most_once) {
+                (spec.delivery, spec.retries) = (Delivery::AtMostOnce, 0);
+            }
+            if is_once {
+                spec.once_key = Some(format!("once-{}", dice.between(0, 30)));
+            }
+            tokens.push(token(&spec.payload));
+            specs.push(spec);
+        }
+        (Kind::Submit { tokens, is_once }, Work::Write(Operation::Submit(specs)))
+    }
+
+    fn put(&mut self, call: u64, options: &Options, dice: &mut Dice) -> (Kind, Work) {
+        let key = key(options, dice);
+        let expect = self.expectation(&key, dice);
+        let operation = Operation::Put { key: key.clone(), value: value(call, 0), expect };
+        let floor = self.floor(&key);
+        (Kind::Put { key, token: call << 16, floor }, Work::Write(operation))
+    }
+
+    fn expectation(&self, key: &str, dice: &mut Dice) -> Expect {
+        match dice.between(0, 5) {
+            0 => Expect::Absent,
+            1 => Expect::Present,
+            2 | 3 => Expect::Revision(self.told.get(key).copied().unwrap_or_default()),
+            _ => Expect::Any,
+        }
+    }
+
+    /// Finds the version that an answer speaks of, not below `floor`, and remembers that it was seen.
+    fn note(
+        &mut self,
+        oracle: &mut Oracle,
+        key: &str,
+        floor: usize,
+        is_seen: bool,
+        what: &str,
+        is_meant: impl Fn(&crate::oracle::Version) -> bool,
+    ) -> Verdict {
+        let versions = oracle.versions(key);
+        let Some(place) = (floor..versions.len()).find(|place| is_meant(&versions[*place])) else {
+            let last = versions.last();
+            return Err(format!(
+                "I3 {what} of {key} fits no version from {floor} on; of {} the last is {last:?}",
+                versions.len()
+            ));
+        };
+        self.told.insert(key.into(), versions[place].revision);
+        if is_seen {
+            let seen = self.seen.entry(key.into()).or_default();
+            *seen = place.max(*seen);
+        }
+        Ok(())
+    }
+
+    fn is_undone(&mut self, kind: &Kind) {
+        match kind {
+            Kind::Submit { tokens, .. } => self.undone.extend(tokens),
+            Kind::Put { token, .. } => self.undone.push(*token),
+            _ => {}
+        }
+    }
+
+    fn floor(&self, key: &str) -> usize {
+        self.seen.get(key).copied().unwrap_or_default()
+    }
+
+    fn recent(&self, dice: &mut Dice) -> TaskId {
+        let last = self.acknowledged.len();
+        self.acknowledged[dice.between(last.saturating_sub(20) as u64, last as u64 - 1) as usize]
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+fn shows(version: &crate::oracle::Version, current: Revision) -> bool {
+    if current == Revision(0) {
+        version.value.is_none()
+    } else {
+        version.revision == current && version.value.is_some()
+    }
+}
+
+fn pick_kind(options: &Options, dice: &mut Dice) -> &'static str {
+    let [flaky, slow, hanging] = options.handlers;
+    let drawn = dice.between(0, 999);
+    if drawn < flaky {
+        KINDS[1]
+    } else if drawn < flaky + slow {
+        KINDS[2]
+    } else if drawn < flaky + slow + hanging {
+        KINDS[3]
+    } else {
+        KINDS[0]
+    }
+}
+
+fn key(options: &Options, dice: &mut Dice) -> String {
+    format!("k{}", dice.between(1, options.keys))
+}
+
+/// A value that begins with its token.
+fn value(call: u64, place: u64) -> Bytes {
+    Bytes::copy_from_slice(&(call << 16 | place).to_be_bytes())
+}

@@ -1,0 +1,897 @@
+//! A virtual cluster of whole nodes and the clients beside it.
+//!
+//! A node is what it is in a process: the same machines, routed by the same function, with everything between two of them
+//! on its way for a while. Only time, disk, network and handlers are made of chance.
+//!
+//! # Invariants
+//!
+//! * Everything that happens is an event of one queue, and all chance comes from one seed, so a seed replays exactly.
+//! * Effects are carried out in the order of the actors: persist, send, hand on, publish.
+//! * Every check runs after every step that it is about; the first sentence that is not true ends the run.
+
+use protocol::effects::{Authority, Effects, Event, Local, Role};
+use protocol::message::Body;
+use protocol::state::Outcome;
+use protocol::{Epoch, Fence, Incarnation, Nanos, NodeId, Profile, client, master, replica, route, worker};
+
+use crate::check::{Checker, Verdict, mix};
+use crate::dice::Dice;
+use crate::host::{Host, Part, Setup, behaviour, target};
+use crate::net::Net;
+use crate::options::{MS, Options, SECOND};
+use crate::queue::Queue;
+use crate::work::History;
+
+/// The cluster.
+pub struct World {
+    /// Global time.
+    pub time: u64,
+    /// What the seed drew.
+    pub options: Options,
+    /// Nodes first, then outside clients. The one at place `n` is `NodeId(n + 1)`.
+    pub hosts: Vec<Host>,
+    /// The links.
+    pub net: Net,
+    /// What was seen.
+    pub check: Checker,
+    /// What was asked.
+    pub history: History,
+    /// Chance.
+    pub dice: Dice,
+    /// Steps of machines so far.
+    pub steps: u64,
+    /// A hash over all that happened.
+    pub trace: u64,
+    /// Whether to tell what happens.
+    pub is_told: bool,
+    /// Nothing strikes any more.
+    pub is_calm: bool,
+    /// Clients begin nothing new.
+    pub is_idle: bool,
+    /// What the lines of a script may look at, until it is taken.
+    pub seen: Option<Vec<(usize, Event)>>,
+    setup: Setup,
+    queue: Queue<Happening>,
+    /// What waits for the end of a host's pause, oldest first.
+    asleep: Vec<Vec<Happening>>,
+    spare: Effects,
+    /// The first sentence that is not true.
+    verdict: Verdict,
+}
+
+/// What can happen.
+enum Happening {
+    /// A message reaches the gateway of `to`.
+    Arrival { from: usize, to: usize, generation: u64, from_run: u64, to_run: u64, body: Body },
+    /// An input reaches a machine.
+    Input { at: usize, run: u64, local: Local },
+    /// A machine's deadline passes.
+    Wake { at: usize, run: u64, part: Part },
+    /// A sync ends.
+    Synced { at: usize, run: u64 },
+    /// A handler ends.
+    Handled { at: usize, run: u64, fence: Fence, outcome: Outcome },
+    /// One side notices that its link is gone.
+    Broken { at: usize, peer: usize, generation: u64 },
+    /// One side has heard nothing for too long, if the cut of that time still lasts.
+    Silence { at: usize, peer: usize, generation: u64, cut: u64 },
+    /// A dial is refused: a peer that was seen to close is down.
+    Refused { at: usize, peer: usize, run: u64 },
+    /// Two processes try to connect.
+    Connect { a: usize, b: usize },
+    /// A host starts again.
+    Start { at: usize },
+    /// A pause may be over.
+    Resume { at: usize },
+    /// Chance strikes.
+    Strike,
+    /// A client thinks of something to do.
+    Idea { at: usize, run: u64 },
+}
+
+impl World {
+    /// A world in which nothing has started yet.
+    pub fn new(seed: u64, options: Options, profile: Profile) -> Self {
+        let mut dice = Dice(seed);
+        let count = options.nodes + options.outside;
+        let (least, most) = options.rates;
+        let hosts: Vec<Host> = (0..count)
+            .map(|at| {
+                let (rate, offset) = (dice.between(least, most), dice.between(SECOND, 3600 * SECOND));
+                Host::new(NodeId(at as u64 + 1), at < options.nodes, rate, offset)
+            })
+            .collect();
+        let join = (1..=options.nodes).map(|at| format!("n{at}:7400")).collect();
+        Self {
+            time: 0,
+            net: Net::new(count),
+            check: Checker::new(count, options.is_clock_bound_kept, profile),
+            history: History::new(),
+            dice,
+            steps: 0,
+            trace: 0,
+            is_told: false,
+            is_calm: false,
+            is_idle: false,
+            seen: None,
+            setup: Setup { join, profile, slots: options.slots },
+            queue: Queue::new(),
+            asleep: (0..count).map(|_| Vec::new()).collect(),
+            spare: Effects::new(),
+            verdict: Ok(()),
+            hosts,
+            options,
+        }
+    }
+
+    /// Starts every host.
+    pub fn start_all(&mut self) {
+        for at in 0..self.hosts.len() {
+            let wait = self.dice.between(0, 200 * MS);
+            self.queue.add(self.time + wait, Happening::Start { at });
+        }
+        self.queue.add(self.time + self.options.strike, Happening::Strike);
+    }
+
+    /// Lets time pass.
+    pub fn run_until(&mut self, until: u64) -> Verdict {
+        while let Some((at, what)) = self.queue.next(until) {
+            self.time = self.time.max(at);
+            self.happen(what);
+            std::mem::replace(&mut self.verdict, Ok(()))?;
+        }
+        self.time = until;
+        Ok(())
+    }
+
+    /// Lets time pass until `is_reached`, at most up to `until`; says whether it was.
+    pub fn run_while(&mut self, until: u64, is_reached: impl Fn(&Self) -> bool) -> Result<bool, String> {
+        while !is_reached(self) {
+            let Some((at, what)) = self.queue.next(until) else {
+                self.time = until;
+                return Ok(false);
+            };
+            self.time = self.time.max(at);
+            self.happen(what);
+            std::mem::replace(&mut self.verdict, Ok(()))?;
+        }
+        Ok(true)
+    }
+
+    // ---- what happens ----
+
+    fn happen(&mut self, what: Happening) {
+        if let Some(at) = what.host()
+            && (self.hosts[at].paused_until > self.time || !self.asleep[at].is_empty())
+        {
+            return self.asleep[at].push(what);
+        }
+        match what {
+            Happening::Arrival { from, to, generation, from_run, to_run, body } => {
+                if self.hosts[to].run == to_run {
+                    self.arrive(from, to, generation, from_run, body);
+                }
+            }
+            Happening::Input { at, run, local } => {
+                if self.hosts[at].run == run {
+                    self.step(at, local);
+                }
+            }
+            Happening::Wake { at, run, part } => {
+                if self.hosts[at].run == run {
+                    self.wake(at, part);
+                }
+            }
+            Happening::Synced { at, run } => {
+                if self.hosts[at].run == run {
+                    self.synced(at);
+                }
+            }
+            Happening::Handled { at, run, fence, outcome } => {
+                if self.hosts[at].run == run {
+                    self.hosts[at].running.remove(&fence);
+                    self.hand_on(at, Part::Application, Local::Worker(worker::Input::Finished { fence, outcome }));
+                }
+            }
+            Happening::Broken { at, peer, generation } => self.break_side(at, peer, generation),
+            Happening::Silence { at, peer, generation, cut } => {
+                if self.net.side(peer, at).cut == Some(cut) {
+                    self.break_side(at, peer, generation);
+                }
+            }
+            Happening::Refused { at, peer, run } => {
+                let is_down = self.hosts[peer].machines.is_none() && self.hosts[peer].run == run;
+                if is_down && !self.net.is_cut(at, peer) {
+                    self.tell_evidence(at, peer, run);
+                }
+            }
+            Happening::Connect { a, b } => self.connect(a, b),
+            Happening::Start { at } => self.start(at),
+            Happening::Resume { at } => self.wake_up(at),
+            Happening::Strike => self.strike(),
+            Happening::Idea { at, run } => {
+                if self.hosts[at].run == run {
+                    self.idea(at);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, generation: u64, from_run: u64, body: Body) {
+        let is_newest = self.net.side(to, from).link.is_some_and(|link| link.generation == generation);
+        if is_ordered(&body) && !is_newest {
+            return;
+        }
+        let (from_id, to_id) = (self.hosts[from].id, self.hosts[to].id);
+        let local = route::receive(from_id, Incarnation(from_run), to_id, body);
+        self.hand_on(to, Part::Gateway, local);
+    }
+
+    fn wake(&mut self, at: usize, part: Part) {
+        self.hosts[at].wakes[part as usize] = u64::MAX;
+        if self.hosts[at].deadline(part) > self.hosts[at].local(self.time) {
+            return self.arm(at, part);
+        }
+        self.step(at, tick(part));
+    }
+
+    fn start(&mut self, at: usize) {
+        if self.hosts[at].machines.is_some() {
+            return;
+        }
+        let seed = self.dice.any();
+        self.hosts[at].start(&self.setup, self.time, seed);
+        self.tell(at, || "starts".into());
+        let run = self.hosts[at].run;
+        if self.hosts[at].is_node {
+            let resolved = replica::Input::Resolved { place: at, node: self.hosts[at].id };
+            self.hand_on(at, Part::Gateway, Local::Replica(resolved));
+            for part in [Part::Replica, Part::Master, Part::Worker] {
+                self.hand_on(at, Part::Application, tick(part));
+            }
+        }
+        self.hand_on(at, Part::Application, tick(Part::Client));
+        for peer in 0..self.hosts.len() {
+            self.redial(at, peer);
+        }
+        let wait = self.dice.between(0, self.options.pace * 2);
+        self.queue.add(self.time + wait, Happening::Idea { at, run });
+    }
+
+    /// Gives a machine an input and carries out what follows.
+    pub fn step(&mut self, at: usize, local: Local) {
+        let part = target(&local);
+        if self.steps > STEPS_MAX {
+            return self.judge(Err("I10 this run has no end".into()));
+        }
+        let now = self.hosts[at].local(self.time);
+        let mut effects = std::mem::take(&mut self.spare);
+        if let Local::Replica(replica::Input::Persisted { seq }) = local
+            && let Some(machines) = &mut self.hosts[at].machines
+        {
+            for outgoing in machines.gate.open(seq) {
+                self.transmit(at, outgoing.to, outgoing.body);
+            }
+        }
+        if let Local::Replica(replica::Input::Consensus { from, message }) = &local {
+            self.check.note_contact(at, now, *from, message);
+        }
+        if self.is_told && self.is_worth_telling(&local) {
+            println!("{} n{} {part:?} <- {local:?}", stamp(self.time), at + 1);
+        }
+        if self.hosts[at].step(self.time, local, &mut effects) {
+            self.steps += 1;
+            let counts = effects.persist.len() << 24 | effects.send.len() << 16 | effects.local.len() << 8;
+            self.trace = mix(mix(self.trace, self.time), (counts | effects.publish.len() | at << 40) as u64);
+            self.carry_out(at, part, &mut effects);
+            if part == Part::Replica {
+                let verdict = self.check_replica(at, now);
+                self.judge(verdict);
+            }
+            self.arm(at, part);
+        }
+        self.spare = effects;
+    }
+
+    fn carry_out(&mut self, at: usize, part: Part, effects: &mut Effects) {
+        for batch in effects.persist.drain(..) {
+            if let Some(replica) = self.hosts[at].replica() {
+                let verdict = self.check.logs_match(replica.consensus(), &batch);
+                self.judge(verdict);
+            }
+            self.hosts[at].disk.waiting.push_back(batch);
+            self.begin_sync(at);
+        }
+        for outgoing in effects.send.drain(..) {
+            let Some(machines) = &mut self.hosts[at].machines else { continue };
+            if let Some(outgoing) = machines.gate.pass(outgoing) {
+                self.transmit(at, outgoing.to, outgoing.body);
+            }
+        }
+        for local in effects.local.drain(..) {
+            self.hand_on(at, part, local);
+        }
+        for event in effects.publish.drain(..) {
+            self.publish(at, event);
+        }
+    }
+
+    fn check_replica(&mut self, at: usize, now: Nanos) -> Verdict {
+        let Self { hosts, check, time, .. } = self;
+        let host = &hosts[at];
+        let Some(replica) = host.replica() else { return Ok(()) };
+        let core = replica.consensus();
+        let logs = hosts.iter().map(|host| (host.disk.durable.base, host.disk.durable.entries.as_slice()));
+        let before = check.committed.len();
+        check.commits_are_durable_and_agree(at, core, logs)?;
+        check.one_complete_leader_per_epoch(at, host.id, now, core)?;
+        check.a_leader_alone_steps_down(at, now, core)?;
+        check.equal_state_at_equal_index(at, replica)?;
+        let lease = core.lease_until(now).map(|until| (core.epoch(), host.global(until)));
+        check.one_valid_lease(at, *time, lease)?;
+        if check.committed.len() > before {
+            self.trace = mix(self.trace, self.check.oracle.state.digest());
+            return self.no_attempt_outlives_its_session();
+        }
+        Ok(())
+    }
+
+    /// D5: when a session ends because its time is over, its worker has stopped what ran under it, by its own clock. A worker
+    /// that has not looked at its clock yet (a pause, a slow hop) looks before it obeys or reports anything.
+    fn no_attempt_outlives_its_session(&self) -> Verdict {
+        if !self.options.is_clock_bound_kept {
+            return Ok(());
+        }
+        for &session in &self.check.oracle.expired {
+            for host in &self.hosts {
+                if let Some(worker) = host.worker()
+                    && worker.session() == Some(session)
+                    && worker.running() > 0
+                    && host.paused_until <= self.time
+                    && worker.next_deadline() > host.local(self.time)
+                {
+                    return Err(format!("I6 {} still works under {session}, which has expired", host.id));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, at: usize, event: Event) {
+        if self.is_told && !matches!(event, Event::Authority(_)) {
+            println!("{} n{} says {event:?}", stamp(self.time), at + 1);
+        }
+        if let Some(seen) = &mut self.seen {
+            seen.push((at, event.clone()));
+        }
+        match event {
+            Event::Start(run) => self.begin_attempt(at, run),
+            Event::Abort { fence, .. } => self.abort_attempt(at, fence),
+            Event::Completed { call, result } => {
+                let is_safe = self.options.is_clock_bound_kept;
+                let verdict = self.history.complete(call, &result, &mut self.check.oracle, is_safe);
+                self.judge(verdict);
+            }
+            Event::Authority(Some(Authority { epoch, until })) => {
+                let until = self.hosts[at].global(until);
+                let verdict = self.check.one_valid_lease(at, self.time, Some((epoch, until)));
+                self.judge(verdict);
+            }
+            Event::Fatal(why) => self.judge(Err(format!("I0 {} must stop: {why}", self.hosts[at].id))),
+            Event::Authority(None) | Event::Role { .. } | Event::Founded(_) | Event::Drained | Event::Note(_) => {}
+        }
+    }
+
+    fn begin_attempt(&mut self, at: usize, run: worker::Run) {
+        let verdict = self.check.an_attempt_starts_once(self.hosts[at].id, &run);
+        self.judge(verdict);
+        let (fence, attempt) = (run.grant.fence, run.grant.attempt);
+        self.hosts[at].running.insert(fence, attempt);
+        if let Some((span, outcome)) = behaviour(&run.grant.kind, fence, self.dice.any()) {
+            let run = self.hosts[at].run;
+            self.queue.add(self.time + span.as_nanos() as u64, Happening::Handled { at, run, fence, outcome });
+        }
+    }
+
+    /// A handler that is told to stop sees it a little later; what it has ready by then it still reports.
+    fn abort_attempt(&mut self, at: usize, fence: Fence) {
+        if self.hosts[at].running.remove(&fence).is_some() && self.dice.happens(300) {
+            let run = self.hosts[at].run;
+            let outcome = Outcome::Done(bytes::Bytes::copy_from_slice(&fence.0.to_be_bytes()));
+            let wait = self.dice.between(0, 20 * MS);
+            self.queue.add(self.time + wait, Happening::Handled { at, run, fence, outcome });
+        }
+    }
+
+    // ---- inside a host ----
+
+    /// Sends an input on its way from one part of a host to the machine that it is for.
+    pub fn hand_on(&mut self, at: usize, from: Part, local: Local) {
+        let delay = if self.options.slow_hop > 0 && self.dice.happens(self.options.slow_hop) {
+            self.dice.between(0, self.options.slow_hop_delay)
+        } else {
+            self.dice.between(1_000, 200_000)
+        };
+        let due = self.hosts[at].hop(self.time, from, target(&local), delay);
+        let run = self.hosts[at].run;
+        self.queue.add(due, Happening::Input { at, run, local });
+    }
+
+    fn arm(&mut self, at: usize, part: Part) {
+        let host = &mut self.hosts[at];
+        let deadline = host.deadline(part);
+        if deadline == Nanos::NEVER {
+            return;
+        }
+        let due = host.global(deadline).max(self.time + 1_000);
+        if due < host.wakes[part as usize] {
+            host.wakes[part as usize] = due;
+            let run = host.run;
+            self.queue.add(due, Happening::Wake { at, run, part });
+        }
+    }
+
+    fn begin_sync(&mut self, at: usize) {
+        let disk = &mut self.hosts[at].disk;
+        if disk.syncing > 0 || disk.waiting.is_empty() {
+            return;
+        }
+        disk.syncing = disk.waiting.len();
+        let span = if self.options.slow_sync > 0 && self.dice.happens(self.options.slow_sync) {
+            self.dice.between(MS, self.options.slow_sync_delay)
+        } else {
+            self.dice.between(MS / 10, 2 * MS)
+        };
+        let run = self.hosts[at].run;
+        self.queue.add(self.time + span, Happening::Synced { at, run });
+    }
+
+    fn synced(&mut self, at: usize) {
+        let disk = &mut self.hosts[at].disk;
+        let old = disk.durable.hard_state;
+        let mut seq = None;
+        for batch in disk.waiting.drain(..std::mem::take(&mut disk.syncing)) {
+            disk.durable.apply(&batch);
+            seq = Some(batch.seq);
+        }
+        let verdict = self.check.hard_state_only_grows(old, self.hosts[at].disk.durable.hard_state);
+        self.judge(verdict);
+        if let Some(seq) = seq {
+            self.hand_on(at, Part::Store, Local::Replica(replica::Input::Persisted { seq }));
+        }
+        self.begin_sync(at);
+    }
+
+    // ---- between hosts ----
+
+    fn transmit(&mut self, from: usize, to: NodeId, body: Body) {
+        let verdict = self.check.a_node_votes_once(self.hosts[from].id, to, &body);
+        self.judge(verdict);
+        let to = to.0 as usize - 1;
+        if to == from {
+            let (id, run) = (self.hosts[from].id, self.hosts[from].run);
+            let part = source(&body);
+            return self.hand_on(from, part, route::receive(id, Incarnation(run), id, body));
+        }
+        if self.net.side(from, to).link.is_none() {
+            return;
+        }
+        if is_ordered(&body) {
+            if self.options.busy > 0 && !self.is_calm && self.dice.happens(self.options.busy) {
+                return;
+            }
+            if self.net.side(from, to).cut.is_some() {
+                return self.net.side_mut(from, to).stuck.push_back(body);
+            }
+            return self.transmit_in_order(from, to, body);
+        }
+        if self.net.side(from, to).cut.is_some() || (!self.is_calm && self.dice.happens(self.options.loss)) {
+            return;
+        }
+        if !self.is_calm && self.options.twice > 0 && self.dice.happens(self.options.twice) {
+            let due = self.time + self.way();
+            self.fly(from, to, due, body.clone());
+        }
+        let due = self.time + self.way();
+        self.fly(from, to, due, body);
+    }
+
+    fn transmit_in_order(&mut self, from: usize, to: usize, body: Body) {
+        let arrival = self.time + self.way();
+        let side = self.net.side_mut(from, to);
+        side.last = side.last.max(arrival);
+        let due = side.last;
+        self.fly(from, to, due, body);
+    }
+
+    fn fly(&mut self, from: usize, to: usize, due: u64, body: Body) {
+        let Some(link) = self.net.side(from, to).link else { return };
+        let from_run = self.hosts[from].run;
+        let (generation, to_run) = (link.generation, link.peer_run);
+        self.queue.add(due, Happening::Arrival { from, to, generation, from_run, to_run, body });
+    }
+
+    fn way(&mut self) -> u64 {
+        let (least, most) = self.options.delay;
+        if self.options.slow > 0 && !self.is_calm && self.dice.happens(self.options.slow) {
+            return self.dice.between(least, self.options.slow_delay.max(most));
+        }
+        self.dice.between(least, most)
+    }
+
+    /// Tries to connect two hosts a little later, unless that is under way already.
+    fn redial(&mut self, a: usize, b: usize) {
+        let (a, b) = (a.min(b), a.max(b));
+        let is_pair = a != b && a < self.options.nodes;
+        if !is_pair || self.net.side(a, b).is_connecting {
+            return;
+        }
+        self.net.side_mut(a, b).is_connecting = true;
+        let wait = self.dice.between(MS, 150 * MS);
+        self.queue.add(self.time + wait, Happening::Connect { a, b });
+    }
+
+    fn connect(&mut self, a: usize, b: usize) {
+        self.net.side_mut(a, b).is_connecting = false;
+        let are_up = self.hosts[a].machines.is_some() && self.hosts[b].machines.is_some();
+        if !are_up || self.net.is_linked(a, b) {
+            return; // Whoever starts dials again.
+        }
+        let are_awake = self.hosts[a].paused_until <= self.time && self.hosts[b].paused_until <= self.time;
+        if !are_awake || self.net.is_cut(a, b) {
+            return self.redial(a, b);
+        }
+        for (at, peer) in [(a, b), (b, a)] {
+            if let Some(link) = self.net.side(at, peer).link {
+                self.break_side(at, peer, link.generation);
+            }
+        }
+        self.net.connect((a, self.hosts[a].run), (b, self.hosts[b].run));
+        for (at, peer) in [(a, b), (b, a)] {
+            let (node, run, is_node) = (self.hosts[peer].id, self.hosts[peer].run, self.hosts[peer].is_node);
+            self.tell(at, || format!("link to n{} up", peer + 1));
+            for local in route::link_up(node, Incarnation(run), is_node) {
+                self.hand_on(at, Part::Gateway, local);
+            }
+            let is_founded = self.hosts[at].replica().is_none_or(|replica| replica.founding().genesis().is_some());
+            if is_node && !is_founded {
+                let resolved = replica::Input::Resolved { place: peer, node };
+                self.hand_on(at, Part::Gateway, Local::Replica(resolved));
+            }
+        }
+    }
+
+    fn break_side(&mut self, at: usize, peer: usize, generation: u64) {
+        let Some(link) = self.net.side(at, peer).link.filter(|link| link.generation == generation) else { return };
+        self.net.drop_side(at, peer);
+        if self.hosts[at].machines.is_none() {
+            return;
+        }
+        self.tell(at, || format!("link to n{} down", peer + 1));
+        let is_node = self.hosts[peer].is_node;
+        for local in route::link_down(self.hosts[peer].id, Incarnation(link.peer_run), is_node) {
+            self.hand_on(at, Part::Gateway, local);
+        }
+        // Our end closes: the other hears of it if anything passes.
+        if self.net.side(at, peer).cut.is_none() {
+            let wait = self.dice.between(MS / 5, 3 * MS);
+            self.queue.add(self.time + wait, Happening::Broken { at: peer, peer: at, generation });
+        }
+        self.redial(at, peer);
+    }
+
+    /// Tells a host that a run of a peer seems to be dead, truly or not.
+    pub fn tell_evidence(&mut self, at: usize, peer: usize, run: u64) {
+        if self.hosts[at].machines.is_some() && self.hosts[at].is_node && self.hosts[peer].is_node {
+            self.tell(at, || format!("evidence that n{} is dead", peer + 1));
+            for local in route::evidence(self.hosts[peer].id, Incarnation(run)) {
+                self.hand_on(at, Part::Gateway, local);
+            }
+        }
+    }
+
+    // ---- faults ----
+
+    /// Kills a host. Its peers see the connection close and, mostly, a new dial refused.
+    pub fn crash(&mut self, at: usize) {
+        if self.hosts[at].machines.is_none() {
+            return;
+        }
+        self.tell(at, || "crashes".into());
+        let waiting = self.hosts[at].disk.waiting.len() as u64;
+        let old = self.hosts[at].disk.durable.hard_state;
+        let survivors = self.dice.between(0, waiting) as usize;
+        self.hosts[at].crash(survivors);
+        self.hosts[at].paused_until = 0;
+        self.asleep[at].clear();
+        let verdict = self.check.hard_state_only_grows(old, self.hosts[at].disk.durable.hard_state);
+        self.judge(verdict);
+        self.check.forget(at);
+        self.history.forget(at);
+        for peer in 0..self.hosts.len() {
+            self.net.drop_side(at, peer);
+            let Some(link) = self.net.side(peer, at).link else { continue };
+            if self.net.is_cut(at, peer) {
+                let wait = self.dice.between(10 * SECOND, 12 * SECOND);
+                self.queue.add(self.time + wait, Happening::Broken { at: peer, peer: at, generation: link.generation });
+                continue;
+            }
+            let wait = self.dice.between(MS / 5, 3 * MS);
+            let broken = Happening::Broken { at: peer, peer: at, generation: link.generation };
+            self.queue.add(self.time + wait, broken);
+            if self.dice.happens(900) {
+                let run = link.peer_run;
+                let dial = wait + self.dice.between(MS / 5, 5 * MS);
+                self.queue.add(self.time + dial, Happening::Refused { at: peer, peer: at, run });
+            }
+        }
+    }
+
+    /// Starts a host that is down.
+    pub fn restart_in(&mut self, at: usize, wait: u64) {
+        self.queue.add(self.time + wait, Happening::Start { at });
+    }
+
+    /// Stops a host for a while: nothing is handled, time goes on.
+    pub fn pause(&mut self, at: usize, span: u64) {
+        let host = &mut self.hosts[at];
+        if host.machines.is_none() || host.paused_until > self.time + span {
+            return;
+        }
+        host.paused_until = self.time + span;
+        self.queue.add(host.paused_until, Happening::Resume { at });
+        self.tell(at, || format!("pauses for {} ms", span / MS));
+    }
+
+    /// Ends a pause now.
+    pub fn resume(&mut self, at: usize) {
+        if self.hosts[at].paused_until > self.time {
+            self.hosts[at].paused_until = self.time;
+            self.queue.add(self.time, Happening::Resume { at });
+        }
+    }
+
+    /// Handles what waited for the end of a pause, in its order.
+    fn wake_up(&mut self, at: usize) {
+        if self.hosts[at].paused_until > self.time {
+            return;
+        }
+        for what in std::mem::take(&mut self.asleep[at]) {
+            self.happen(what);
+        }
+    }
+
+    /// Lets nothing pass in one direction. Nobody is told; the link breaks when its receiver has heard nothing for long.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        if from == to || self.net.side(from, to).cut.is_some() {
+            return;
+        }
+        self.net.side_mut(from, to).cut = Some(self.time);
+        if let Some(link) = self.net.side(to, from).link {
+            let wait = self.dice.between(10 * SECOND, 12 * SECOND);
+            let silence = Happening::Silence { at: to, peer: from, generation: link.generation, cut: self.time };
+            self.queue.add(self.time + wait, silence);
+        }
+    }
+
+    /// Lets everything pass again.
+    pub fn heal(&mut self) {
+        for from in 0..self.hosts.len() {
+            for to in 0..self.hosts.len() {
+                if self.net.side_mut(from, to).cut.take().is_none() {
+                    continue;
+                }
+                for body in std::mem::take(&mut self.net.side_mut(from, to).stuck) {
+                    self.transmit_in_order(from, to, body);
+                }
+                let (one, other) = (self.net.side(from, to).link, self.net.side(to, from).link);
+                if one.is_some() != other.is_some() {
+                    // The end that closed says so now.
+                    let (at, peer) = if one.is_some() { (from, to) } else { (to, from) };
+                    let generation = one.or(other).expect("one of them is there").generation;
+                    self.queue.add(self.time + MS, Happening::Broken { at, peer, generation });
+                }
+            }
+        }
+    }
+
+    /// From here on nothing goes wrong.
+    pub fn calm(&mut self) {
+        self.is_calm = true;
+        self.heal();
+        for at in 0..self.hosts.len() {
+            self.resume(at);
+            if self.hosts[at].machines.is_none() {
+                self.restart_in(at, 0);
+            }
+        }
+        let options = &mut self.options;
+        (options.delay, options.slow_hop, options.slow_sync) = ((MS / 20, MS), 0, 0);
+    }
+
+    fn strike(&mut self) {
+        if self.is_calm {
+            return;
+        }
+        self.queue.add(self.time + self.options.strike, Happening::Strike);
+        let nodes = self.options.nodes;
+        for at in 0..self.hosts.len() {
+            if self.options.crash > 0 && self.dice.happens(self.options.crash) {
+                self.crash_for_a_while(at);
+            }
+            if self.options.pause > 0 && self.dice.happens(self.options.pause) {
+                let longest = self.dice.pick(&[500, 2_000, 8_000]) * MS;
+                let span = self.dice.between(100 * MS, longest);
+                self.pause(at, span);
+            }
+        }
+        if self.options.crash_all > 0 && self.dice.happens(self.options.crash_all) {
+            (0..nodes).for_each(|at| self.crash_for_a_while(at));
+        }
+        if self.options.cut > 0 && self.dice.happens(self.options.cut) {
+            self.cut_somewhere();
+        }
+        if self.options.cut > 0 && self.dice.happens(self.options.heal) {
+            self.heal();
+        }
+        if self.options.false_evidence > 0 && self.dice.happens(self.options.false_evidence) {
+            let (at, peer) = (self.dice.between(0, nodes as u64 - 1), self.dice.between(0, nodes as u64 - 1));
+            if at != peer {
+                self.tell_evidence(at as usize, peer as usize, self.hosts[peer as usize].run);
+            }
+        }
+    }
+
+    fn crash_for_a_while(&mut self, at: usize) {
+        if self.hosts[at].machines.is_some() {
+            self.crash(at);
+            let longest = self.dice.pick(&[100, 1_000, 6_000]) * MS;
+            let wait = self.dice.between(MS, longest);
+            self.restart_in(at, wait);
+        }
+    }
+
+    /// One node away from all, one direction, one pair, two camps, or two camps with one node between them.
+    fn cut_somewhere(&mut self) {
+        let count = self.hosts.len();
+        let one = self.dice.between(0, count as u64 - 1) as usize;
+        let other = self.dice.between(0, count as u64 - 1) as usize;
+        let camp = self.dice.any();
+        let shape = self.dice.between(0, 5);
+        self.tell(one, || format!("cut of shape {shape} with n{}", other + 1));
+        match shape {
+            0 => (0..count).for_each(|peer| {
+                self.cut(one, peer);
+                self.cut(peer, one);
+            }),
+            1 => (0..count).for_each(|peer| self.cut(one, peer)),
+            2 => self.cut(one, other),
+            3 => {
+                self.cut(one, other);
+                self.cut(other, one);
+            }
+            _ => {
+                for from in 0..count {
+                    for to in 0..count {
+                        let is_between = shape == 5 && (from == one || to == one);
+                        if !is_between && (camp >> from & 1) != (camp >> to & 1) {
+                            self.cut(from, to);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- clients ----
+
+    fn idea(&mut self, at: usize) {
+        if self.is_idle {
+            return;
+        }
+        let run = self.hosts[at].run;
+        let wait = self.dice.between(self.options.pace / 2, self.options.pace * 3 / 2);
+        self.queue.add(self.time + wait, Happening::Idea { at, run });
+        let is_busy = self.hosts[at].machines.as_ref().is_none_or(|machines| machines.client.under_way() > 16);
+        if !is_busy {
+            // What is recorded must be able to end within the half minute after the faults.
+            let room = 6 * self.options.nodes * self.options.slots as usize;
+            let is_full = self.check.oracle.unfinished > room.min(40);
+            let (call, work, timeout) = self.history.draw(at, &self.options, &mut self.dice, is_full);
+            self.call(at, call, work, timeout);
+        }
+    }
+
+    /// Makes a call of a host's client.
+    pub fn call(&mut self, at: usize, call: u64, work: client::Work, timeout: std::time::Duration) {
+        self.hand_on(at, Part::Application, Local::Client(client::Input::Call { call, work, timeout }));
+    }
+
+    // ---- books ----
+
+    /// The node that leads the highest epoch.
+    pub fn leader(&self) -> Option<usize> {
+        self.leaders().max_by_key(|(_, epoch)| *epoch).map(|(at, _)| at)
+    }
+
+    /// All nodes that believe to lead.
+    pub fn leaders(&self) -> impl Iterator<Item = (usize, Epoch)> + '_ {
+        self.hosts.iter().enumerate().filter_map(|(at, host)| {
+            let core = host.replica()?.consensus();
+            (core.role() == Role::Leader).then(|| (at, core.epoch()))
+        })
+    }
+
+    fn judge(&mut self, verdict: Verdict) {
+        if self.verdict.is_ok() {
+            self.verdict = verdict;
+        }
+    }
+
+    fn tell(&self, at: usize, line: impl Fn() -> String) {
+        if self.is_told {
+            println!("{} n{} {}", stamp(self.time), at + 1, line());
+        }
+    }
+
+    /// Heartbeats and deadlines are not news.
+    fn is_worth_telling(&self, local: &Local) -> bool {
+        !matches!(
+            local,
+            Local::Replica(replica::Input::Tick | replica::Input::Persisted { .. } | replica::Input::Consensus { .. })
+                | Local::Master(master::Input::Tick)
+                | Local::Worker(worker::Input::Tick)
+                | Local::Client(client::Input::Tick)
+        ) || std::env::var_os("TENURE_TRACE").is_some()
+    }
+}
+
+impl Happening {
+    /// The process in which it happens, if one does.
+    fn host(&self) -> Option<usize> {
+        match self {
+            Self::Arrival { to: at, .. }
+            | Self::Input { at, .. }
+            | Self::Wake { at, .. }
+            | Self::Synced { at, .. }
+            | Self::Handled { at, .. }
+            | Self::Broken { at, .. }
+            | Self::Silence { at, .. }
+            | Self::Refused { at, .. }
+            | Self::Idea { at, .. } => Some(*at),
+            Self::Connect { .. } | Self::Start { .. } | Self::Resume { .. } | Self::Strike => None,
+        }
+    }
+}
+
+/// A point in time as a trace shows it.
+fn stamp(time: u64) -> String {
+    format!("{:>10.4}", time as f64 / SECOND as f64)
+}
+
+/// Says whether a message keeps its order on a link and dies with it (F8).
+fn is_ordered(body: &Body) -> bool {
+    matches!(body, Body::ToWorker(_) | Body::ToMaster(_))
+}
+
+/// The machine that says such a thing.
+fn source(body: &Body) -> Part {
+    match body {
+        Body::Consensus(_) | Body::Founding(_) | Body::Response(_) => Part::Replica,
+        Body::ToWorker(_) => Part::Master,
+        Body::ToMaster(_) => Part::Worker,
+        Body::Request(_) => Part::Client,
+    }
+}
+
+fn tick(part: Part) -> Local {
+    match part {
+        Part::Replica => Local::Replica(replica::Input::Tick),
+        Part::Master => Local::Master(master::Input::Tick),
+        Part::Worker => Local::Worker(worker::Input::Tick),
+        _ => Local::Client(client::Input::Tick),
+    }
+}
+
+/// More steps than any run takes that does not chase its own tail.
+const STEPS_MAX: u64 = 1_000_000;
