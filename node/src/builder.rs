@@ -158,6 +158,9 @@ impl Builder {
     /// Checks what can be checked without starting anything, and takes the HTTP port.
     fn plan(mut self) -> Result<Plan, Diagnostic> {
         let wrong = |message: String| Diagnostic::new(Code::Config, message);
+        if self.cluster.is_empty() || self.cluster.len() > NAME_MAX {
+            return Err(wrong(format!("a cluster's name has 1 to {NAME_MAX} bytes, not {}", self.cluster.len())));
+        }
         if self.slots > SLOTS_MAX {
             return Err(wrong(format!("{} slots are more than the {SLOTS_MAX} allowed", self.slots)));
         }

@@ -150,7 +150,7 @@ async fn a_node_that_cannot_start_says_why() {
     assert_eq!(refused(single().listen("192.0.2.1:7400")).await.0, Code::Config);
     assert_eq!(refused(single().http("0.0.0.0:0")).await.0, Code::Config);
     assert_eq!(refused(single().listen("nonsense")).await.0, Code::Config);
-    assert_eq!(refused(Node::builder("")).await.0, Code::Config);
+    assert_eq!(refused(Node::builder("").ephemeral()).await.0, Code::Config);
     let file = tempfile::NamedTempFile::new().unwrap();
     let (code, why) = refused(Node::builder("single").data_dir(file.path())).await;
     assert_eq!(code, Code::DataFolder);
