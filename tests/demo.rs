@@ -1,14 +1,13 @@
 //! The demo as a whole, and what it leaves behind: nothing.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Turn, command, tenure};
+use crate::support::{PATIENCE, Running, Turn, command, tenure};
 
 #[test]
 fn the_demo_passes_all_its_checks_while_its_master_is_killed_and_paused() {
@@ -36,8 +35,8 @@ fn no_process_outlives_a_demo_that_is_killed() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut demo = start(folder.path());
     let nodes = nodes_of(&demo);
-    demo.kill().expect("it runs");
-    demo.wait().expect("it ends");
+    demo.signal(Signal::SIGKILL);
+    demo.code();
     until("all nodes are gone", || nodes.iter().all(|node| !is_there(node)));
 }
 
@@ -47,10 +46,8 @@ fn no_process_and_no_folder_outlives_a_demo_that_is_interrupted() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut demo = start(folder.path());
     let nodes = nodes_of(&demo);
-    let id = i32::try_from(demo.id()).expect("process numbers are small");
-    kill(Pid::from_raw(id), Signal::SIGINT).expect("it runs");
-    let status = demo.wait().expect("it ends");
-    assert_eq!(status.code(), Some(130));
+    demo.signal(Signal::SIGINT);
+    assert_eq!(demo.code(), Some(130));
     assert!(nodes.iter().all(|node| !is_there(node)), "they end before it does");
     let left: Vec<_> = std::fs::read_dir(folder.path().join("tmp")).expect("it was made").collect();
     assert!(left.is_empty(), "{left:?}");
@@ -58,28 +55,28 @@ fn no_process_and_no_folder_outlives_a_demo_that_is_interrupted() {
 }
 
 /// A demo whose three nodes run.
-fn start(folder: &Path) -> Child {
+fn start(folder: &Path) -> Running {
     let tmp = folder.join("tmp");
     std::fs::create_dir_all(&tmp).expect("the folder is there");
     let out = folder.join("out");
-    let child = command(&["demo", "--out", out.to_str().expect("plain words")], folder)
+    let demo = command(&["demo", "--out", out.to_str().expect("plain words")], folder)
         .env("TMPDIR", &tmp)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
-        .expect("the binary is there");
+        .spawn();
+    let demo = Running(demo.expect("the binary is there"));
     until("the demo has written its context", || folder.join("context.json").exists());
-    child
+    demo
 }
 
 /// The processes that a demo has started, by their number and the time of their start.
-fn nodes_of(demo: &Child) -> Vec<(u32, String)> {
+fn nodes_of(demo: &Running) -> Vec<(u32, String)> {
     let nodes: Vec<_> = std::fs::read_dir("/proc")
         .expect("Linux shows processes there")
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
             let fields = fields(pid)?;
-            (fields[PARENT] == demo.id().to_string()).then(|| (pid, fields[STARTED].clone()))
+            (fields[PARENT] == demo.pid().to_string()).then(|| (pid, fields[STARTED].clone()))
         })
         .collect();
     assert_eq!(nodes.len(), 3, "three nodes: {nodes:?}");

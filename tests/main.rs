@@ -11,6 +11,7 @@
 
 mod command_line;
 mod demo;
+mod dev;
 mod faults;
 mod linear;
 mod map;

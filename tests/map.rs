@@ -3,6 +3,9 @@
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::{TestCluster, command};
 
 /// Runs `map` with these lines on stdin; `meanwhile` is called while it runs, with its process number.
@@ -10,7 +13,7 @@ fn map(
     cluster: &mut TestCluster,
     args: &[&str],
     lines: &[String],
-    meanwhile: impl FnOnce(&mut TestCluster, u32),
+    meanwhile: impl FnOnce(&mut TestCluster, Pid),
 ) -> Output {
     let context = tempfile::tempdir().expect("a temporary folder");
     let nodes = cluster.processes.https().join(",");
@@ -20,7 +23,7 @@ fn map(
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary is there");
-    let pid = child.id();
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("process numbers are small"));
     let mut stdin = child.stdin.take().expect("it is a pipe");
     let text = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
     // It need not read all of it: it may be interrupted.
@@ -92,8 +95,7 @@ fn an_interrupted_map_takes_its_tasks_with_it() {
     let script = format!("{}; exec sleep 600", started.append("$0"));
     let output = map(&mut cluster, &["--", "sh", "-c", &script, "{}"], &numbers(20), |cluster, pid| {
         cluster.until("three lines run", || started.lines().len() == 3);
-        let pid = i32::try_from(pid).expect("process numbers are small");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGINT).expect("it runs");
+        kill(pid, Signal::SIGINT).expect("it runs");
     });
     assert_eq!(output.status.code(), Some(130), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("20 tasks under way were cancelled"), "{}", text(&output.stderr));

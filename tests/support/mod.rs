@@ -4,10 +4,12 @@ mod ledger;
 
 use std::future::Future;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tenure::cli::{Cluster, Diagnostic, Patient, Request};
 use tenure::processes::{Processes, Settings};
@@ -190,6 +192,32 @@ pub fn put(key: &str, value: &str) -> Request {
 
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// A process of the binary that does not outlive a test that fails.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).expect("process numbers are small"))
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("it runs");
+    }
+
+    /// Waits for its end; the exit code, if no signal ended it.
+    pub fn code(&mut self) -> Option<i32> {
+        self.0.wait().expect("it ends").code()
+    }
 }
 
 /// Runs the binary to its end, with a context folder of its own.

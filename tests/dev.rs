@@ -1,0 +1,77 @@
+//! A cluster that stays up, and the figures that `bench` prints.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::Stdio;
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::support::{PATIENCE, Running, Turn, command, tenure};
+
+#[test]
+fn a_dev_cluster_is_found_without_flags_and_brings_killed_nodes_back() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ask = |args: &[&str]| tenure(args, folder.path());
+    let dev = command(&["dev", "-o", "jsonl"], folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut dev = Running(dev.expect("the binary is there"));
+    let mut line = String::new();
+    BufReader::new(dev.0.stdout.take().expect("it is a pipe")).read_line(&mut line).expect("it speaks");
+    let cluster: Value = serde_json::from_str(&line).expect("one document");
+    let nodes = cluster["nodes"].as_array().expect("a list");
+    assert_eq!(nodes.len(), 3);
+
+    assert!(ask(&["kv", "put", "greeting", "hello"]).status.success(), "the context names the cluster");
+    let node = i32::try_from(nodes[0]["pid"].as_u64().expect("a number")).expect("process numbers are small");
+    kill(Pid::from_raw(node), Signal::SIGKILL).expect("it runs");
+    let notes = BufReader::new(dev.0.stderr.take().expect("it is a pipe"));
+    let mut notes = notes.lines().map(|line| line.expect("it is text"));
+    let back = notes.find(|line| line.contains("n1 started again")).expect("it comes back");
+    assert!(back.contains("pid"), "{back}");
+    assert_eq!(ask(&["kv", "get", "greeting"]).stdout, b"hello");
+
+    dev.signal(Signal::SIGINT);
+    assert_eq!(dev.code(), Some(0), "being interrupted is how it is meant to end");
+    assert_eq!(ask(&["status"]).status.code(), Some(3), "nothing is left to ask");
+}
+
+#[test]
+fn a_dev_cluster_of_one_node_works_too() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dev = command(&["dev", "-n", "1"], folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut dev = Running(dev.expect("the binary is there"));
+    let begin = Instant::now();
+    while !folder.path().join("context.json").exists() {
+        assert!(begin.elapsed() < PATIENCE, "it does not become ready");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let output = tenure(&["submit", "tenure.echo", "7", "--wait"], folder.path());
+    assert_eq!(output.stdout, b"7\n");
+    dev.signal(Signal::SIGTERM);
+    assert_eq!(dev.code(), Some(143));
+}
+
+#[test]
+fn bench_prints_every_figure_with_its_target() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let args = ["bench", "all", "--rounds", "1", "--length", "50ms", "-o", "json"];
+    let bench = command(&args, folder.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut bench = Running(bench.expect("the binary is there"));
+    let mut text = String::new();
+    bench.0.stdout.take().expect("it is a pipe").read_to_string(&mut text).expect("it is text");
+    // 1: a target was missed, which says something about this machine and nothing about the program.
+    assert!(matches!(bench.code(), Some(0 | 1)), "{text}");
+    let document: Value = serde_json::from_str(&text).expect("one document");
+    let figures = document["figures"].as_array().expect("a list");
+    for name in
+        ["failover.master_killed.median", "failover.both_killed.max", "kv.put_512.p99", "tasks.batch_finish.rate"]
+    {
+        let figure = figures.iter().find(|figure| figure["name"] == name).unwrap_or_else(|| panic!("{name}: {text}"));
+        assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
+        assert_eq!(figure["pass"].is_boolean(), figure["target"].is_number(), "{figure}");
+    }
+}
