@@ -18,6 +18,7 @@ pub mod dev;
 pub mod diagnostic;
 mod error;
 mod executor;
+mod folder;
 mod gossip;
 #[doc(hidden)]
 pub mod http;

@@ -54,6 +54,7 @@ use crate::builder::Builder;
 use crate::client::{Backend, Client};
 use crate::error::StartError;
 use crate::executor::Handlers;
+use crate::folder::NameFile;
 use crate::http::Server;
 use crate::site::{Identity, Member, Site, short};
 use crate::task::RawHandler;
@@ -102,6 +103,11 @@ impl Node {
         let kinds: BTreeSet<String> = plan.offer.kinds.clone();
         let runtime = tokio::runtime::Handle::current();
         let handlers = Arc::new(Handlers::new(plan.cluster.clone(), plan.handlers, runtime));
+        let name_file = match &plan.storage {
+            Storage::Folder(folder) => Some(NameFile::new(folder)),
+            Storage::Memory => None,
+        };
+        name_file.as_ref().map_or(Ok(()), |file| file.check(&plan.cluster)).map_err(StartError::new)?;
         let settings = Settings {
             cluster: plan.cluster.clone(),
             storage: plan.storage,
@@ -129,6 +135,9 @@ impl Node {
         let (found, duplicate) = watch::channel(false);
         backstage.handle().spawn(gossip::pass_on(events, host.teller(), found));
         backstage.handle().spawn(gossip::show(identity.clone(), host.mastership(), membership.clone()));
+        if let Some(file) = name_file {
+            backstage.handle().spawn(sign(file, identity.cluster.clone(), host.mastership()));
+        }
         let client = Client::new(Arc::new(Local(host.client())));
         let is_leaving = AtomicBool::new(false);
         let inside = Arc::new(Inside { identity, client, probe: host.probe(), membership, is_leaving });
@@ -278,6 +287,13 @@ impl Executor for Handlers {
 
     fn abort(&self, fence: Fence, _why: AbortCause) {
         Self::abort(self, fence);
+    }
+}
+
+/// Writes the cluster's name into the data folder as soon as the node is in a cluster.
+async fn sign(file: NameFile, cluster: String, mut mastership: watch::Receiver<Mastership>) {
+    if mastership.wait_for(|now| now.cluster != ClusterId::NONE).await.is_ok() {
+        file.write(&cluster);
     }
 }
 

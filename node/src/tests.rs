@@ -122,7 +122,12 @@ async fn keys_are_there_after_a_restart() {
     let (id, run) = (node.id(), node.incarnation());
     let taken = builder().start().await.unwrap_err();
     assert_eq!(taken.diagnostic().code, Code::DataFolder, "{taken}");
+    while !folder.path().join("cluster").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await; // the name is written beside everything else
+    }
     node.shutdown(Duration::from_secs(20)).await;
+    let (code, why) = refused(Node::builder("other").data_dir(folder.path())).await;
+    assert_eq!(code, Code::WrongCluster, "{why}");
 
     let node = builder().start().await.unwrap();
     assert_eq!(node.id(), id);

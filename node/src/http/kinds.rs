@@ -11,8 +11,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
+use std::time::Duration;
+
+use protocol::state::{Answer, Query};
 
 use crate::diagnostic::{Code, Diagnostic};
+use crate::error::Error;
 use crate::site::Site;
 
 /// The kinds that were seen.
@@ -25,8 +29,16 @@ impl Known {
         if site.identity().kinds.contains(kind) || self.lock().contains(kind) {
             return Ok(());
         }
-        let Ok(nodes) = site.client().members().await else { return Ok(()) };
-        let mut live: BTreeSet<String> = nodes.into_iter().flat_map(|node| node.offer.kinds).collect();
+        // What this node has applied answers nearly always, and at once; only a kind that is missing there is worth the way
+        // to the master.
+        let client = site.client().timeout(PATIENCE);
+        let mut live = kinds(client.read_stale(Query::Nodes).await);
+        if !live.contains(kind) {
+            match client.read(Query::Nodes).await {
+                Ok(answer) => live = kinds(Ok(answer)),
+                Err(_) => return Ok(()),
+            }
+        }
         live.extend(site.identity().kinds.iter().cloned());
         let is_known = live.contains(kind);
         let list = live.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
@@ -50,6 +62,16 @@ impl Known {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+fn kinds(answer: Result<Answer, Error>) -> BTreeSet<String> {
+    match answer {
+        Ok(Answer::Nodes(nodes)) => nodes.into_iter().flat_map(|node| node.offer.kinds).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// How long the check may take; an election should fit in.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A longer list helps nobody.
 const SHOWN: usize = 20;
