@@ -58,6 +58,8 @@ pub struct Host {
     pub rate: u64,
     /// Where the clock stood at global time zero.
     pub offset: u64,
+    /// What leaves this part takes this long to reach another one.
+    pub held_up: Option<(Part, u64)>,
     /// When each machine is woken next.
     pub wakes: [u64; 4],
     /// When the last thing on the way from a part to a machine arrives.
@@ -111,6 +113,7 @@ impl Host {
             paused_until: 0,
             rate,
             offset,
+            held_up: None,
             wakes: [u64::MAX; 4],
             hops: [[0; 4]; 7],
         }
@@ -143,8 +146,9 @@ impl Host {
                 now,
             ));
             machines.mastership = Some(Mastership::new(node, setup.profile));
+            let labels = BTreeMap::from([("at".to_owned(), format!("n{}", node.0))]);
             let kinds = KINDS.iter().map(|kind| (*kind).to_owned()).collect();
-            let offer = Offer { label: format!("n{node}"), slots: setup.slots, kinds, labels: BTreeMap::new() };
+            let offer = Offer { label: format!("n{node}"), slots: setup.slots, kinds, labels };
             let incarnation = Incarnation(self.run);
             let config = worker::Config { node, incarnation, offer, profile: setup.profile };
             machines.worker = Some(Worker::new(config, now));

@@ -17,6 +17,7 @@ mod options;
 mod oracle;
 mod queue;
 mod run;
+mod script;
 mod swarm;
 mod work;
 mod world;

@@ -10,7 +10,9 @@
 use std::collections::BTreeMap;
 
 use protocol::durable::{Entry, Payload};
-use protocol::state::{Answer, ClusterChange, Command, Delivery, MasterCommand, Operation, ReleaseCause, State};
+use protocol::state::{
+    Answer, ClusterChange, Command, Delivery, MasterCommand, Operation, ReleaseCause, State, TaskState,
+};
 use protocol::{Fence, Revision, SessionId, TaskId, wire};
 
 /// The log's meaning so far.
@@ -32,7 +34,17 @@ pub struct Oracle {
     pub written: BTreeMap<u64, Revision>,
     /// Node sessions that ended in the last entry because their time was over.
     pub expired: Vec<SessionId>,
+    /// What the log decided, for whoever tells it; nobody else needs it.
+    pub decided: Option<Vec<Decided>>,
     last_fence: Fence,
+}
+
+/// One decision of the log, as a script shows it.
+pub enum Decided {
+    /// A decision of the master, and what became of it.
+    Master(MasterCommand, Answer),
+    /// A task stands like this from now on, and will for ever.
+    Ended(TaskId, TaskState),
 }
 
 /// The life of one task.
@@ -74,6 +86,7 @@ impl Oracle {
                 for command in &commands {
                     changes.clear();
                     let answer = self.state.apply(entry.time, command, &mut changes);
+                    self.tell(command, &answer, &changes);
                     self.follow_keys(command, &answer)?;
                     self.follow_tasks(command, &answer, &changes)?;
                 }
@@ -91,6 +104,20 @@ impl Oracle {
     /// A task that was recorded.
     pub fn task(&mut self, id: TaskId) -> Option<&mut Task> {
         self.tasks.get_mut((id.0 as usize).checked_sub(1)?)
+    }
+
+    fn tell(&mut self, command: &Command, answer: &Answer, changes: &[ClusterChange]) {
+        let Some(decided) = &mut self.decided else { return };
+        if let Command::Master(command) = command {
+            decided.push(Decided::Master(command.clone(), answer.clone()));
+        }
+        for change in changes {
+            if let ClusterChange::Ended { task, .. } = change
+                && let Some(state) = self.state.task_state(*task)
+            {
+                decided.push(Decided::Ended(*task, state.clone()));
+            }
+        }
     }
 
     fn follow_keys(&mut self, command: &Command, answer: &Answer) -> Result<(), String> {

@@ -112,6 +112,29 @@ impl History {
         (call, Work::Write(operation), Duration::from_secs(5))
     }
 
+    /// A call of a script: its number, after `judge` was told what kind of call it is.
+    pub fn scripted(&mut self, host: usize, work: impl FnOnce(u64) -> Work) -> (u64, Work) {
+        let call = self.number();
+        let work = work(call);
+        let kind = match &work {
+            Work::Write(Operation::Submit(specs)) => {
+                let is_once = specs.iter().any(|spec| spec.once_key.is_some());
+                Kind::Submit { tokens: specs.iter().map(|spec| token(&spec.payload)).collect(), is_once }
+            }
+            Work::Write(Operation::Cancel { task, .. }) => Kind::Cancel(*task),
+            Work::Write(Operation::Put { key, value, .. }) => {
+                Kind::Put { key: key.clone(), token: token(value), floor: self.floor(key) }
+            }
+            Work::Write(Operation::Delete { key, .. }) => Kind::Delete { key: key.clone(), floor: self.floor(key) },
+            Work::Read(Query::Get(key), consistency) => {
+                Kind::Get { key: key.clone(), floor: self.floor(key), is_stale: *consistency == Consistency::Stale }
+            }
+            other => panic!("no script says {other:?}"),
+        };
+        self.pending.insert(call, Pending { host, kind });
+        (call, work)
+    }
+
     /// Says whether a call waits for its answer.
     pub fn is_pending(&self, call: u64) -> bool {
         self.pending.contains_key(&call)
@@ -336,6 +359,6 @@ fn key(options: &Options, dice: &mut Dice) -> String {
 }
 
 /// A value that begins with its token.
-fn value(call: u64, place: u64) -> Bytes {
+pub fn value(call: u64, place: u64) -> Bytes {
     Bytes::copy_from_slice(&(call << 16 | place).to_be_bytes())
 }

@@ -19,6 +19,7 @@ use crate::dice::Dice;
 use crate::host::{Host, Part, Setup, behaviour, target};
 use crate::net::Net;
 use crate::options::{MS, Options, SECOND};
+use crate::oracle::Decided;
 use crate::queue::Queue;
 use crate::work::History;
 
@@ -49,7 +50,9 @@ pub struct World {
     /// Clients begin nothing new.
     pub is_idle: bool,
     /// What the lines of a script may look at, until it is taken.
-    pub seen: Option<Vec<(usize, Event)>>,
+    pub seen: Option<Vec<Seen>>,
+    /// Messages that are lost on purpose, beside those that chance takes.
+    pub lose: fn(usize, usize, &Body) -> bool,
     setup: Setup,
     queue: Queue<Happening>,
     /// What waits for the end of a host's pause, oldest first.
@@ -59,6 +62,14 @@ pub struct World {
     verdict: Verdict,
 }
 
+/// What a script shows.
+pub enum Seen {
+    /// What the application of a host hears.
+    Said(usize, Event),
+    /// What the log decides.
+    Decided(Decided),
+}
+
 /// What can happen.
 enum Happening {
     /// A message reaches the gateway of `to`.
@@ -66,7 +77,7 @@ enum Happening {
     /// An input reaches a machine.
     Input { at: usize, run: u64, local: Local },
     /// A machine's deadline passes.
-    Wake { at: usize, run: u64, part: Part },
+    Wake { at: usize, run: u64, part: Part, due: u64 },
     /// A sync ends.
     Synced { at: usize, run: u64 },
     /// A handler ends.
@@ -114,6 +125,7 @@ impl World {
             is_calm: false,
             is_idle: false,
             seen: None,
+            lose: |_, _, _| false,
             setup: Setup { join, profile, slots: options.slots },
             queue: Queue::new(),
             asleep: (0..count).map(|_| Vec::new()).collect(),
@@ -177,8 +189,9 @@ impl World {
                     self.step(at, local);
                 }
             }
-            Happening::Wake { at, run, part } => {
-                if self.hosts[at].run == run {
+            Happening::Wake { at, run, part, due } => {
+                // Only the one that was set last counts; an earlier one may still lie in the queue.
+                if self.hosts[at].run == run && self.hosts[at].wakes[part as usize] == due {
                     self.wake(at, part);
                 }
             }
@@ -276,6 +289,15 @@ impl World {
         if let Local::Replica(replica::Input::Consensus { from, message }) = &local {
             self.check.note_contact(at, now, *from, message);
         }
+        let is_for_core = matches!(
+            local,
+            Local::Replica(
+                replica::Input::Tick
+                    | replica::Input::Consensus { .. }
+                    | replica::Input::Persisted { .. }
+                    | replica::Input::Evidence { .. }
+            )
+        );
         if self.is_told && self.is_worth_telling(&local) {
             println!("{} n{} {part:?} <- {local:?}", stamp(self.time), at + 1);
         }
@@ -285,7 +307,7 @@ impl World {
             self.trace = mix(mix(self.trace, self.time), (counts | effects.publish.len() | at << 40) as u64);
             self.carry_out(at, part, &mut effects);
             if part == Part::Replica {
-                let verdict = self.check_replica(at, now);
+                let verdict = self.check_replica(at, now, is_for_core);
                 self.judge(verdict);
             }
             self.arm(at, part);
@@ -316,7 +338,7 @@ impl World {
         }
     }
 
-    fn check_replica(&mut self, at: usize, now: Nanos) -> Verdict {
+    fn check_replica(&mut self, at: usize, now: Nanos, is_for_core: bool) -> Verdict {
         let Self { hosts, check, time, .. } = self;
         let host = &hosts[at];
         let Some(replica) = host.replica() else { return Ok(()) };
@@ -325,10 +347,15 @@ impl World {
         let before = check.committed.len();
         check.commits_are_durable_and_agree(at, core, logs)?;
         check.one_complete_leader_per_epoch(at, host.id, now, core)?;
-        check.a_leader_alone_steps_down(at, now, core)?;
+        if is_for_core {
+            check.a_leader_alone_steps_down(at, now, core)?;
+        }
         check.equal_state_at_equal_index(at, replica)?;
         let lease = core.lease_until(now).map(|until| (core.epoch(), host.global(until)));
         check.one_valid_lease(at, *time, lease)?;
+        if let (Some(seen), Some(decided)) = (&mut self.seen, &mut check.oracle.decided) {
+            seen.extend(decided.drain(..).map(Seen::Decided));
+        }
         if check.committed.len() > before {
             self.trace = mix(self.trace, self.check.oracle.state.digest());
             return self.no_attempt_outlives_its_session();
@@ -362,7 +389,7 @@ impl World {
             println!("{} n{} says {event:?}", stamp(self.time), at + 1);
         }
         if let Some(seen) = &mut self.seen {
-            seen.push((at, event.clone()));
+            seen.push(Seen::Said(at, event.clone()));
         }
         match event {
             Event::Start(run) => self.begin_attempt(at, run),
@@ -407,7 +434,10 @@ impl World {
 
     /// Sends an input on its way from one part of a host to the machine that it is for.
     pub fn hand_on(&mut self, at: usize, from: Part, local: Local) {
-        let delay = if self.options.slow_hop > 0 && self.dice.happens(self.options.slow_hop) {
+        let held_up = self.hosts[at].held_up.filter(|(source, _)| *source == from);
+        let delay = if let Some((_, span)) = held_up {
+            span
+        } else if self.options.slow_hop > 0 && self.dice.happens(self.options.slow_hop) {
             self.dice.between(0, self.options.slow_hop_delay)
         } else {
             self.dice.between(1_000, 200_000)
@@ -427,7 +457,7 @@ impl World {
         if due < host.wakes[part as usize] {
             host.wakes[part as usize] = due;
             let run = host.run;
-            self.queue.add(due, Happening::Wake { at, run, part });
+            self.queue.add(due, Happening::Wake { at, run, part, due });
         }
     }
 
@@ -473,7 +503,7 @@ impl World {
             let part = source(&body);
             return self.hand_on(from, part, route::receive(id, Incarnation(run), id, body));
         }
-        if self.net.side(from, to).link.is_none() {
+        if self.net.side(from, to).link.is_none() || (self.lose)(from, to, &body) {
             return;
         }
         if is_ordered(&body) {
@@ -488,7 +518,9 @@ impl World {
         if self.net.side(from, to).cut.is_some() || (!self.is_calm && self.dice.happens(self.options.loss)) {
             return;
         }
-        if !self.is_calm && self.options.twice > 0 && self.dice.happens(self.options.twice) {
+        // A request is never repeated by a link: no answer could be certain of what the other copy does (D9).
+        let may_repeat = !self.is_calm && !matches!(body, Body::Request(_));
+        if may_repeat && self.options.twice > 0 && self.dice.happens(self.options.twice) {
             let due = self.time + self.way();
             self.fly(from, to, due, body.clone());
         }
@@ -578,6 +610,13 @@ impl World {
             self.queue.add(self.time + wait, Happening::Broken { at: peer, peer: at, generation });
         }
         self.redial(at, peer);
+    }
+
+    /// Ends the link between two hosts, if there is one.
+    pub fn break_link(&mut self, at: usize, peer: usize) {
+        if let Some(link) = self.net.side(at, peer).link {
+            self.break_side(at, peer, link.generation);
+        }
     }
 
     /// Tells a host that a run of a peer seems to be dead, truly or not.
