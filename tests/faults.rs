@@ -136,7 +136,7 @@ fn a_master_paused_beyond_its_lease_is_replaced_and_its_late_result_refused() {
     cluster.processes.pause(master);
     let (successor, next) = cluster.master_after(epoch);
     assert_ne!(successor, master);
-    cluster.put("while-paused", "yes").expect("two of three are a quorum");
+    cluster.put_at(successor, "while-paused", "yes").expect("two of three are a quorum");
     for task in &tasks {
         assert_eq!(cluster.ended(task)["state"], "done");
     }

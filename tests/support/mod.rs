@@ -157,6 +157,12 @@ impl TestCluster {
         self.wait(self.http().send(put(key, value))).map(drop)
     }
 
+    /// Writes through this node: a frozen one would leave the caller in doubt.
+    pub fn put_at(&self, place: usize, key: &str, value: &str) -> Result<(), Diagnostic> {
+        let cluster = Cluster::new(vec![self.processes.https()[place].clone()]).timeout(PATIENCE);
+        self.wait(cluster.send(put(key, value))).map(drop)
+    }
+
     pub fn get(&self, key: &str) -> Option<String> {
         let cluster = self.http().timeout(PATIENCE).patient();
         match self.wait(cluster.send(Request::get(format!("/v1/kv/{key}")))) {
