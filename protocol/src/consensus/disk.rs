@@ -100,6 +100,12 @@ impl Consensus {
         effects.push(Effect::Fatal(why));
     }
 
+    /// Forgets when batches were written.
+    #[cfg(feature = "mutants")]
+    pub(super) fn forget_batch_times(&mut self) {
+        self.pending.iter_mut().for_each(|batch| batch.at = Nanos(1));
+    }
+
     /// The batch that must be durable before anyone may learn of our epoch or vote.
     pub(super) fn hard_pending(&self) -> Option<u64> {
         (self.hard_seq > self.durable_seq).then_some(self.hard_seq)

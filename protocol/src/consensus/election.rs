@@ -3,6 +3,10 @@
 //! A follower that heard a leader promises to help nobody else for P: the leader's lease rests on that and nothing waives
 //! it. From P to E it merely protects a healthy leader from disturbance, and evidence of death waives that part (F4).
 //!
+//! A restarted node does not know when it promised, so it keeps the promise from its start; how long is its profile's P. A
+//! node that is restarted with a shorter P must therefore stay down until the old promise is over. Only lease reads rest on
+//! that.
+//!
 //! # Invariants
 //!
 //! * An epoch is raised and a vote given only together with a batch; no message tells of either before that is durable.

@@ -1,8 +1,11 @@
-//! Ways to break the core on purpose, to see that the simulator finds them.
+//! Ways to break the core on purpose, to see that the simulator finds them, and to free it from time for a model checker.
 //!
 //! Only with the cargo feature `mutants`; without it nothing of this is compiled.
 
+use crate::types::Nanos;
+
 use super::Consensus;
+use super::progress::Progress;
 
 /// One deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +66,16 @@ impl Consensus {
             _ => {}
         }
         self
+    }
+
+    /// Forgets when anything happened, so that a model checker meets the same state again: every promise is over, nothing
+    /// stalls, and no deadline comes by itself. What the log does must be safe then too.
+    pub fn forget_time(&mut self) {
+        (self.now, self.deadline, self.heartbeat_due) = (Nanos(1), Nanos::NEVER, Nanos::NEVER);
+        (self.elected_at, self.read_round, self.random) = (Nanos(1), Nanos(0), 0);
+        (self.contact, self.boot, self.waived, self.told_authority) = (None, None, false, None);
+        self.peers.iter_mut().for_each(Progress::forget_time);
+        self.forget_batch_times();
     }
 
     /// Whether it is broken in this way.

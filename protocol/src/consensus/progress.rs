@@ -127,6 +127,13 @@ impl Progress {
         self.pace == Pace::Replicate && self.flight.len() < EAGER_MAX
     }
 
+    /// Forgets when anything was sent or answered.
+    #[cfg(feature = "mutants")]
+    pub(super) fn forget_time(&mut self) {
+        self.acked = Nanos(0);
+        self.flight.iter_mut().for_each(|append| append.sent = Nanos(1));
+    }
+
     /// When the oldest append in flight was sent.
     pub(super) fn oldest(&self) -> Option<Nanos> {
         self.flight.front().map(|oldest| oldest.sent)

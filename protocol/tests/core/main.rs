@@ -7,6 +7,8 @@ mod founding;
 mod garbage;
 mod laws;
 #[cfg(feature = "mutants")]
+mod model;
+#[cfg(feature = "mutants")]
 mod mutants;
 mod script;
 mod swarm;
