@@ -77,10 +77,14 @@ impl Faults<'_> {
     pub(super) async fn kill(&mut self, screen: &Screen<'_>) -> Result<Failover, Diagnostic> {
         let from = self.master()?;
         let label = self.processes.label(from.place).to_owned();
+        let held = self.held(&from).await?;
         screen.event(Paint::Bad, "✕", &format!("kill -9 {label} (master, epoch {}) — on purpose", from.epoch));
         let at = Instant::now();
         self.processes.kill(from.place);
         let failover = self.failover(Fault::Kill, from, at, screen).await?;
+        if !held.is_empty() && self.again(&failover.from, &held, at).await? {
+            screen.event(Paint::Odd, "↻", &format!("{} of {label} dispatched again", held.join(", ")));
+        }
         tokio::time::sleep(RESTART_AFTER.saturating_sub(at.elapsed())).await;
         self.processes.restart(failover.from.place)?;
         screen.event(Paint::Odd, "↻", &format!("{label} started again over its data"));
@@ -161,6 +165,25 @@ impl Faults<'_> {
     async fn held(&self, reign: &Reign) -> Result<Vec<String>, Diagnostic> {
         let open = self.open.borrow().tasks.clone();
         job::held(&self.others(reign.place), &open, &reign.node).await
+    }
+
+    /// Waits until all these tasks of a dead node were granted to others. Says no if that takes longer than it stays dead: one may
+    /// have been recorded in its last moment.
+    async fn again(&self, from: &Reign, held: &[String], at: Instant) -> Result<bool, Diagnostic> {
+        let cluster = self.others(from.place);
+        while at.elapsed() < RESTART_AFTER {
+            let mut all = true;
+            for task in held {
+                let history = job::history(&cluster, task).await?;
+                let last = history.iter().rev().find(|line| line["event"] == "assigned");
+                all &= last.is_some_and(|line| line["node"] != from.node.as_str());
+            }
+            if all {
+                return Ok(true);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(false)
     }
 
     /// Waits until a result of one of these tasks came late from the paused node and was refused.
