@@ -9,7 +9,7 @@
 use crate::durable::{Entry, HardState, Payload, Persist};
 use crate::types::{Epoch, Index, Nanos, NodeId};
 
-use super::{Consensus, Effect, Role};
+use super::{Consensus, Effect, Role, broken};
 
 /// A batch that is not durable yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -73,8 +73,10 @@ impl Consensus {
         assert!(self.role != Role::Leader, "a leader never truncates its own log");
         self.log.truncate(from);
         self.confs.retain(|(index, _)| *index < from);
-        for batch in &mut self.pending {
-            batch.last = batch.last.min(Index(from.0 - 1));
+        if !broken!(self, CountsTruncated) {
+            for batch in &mut self.pending {
+                batch.last = batch.last.min(Index(from.0 - 1));
+            }
         }
         self.batch(effects).truncate_from = Some(from);
     }

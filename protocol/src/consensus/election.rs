@@ -139,7 +139,8 @@ impl Consensus {
             self.deadline = self.draw_patience();
         }
         let message = Message::VoteReply { epoch: self.hard.epoch, granted };
-        effects.push(Effect::Send { to: from, message, after: self.hard_pending() });
+        let after = if broken!(self, TellsUnsyncedVotes) { None } else { self.hard_pending() };
+        effects.push(Effect::Send { to: from, message, after });
     }
 
     fn on_vote_reply(&mut self, from: NodeId, epoch: Epoch, granted: bool, effects: &mut Vec<Effect>) {

@@ -49,7 +49,7 @@ impl Consensus {
         if self.reads.is_empty() {
             return;
         }
-        let confirmed = self.quorum_ack();
+        let confirmed = if broken!(self, ReadsByOldRounds) { self.now } else { self.quorum_ack() };
         if self.commit.index >= self.noop {
             let commit = self.commit.index;
             let unplaced = self.reads.iter_mut().rev().take_while(|read| read.index.is_none());

@@ -35,11 +35,19 @@ pub enum Bug {
     CountsUnsynced,
     /// A follower acknowledges before its log is durable (R5).
     AcksUnsynced,
+    /// The answer to a vote does not wait for the disk (1.2).
+    TellsUnsyncedVotes,
+    /// A completion of an old batch counts for entries that were truncated and written anew (1.2).
+    CountsTruncated,
+    /// A read is confirmed by an answer to something sent before it came (F24).
+    ReadsByOldRounds,
+    /// A follower does not look at the epoch of the entry before the new ones (R2).
+    TrustsPlaces,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,
         Self::CommitsUnverified,
@@ -52,6 +60,10 @@ impl Bug {
         Self::BreaksOwnPromise,
         Self::CountsUnsynced,
         Self::AcksUnsynced,
+        Self::TellsUnsyncedVotes,
+        Self::CountsTruncated,
+        Self::ReadsByOldRounds,
+        Self::TrustsPlaces,
     ];
 }
 

@@ -381,7 +381,7 @@ fn seeds(default: Range<u64>) -> Range<u64> {
 #[test]
 fn no_seed_breaks_a_law() {
     let mut totals = (0, 0, 0, (0, 0));
-    for seed in seeds(0..400) {
+    for seed in seeds(0..1000) {
         let run = play(Run::new(seed)).unwrap_or_else(|why| {
             panic!("seed {seed}: {why}\n  TENURE_SEEDS={seed} cargo test -p tenure-protocol --test core no_seed_breaks_a_law")
         });
