@@ -5,14 +5,25 @@
 //! * What a peer sent is decoded here, bounded and fallibly; what cannot be read is dropped and counted.
 //! * The order of one link's events and messages is kept.
 
+use std::net::SocketAddr;
+
 use protocol::message::Body;
 use protocol::{ClusterId, NodeId, route, wire};
 use ractor::ActorRef;
+use tokio::sync::watch;
 
 use crate::election::Views;
 use crate::links::{Inbox, LinkEvent, Refusal, Role};
 use crate::members;
 use crate::outlet::Outlet;
+
+/// Whom the gateway serves, which decides what a refusal means.
+pub(crate) enum Home {
+    /// A node.
+    Node(Views),
+    /// An outside client, which shows the last refusal to whoever waits for an answer in vain.
+    Outside(watch::Sender<Option<String>>),
+}
 
 /// Runs until the links are shut down.
 pub(crate) async fn run(
@@ -20,7 +31,7 @@ pub(crate) async fn run(
     mut inbox: Inbox,
     outlet: Outlet,
     members: Option<ActorRef<members::Message>>,
-    views: Option<Views>,
+    home: Home,
 ) {
     while let Some(event) = inbox.recv().await {
         match event {
@@ -54,17 +65,23 @@ pub(crate) async fn run(
                     let _ = members.cast(members::Message::Identified { addr, node });
                 }
             }
-            LinkEvent::Refused { addr, why } => {
-                // A node that is in no cluster yet and was sent to another one was started wrongly: it would wait for ever.
+            LinkEvent::Refused { addr, why } => home.on_refused(addr, &why),
+            LinkEvent::Writable { .. } => {}
+        }
+    }
+}
+
+impl Home {
+    fn on_refused(&self, addr: SocketAddr, why: &Refusal) {
+        match self {
+            // A node that is in no cluster yet and was sent to another one was started wrongly: it would wait for ever.
+            Self::Node(views) => {
                 let is_lost = matches!(why, Refusal::OtherName { .. } | Refusal::OtherSecret);
-                if let Some(views) = &views
-                    && is_lost
-                    && views.mastership.borrow().cluster == ClusterId::NONE
-                {
+                if is_lost && views.mastership.borrow().cluster == ClusterId::NONE {
                     views.fatal.raise(format!("it cannot join through {addr}: {why}"));
                 }
             }
-            LinkEvent::Writable { .. } => {}
+            Self::Outside(refusal) => drop(refusal.send_replace(Some(format!("{addr}: {why}")))),
         }
     }
 }

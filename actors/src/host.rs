@@ -301,7 +301,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     });
     let arguments = members::Arguments { outlet: outlet.clone(), node, join };
     let (members, _) = spawned(Actor::spawn_linked(None, members::Members, arguments, parent()).await);
-    tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone()), Some(views)));
+    tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone()), gateway::Home::Node(views)));
     outlet.wake_all();
 
     let address = links.address();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use protocol::{ClusterId, Incarnation, NodeId, Profile, client};
 use ractor::{Actor, ActorRef};
+use tokio::sync::watch;
 
 use crate::client::ClientHandle;
 use crate::control::{Built, Control};
@@ -52,6 +53,12 @@ impl Remote {
         self.parts.client.clone()
     }
 
+    /// Why a node did not let this client in, if one did not.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.parts.refusal.borrow().clone()
+    }
+
     /// How many nodes are linked now.
     #[must_use]
     pub fn linked(&self) -> usize {
@@ -70,6 +77,7 @@ impl Remote {
 struct Parts {
     outlet: Outlet,
     client: ClientHandle,
+    refusal: watch::Sender<Option<String>>,
 }
 
 struct Inside {
@@ -112,10 +120,11 @@ async fn begin(settings: RemoteSettings) -> Result<Inside, StartError> {
     let (client, _) = Actor::spawn_linked(None, crate::client::Client, arguments, supervisor.get_cell())
         .await
         .expect("an unnamed actor whose beginning cannot fail");
+    let refusal = watch::Sender::new(None);
     outlet.connect(Routes { election: None, master: None, worker: None, client: client.clone() });
-    tokio::spawn(gateway::run(node, inbox, outlet.clone(), None, None));
+    tokio::spawn(gateway::run(node, inbox, outlet.clone(), None, gateway::Home::Outside(refusal.clone())));
     links.set_targets(settings.nodes.into_iter().map(|addr| Target { addr, node: None }).collect());
-    Ok(Inside { parts: Parts { outlet, client: ClientHandle::new(client) }, links, supervisor })
+    Ok(Inside { parts: Parts { outlet, client: ClientHandle::new(client), refusal }, links, supervisor })
 }
 
 async fn end(inside: Inside) {

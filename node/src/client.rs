@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use protocol::TaskId;
-use protocol::client::{CallError, Consistency, Work};
+use protocol::client::{Consistency, Work};
 use protocol::state::{Answer, NodeView, Operation, Query, Submitted, Summary, TaskSpec, TaskView};
 
 use crate::error::Error;
@@ -30,7 +30,7 @@ pub struct Client {
 /// Carries a call to the client machine, wherever that runs.
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Does the work, or gives up after `timeout`.
-    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, CallError>>;
+    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>>;
 }
 
 impl Client {

@@ -27,6 +27,9 @@ pub enum Error {
         /// Who was master last, as far as is known.
         master: Option<NodeId>,
     },
+    /// No node lets this client in: it was given another cluster's name, or nodes of another cluster.
+    #[error("no node lets this client in: {0}")]
+    NotLetIn(String),
     /// The precondition does not hold.
     #[error("conflict: the key is at revision {current}")]
     Conflict {
@@ -152,6 +155,7 @@ impl From<Error> for Diagnostic {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::NoQuorum { .. } => Code::NoQuorum,
+            Error::NotLetIn(_) => Code::WrongCluster,
             Error::Conflict { .. } => Code::Conflict,
             Error::SessionExpired { .. } => Code::SessionExpired,
             Error::NotFound => Code::NotFound,

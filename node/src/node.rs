@@ -41,7 +41,7 @@ use actors::{ClientHandle, Done, Executor, Host, Mastership, Probe, Settings, St
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use membership::Membership;
-use protocol::client::{CallError, Work};
+use protocol::client::Work;
 use protocol::effects::Role;
 use protocol::replica::Status;
 use protocol::state::{Answer, Offer};
@@ -52,7 +52,7 @@ use tokio::sync::watch;
 use crate::backstage::Backstage;
 use crate::builder::Builder;
 use crate::client::{Backend, Client};
-use crate::error::StartError;
+use crate::error::{Error, StartError};
 use crate::executor::Handlers;
 use crate::folder::NameFile;
 use crate::http::Server;
@@ -275,8 +275,8 @@ impl Site for Inside {
 struct Local(ClientHandle);
 
 impl Backend for Local {
-    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, CallError>> {
-        self.0.call(work, timeout).boxed()
+    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
+        self.0.call(work, timeout).map(|result| result.map_err(Error::from)).boxed()
     }
 }
 

@@ -8,12 +8,12 @@ use actors::{Remote, RemoteSettings};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use protocol::Profile;
-use protocol::client::{CallError, Work};
+use protocol::client::Work;
 use protocol::state::Answer;
 
 use crate::client::{Backend, Client};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::error::StartError;
+use crate::error::{Error, StartError};
 use crate::start;
 
 /// How an outside process reaches a cluster.
@@ -76,8 +76,18 @@ impl Client {
 struct Outside(Remote);
 
 impl Backend for Outside {
-    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, CallError>> {
-        async move { self.0.client().call(work, timeout).await }.boxed()
+    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
+        async move {
+            let result = self.0.client().call(work, timeout).await.map_err(Error::from);
+            match (result, self.0.refusal()) {
+                // Nobody was linked, and that is why: the wait would have been in vain for ever.
+                (Err(Error::NoQuorum { maybe_applied: false, .. }), Some(why)) if self.0.linked() == 0 => {
+                    Err(Error::NotLetIn(why))
+                }
+                (result, _) => result,
+            }
+        }
+        .boxed()
     }
 }
 

@@ -106,6 +106,21 @@ async fn a_node_alone_is_a_cluster_that_runs_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_given_another_name_is_told_so() {
+    let node = single().start().await.unwrap();
+    let client = Client::connect("other", [node.address().to_string()]).await.unwrap();
+    let error = loop {
+        match client.clone().timeout(Duration::from_millis(100)).status().await {
+            Err(Error::NoQuorum { .. }) => {} // the refusal has not come yet
+            other => break other.unwrap_err(),
+        }
+    };
+    assert!(matches!(&error, Error::NotLetIn(why) if why.contains("named \"single\"")), "{error}");
+    assert!(!error.maybe_applied() && !error.is_retryable());
+    node.shutdown(Duration::from_secs(20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_are_there_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let builder = || Node::builder("single").data_dir(folder.path()).profile(Profile::DEV);

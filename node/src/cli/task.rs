@@ -120,7 +120,7 @@ async fn list(state: Option<String>, after: Option<TaskId>, limit: u32, frame: &
             let rows: Vec<Vec<String>> = tasks
                 .iter()
                 .map(|task| {
-                    let detail = if task["message"].is_string() { &task["message"] } else { &task["node"] };
+                    let detail = if task["message"].is_string() { &task["message"] } else { &task["label"] };
                     vec![
                         word(&task["id"]),
                         word(&task["kind"]),

@@ -135,8 +135,20 @@ fn router(door: Door, is_insecure: bool) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::middleware::from_fn(bounded))
         .layer(axum::middleware::from_fn(move |request, next| guard::check(is_guarded, request, next)))
         .with_state(door)
+}
+
+/// Gives up on a request whose body does not come, or whose answer is not to be had.
+async fn bounded(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    let is_read = request.method().is_safe();
+    match tokio::time::timeout(REQUEST_MAX, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Diagnostic::new(Code::Deadline, format!("the request took longer than {REQUEST_MAX:?}"))
+            .maybe_applied(!is_read)
+            .into_response(),
+    }
 }
 
 async fn no_route(uri: axum::http::Uri) -> Response {
@@ -149,6 +161,9 @@ async fn no_method(method: axum::http::Method, uri: axum::http::Uri) -> Response
 
 /// A batch of tasks may be as large as the largest message between nodes, written as JSON.
 const BODY_MAX: usize = 4 * 1024 * 1024;
+
+/// Longer than every wait that a request can ask for.
+const REQUEST_MAX: Duration = Duration::from_secs(150);
 
 /// How long answers under way may take when the node stops.
 const GOODBYE: Duration = Duration::from_secs(1);

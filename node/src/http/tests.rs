@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::Method;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use protocol::client::{CallError, Work};
+use protocol::client::Work;
 use protocol::effects::Role;
 use protocol::replica::Status;
 use protocol::state::{Answer, Command, MasterCommand, Offer, Operation, Outcome, Query, State};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cli::{Cluster, Request};
 use crate::client::{Backend, Client};
+use crate::error::Error;
 use crate::site::{Identity, Member, Presence};
 
 /// One state machine instead of a cluster: commands are applied at once.
@@ -71,11 +72,11 @@ impl Toy {
 }
 
 impl Backend for Toy {
-    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, CallError>> {
+    fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
         async move {
             if !self.has_quorum.load(Ordering::SeqCst) {
                 let maybe_applied = matches!(work, Work::Write(Operation::Delete { .. }));
-                return Err(CallError::Deadline { maybe_applied, waited: timeout, leader: None, last: None });
+                return Err(Error::NoQuorum { maybe_applied, waited: timeout, master: None });
             }
             match work {
                 Work::Write(operation) => {
