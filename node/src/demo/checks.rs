@@ -51,7 +51,7 @@ pub(super) async fn results(cluster: &Patient, results: &BTreeMap<u32, Drawn>) -
         attempts += count("assigned");
         doubled += count("done").saturating_sub(1);
     }
-    let counted = cluster.get("/v1/status").await?["tasks"]["results_recorded"].as_u64();
+    let counted = counted(cluster).await?;
     let pass = recorded == FRAMES as usize && doubled == 0 && counted == Some(FRAMES.into());
     let mut text =
         format!("{recorded} results recorded for {FRAMES} tasks · {attempts} attempts · {doubled} duplicates");
@@ -59,6 +59,19 @@ pub(super) async fn results(cluster: &Patient, results: &BTreeMap<u32, Drawn>) -
         text = format!("{text} (the cluster counts {})", counted.map_or("?".into(), |count| count.to_string()));
     }
     Ok(Check { name: "results", pass, text })
+}
+
+/// How many results the cluster has recorded by its own count. A node tells what it has applied, which may lag a moment
+/// behind what another one has told already: too few are asked for again, too many are an answer.
+async fn counted(cluster: &Patient) -> Result<Option<u64>, Diagnostic> {
+    let begin = Instant::now();
+    loop {
+        let counted = cluster.get("/v1/status").await?["tasks"]["results_recorded"].as_u64();
+        if counted >= Some(FRAMES.into()) || begin.elapsed() > PATIENCE {
+            return Ok(counted);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// What the paused master did after it woke up was refused.
