@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 
 use crate::effects::Outgoing;
+use crate::mutants::{Bug, is_on};
 
 /// Between a replica and the links: in the actors and in the simulator alike.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,7 +20,7 @@ pub struct Gate {
 impl Gate {
     /// Passes `outgoing` on if it may leave now, and keeps it otherwise.
     pub fn pass(&mut self, outgoing: Outgoing) -> Option<Outgoing> {
-        if outgoing.after.is_none_or(|seq| seq <= self.durable) {
+        if outgoing.after.is_none_or(|seq| seq <= self.durable) || is_on(Bug::GateStandsOpen) {
             return Some(outgoing);
         }
         self.held.push_back(outgoing);

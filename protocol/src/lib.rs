@@ -11,6 +11,8 @@ pub mod founding;
 pub mod gate;
 pub mod master;
 pub mod message;
+#[doc(hidden)]
+pub mod mutants;
 pub mod profile;
 pub mod replica;
 pub mod route;

@@ -13,6 +13,7 @@ use super::call::{Call, Phase, Purpose};
 use super::message::{CallError, Config, Denied, Input, Origin, Request, RequestBody, Response, Work};
 use super::session::{Open, Session};
 use crate::effects::{Effects, Event};
+use crate::mutants::{Bug, is_on};
 use crate::state::{Answer, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId, SessionId};
 
@@ -220,7 +221,7 @@ impl Client {
         let is_latest = response.origin.turn == call.turn && matches!(call.phase, Phase::Asked(..));
         let is_refusal =
             matches!(response.result, Err(_) | Ok(Answer::Refused(Refused::SessionExpired | Refused::Busy)));
-        if is_refusal && !is_latest {
+        if is_refusal && !is_latest && !is_on(Bug::RefusalSpeaksForAll) {
             return;
         }
         let is_news = response.leader.is_some() && response.leader != self.leader;

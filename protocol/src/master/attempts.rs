@@ -13,6 +13,7 @@ use super::crew::Report;
 use super::machine::Master;
 use super::message::{Grant, ToWorker};
 use crate::effects::Effects;
+use crate::mutants::{Bug, is_on};
 use crate::state::{Assigned, Delivery, LiveTask, ReleaseCause};
 use crate::types::{Attempt, ClusterTime, Fence, Incarnation, Nanos, NodeId, TaskId};
 
@@ -94,6 +95,7 @@ impl Master {
             }
             let is_seen = seen.is_some_and(|seen| fence <= seen);
             match told {
+                _ if is_on(Bug::NeverReconciles) => {}
                 Told::Never | Told::Earlier | Told::Judged => {}
                 _ if seen.is_none() => self.board.tell(task, Told::Earlier),
                 Told::OnThisLink if !is_seen => self.board.tell(task, Told::Missing),
@@ -200,7 +202,7 @@ impl Master {
 
     fn take_back_from_the_dead(&mut self, task: TaskId, fence: Fence) {
         let Some((record, _, told)) = self.board.granted(task) else { return };
-        if record.delivery == Delivery::AtLeastOnce {
+        if record.delivery == Delivery::AtLeastOnce || is_on(Bug::EvidenceMovesAll) {
             // What it never heard of, it did not die of.
             let cause = if told == Told::Never { ReleaseCause::HandedBack } else { ReleaseCause::Evidence };
             self.releases.insert((task, fence), cause);

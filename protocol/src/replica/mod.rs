@@ -24,6 +24,7 @@ use crate::consensus::{self, Consensus, ReadMode};
 use crate::durable::{Durable, Payload};
 use crate::effects::{Effects, Event, Local, Outgoing, Role};
 use crate::founding::{self, Founding};
+use crate::mutants::{Bug, is_on};
 use crate::profile::Profile;
 use crate::state::{Answer, ClusterChange, Command, Query, Refused, State};
 use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId, TaskId};
@@ -225,6 +226,9 @@ impl Replica {
         let waiter = Waiter { origin: request.origin, from };
         match request.body {
             RequestBody::Read { query, consistency: Consistency::Stale } => self.answer(waiter, &query, effects),
+            RequestBody::Read { query, .. } if self.consensus.role() == Role::Leader && is_on(Bug::ReadsBlindly) => {
+                self.answer(waiter, &query, effects);
+            }
             body if self.consensus.role() == Role::Leader => self.on_leader_request(now, waiter, body, effects),
             body => self.forward(waiter, request.forwarded, body, effects),
         }
@@ -394,7 +398,12 @@ impl Replica {
                     }
                 }
                 consensus::Effect::Accepted { context, id } => {
-                    if let Some(waiters) = self.proposed.remove(&context) {
+                    if let Some(mut waiters) = self.proposed.remove(&context) {
+                        if is_on(Bug::AnswersEarly) {
+                            for Placed { waiter, .. } in waiters.drain(..) {
+                                self.respond(waiter, Ok(Answer::Written(self.state.revision().next())), effects);
+                            }
+                        }
                         self.placed.insert(id.index, (id.epoch, waiters));
                     }
                 }
@@ -447,7 +456,8 @@ impl Replica {
         }
         for (_, (_, waiters)) in std::mem::take(&mut self.placed) {
             for Placed { waiter, .. } in waiters {
-                self.respond(waiter, Err(Denied::Unknown), effects);
+                let denied = if is_on(Bug::UnknownIsNo) { Denied::NotMaster } else { Denied::Unknown };
+                self.respond(waiter, Err(denied), effects);
             }
         }
         for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {

@@ -36,6 +36,7 @@ use self::keys::Keys;
 use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE};
 use self::nodes::Nodes;
 use self::tasks::Tasks;
+use crate::mutants::{Bug, is_on};
 use crate::types::{ClusterTime, Epoch, Incarnation, NodeId, Revision, SessionId, TaskId};
 
 /// The replicated state.
@@ -204,7 +205,7 @@ impl State {
 
     fn expire(&mut self, before: ClusterTime, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
         // Whatever the proposer's clock says, nothing ends before its time in the log.
-        let time = before.min(self.time);
+        let time = if is_on(Bug::ExpiresEarly) { before + Duration::from_secs(2) } else { before.min(self.time) };
         // Records first: a task that ends with its session here is to be seen before it is forgotten, however short it is kept.
         (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.tasks.forget_one(time)).for_each(drop);
         for _ in 0..MAX_EXPIRED_AT_ONCE {
@@ -258,7 +259,7 @@ impl State {
         self.nodes.check(node, offer, ttl)?;
         let session = match self.nodes.of_node(node) {
             Some((_, newer)) if newer > incarnation => return Err(Refused::SessionExpired),
-            Some((session, same)) if same == incarnation => {
+            Some((session, same)) if same == incarnation || is_on(Bug::RunsShareSessions) => {
                 self.nodes.update(session, self.time, offer, ttl);
                 session
             }

@@ -14,6 +14,7 @@ use super::holding::{Ended, Hand, Running};
 use super::message::{AbortCause, Config, Input, Run, ToMaster};
 use crate::effects::{Effects, Event};
 use crate::master::{Grant, ToWorker};
+use crate::mutants::{Bug, is_on};
 use crate::profile::shortened;
 use crate::state::{Offer, Outcome};
 use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
@@ -147,7 +148,9 @@ impl Worker {
         self.is_welcome = false;
         self.speak_at = now;
         let running: Vec<Fence> = self.hand.running().keys().copied().collect();
-        self.abort(&running, AbortCause::SessionLost, effects);
+        if !is_on(Bug::OutlivesItsSession) {
+            self.abort(&running, AbortCause::SessionLost, effects);
+        }
     }
 
     fn abort(&mut self, fences: &[Fence], why: AbortCause, effects: &mut Effects) {
@@ -210,8 +213,8 @@ impl Worker {
 
     fn on_dispatch(&mut self, now: Nanos, grant: Grant, effects: &mut Effects) {
         let (fence, attempt) = (grant.fence, grant.attempt);
-        let has_right = self.session.is_some_and(|session| session.id == grant.session);
-        let is_known = self.hand.is_known(fence);
+        let has_right = self.session.is_some_and(|session| session.id == grant.session) || is_on(Bug::IgnoresSessions);
+        let is_known = self.hand.is_known(fence) && !is_on(Bug::StartsTwice);
         if self.mood == Mood::Working && !has_right && !is_known {
             return; // The answer about our session is lost or on its way: the master says this again after the next one.
         }
@@ -278,6 +281,9 @@ impl Worker {
 
     fn report(&mut self, fence: Fence, attempt: Attempt, outcome: Outcome, effects: &mut Effects) {
         self.hand.end(fence, Ended { attempt, outcome: outcome.clone() });
+        if is_on(Bug::SaysOnce) {
+            self.hand.forget(fence, attempt);
+        }
         self.say(ToMaster::Finish { task: attempt.task, fence, outcome }, effects);
     }
 

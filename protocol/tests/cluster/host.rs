@@ -15,9 +15,8 @@ use protocol::gate::Gate;
 use protocol::master::Mastership;
 use protocol::replica::Replica;
 use protocol::state::{Offer, Outcome};
-use protocol::types::Attempt;
 use protocol::worker::Worker;
-use protocol::{ClusterId, Fence, Incarnation, Nanos, NodeId, Profile, client, replica, worker};
+use protocol::{ClusterId, Fence, Incarnation, Nanos, NodeId, Profile, SessionId, client, replica, worker};
 
 /// Which machine of a host, or what else can hand something to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +49,8 @@ pub struct Host {
     pub machines: Option<Machines>,
     /// The disk.
     pub disk: Disk,
-    /// Handlers at work.
-    pub running: BTreeMap<Fence, Attempt>,
+    /// Handlers at work, and the session under which each was granted.
+    pub running: BTreeMap<Fence, SessionId>,
     /// Nothing is handled before.
     pub paused_until: u64,
     /// Clock rate in parts per million.

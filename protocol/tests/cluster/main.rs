@@ -12,6 +12,8 @@ mod check;
 #[path = "../core/dice.rs"]
 mod dice;
 mod host;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod net;
 mod options;
 mod oracle;
@@ -35,6 +37,8 @@ fn a_calm_cluster_elects_replicates_and_runs_tasks() {
 #[test]
 fn replay() {
     let Some(seed) = number("TENURE_SEED") else { return };
+    #[cfg(feature = "mutants")]
+    protocol::mutants::set(mutants::asked());
     let report = run::run(seed, Options::draw(seed), true);
     println!("{:#?}", Options::draw(seed));
     println!("{:#?}", report.unwrap_or_else(|why| panic!("seed {seed} {why}")));
@@ -46,7 +50,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn swarm() {
-    let count = number("TENURE_SEEDS").unwrap_or(100);
+    let count = number("TENURE_SEEDS").unwrap_or(2_000);
     let first = number("TENURE_FIRST_SEED").unwrap_or(0);
     swarm::run_all(first..first + count, Options::draw);
 }
@@ -56,5 +60,16 @@ fn a_seed_replays_exactly() {
     for seed in [3, 17] {
         let once = run::run(seed, Options::draw(seed), false);
         assert_eq!(once, run::run(seed, Options::draw(seed), false));
+    }
+}
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    let text = include_str!("seeds.txt");
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    for seed in lines.filter_map(|line| line.split_whitespace().next()) {
+        let seed: u64 = seed.parse().expect("a line of seeds.txt begins with a seed");
+        let outcome = run::run(seed, Options::draw(seed), false);
+        assert!(outcome.is_ok(), "seed {seed} {}\n    {}", outcome.unwrap_err(), swarm::replay(seed));
     }
 }

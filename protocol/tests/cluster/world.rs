@@ -372,8 +372,7 @@ impl World {
         for &session in &self.check.oracle.expired {
             for host in &self.hosts {
                 if let Some(worker) = host.worker()
-                    && worker.session() == Some(session)
-                    && worker.running() > 0
+                    && host.running.values().any(|under| *under == session)
                     && host.paused_until <= self.time
                     && worker.next_deadline() > host.local(self.time)
                 {
@@ -412,8 +411,8 @@ impl World {
     fn begin_attempt(&mut self, at: usize, run: worker::Run) {
         let verdict = self.check.an_attempt_starts_once(self.hosts[at].id, &run);
         self.judge(verdict);
-        let (fence, attempt) = (run.grant.fence, run.grant.attempt);
-        self.hosts[at].running.insert(fence, attempt);
+        let fence = run.grant.fence;
+        self.hosts[at].running.insert(fence, run.grant.session);
         if let Some((span, outcome)) = behaviour(&run.grant.kind, fence, self.dice.any()) {
             let run = self.hosts[at].run;
             self.queue.add(self.time + span.as_nanos() as u64, Happening::Handled { at, run, fence, outcome });

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::Tasks;
 use super::record::{Fate, Record, kept_line, kept_text};
+use crate::mutants::{Bug, is_on};
 use crate::state::digest::{Tag, fingerprint};
 use crate::state::limits::{MAX_BACKOFF, MAX_BYTES_WITH_RESULTS, MAX_DEATHS};
 use crate::state::{
@@ -36,6 +37,7 @@ impl Tasks {
         match *record.state() {
             TaskState::Pending { not_before }
                 if not_before <= step.time && record.attempts.checked_add(1) == Some(attempt.number) => {}
+            TaskState::Pending { .. } | TaskState::Assigned { .. } if is_on(Bug::AssignsBlindly) => {}
             TaskState::Pending { .. } | TaskState::Assigned { .. } => return Err(elsewhere(record)),
             _ => return Err(Refused::Ended),
         }
@@ -68,7 +70,7 @@ impl Tasks {
             _ => return Err(elsewhere(record)),
         };
         let may_end_it = match cause {
-            ReleaseCause::Evidence => record.spec().delivery == Delivery::AtLeastOnce,
+            ReleaseCause::Evidence => record.spec().delivery == Delivery::AtLeastOnce || is_on(Bug::EvidenceMovesAll),
             ReleaseCause::SessionEnded => false,
             ReleaseCause::NotHeld | ReleaseCause::TimedOut | ReleaseCause::HandedBack => true,
         };
@@ -99,6 +101,10 @@ impl Tasks {
             judged(id, fence, false, step);
             return Answer::Refused(Refused::NotFound);
         };
+        if let Some(grant) = record.grant().filter(|_| is_on(Bug::JudgesWithoutFence)) {
+            self.judge(id, Assigned { fence, ..grant }, outcome, step);
+            return Answer::Ok;
+        }
         match record.fate(fence) {
             Some((_, Fate::Held)) => {
                 let grant = record.grant().filter(|grant| grant.fence == fence);

@@ -1,0 +1,99 @@
+//! Ways to break the machines around the core on purpose, to see that the simulator finds them.
+//!
+//! The core has its own (`consensus::Bug`). These are switched on for a thread and not for a machine, because the state that a
+//! checker keeps must be broken like those that it checks: a bug that all replicas share is found by what it leads to.
+//!
+//! # Invariants
+//!
+//! * Without the cargo feature `mutants` nothing of this is compiled but a constant `false`.
+
+/// One deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bug {
+    /// A request that comes twice is executed twice (1.8).
+    SkipsDedupe,
+    /// Evidence of death takes back what may run only once (F8).
+    EvidenceMovesAll,
+    /// A result is judged by its task alone, not by its fence (F13).
+    JudgesWithoutFence,
+    /// A grant does not ask whether the task waits for it (F7).
+    AssignsBlindly,
+    /// Messages leave before what they promise is durable (1.2).
+    GateStandsOpen,
+    /// A refusal of one try is taken for an answer to all (D9).
+    RefusalSpeaksForAll,
+    /// A worker does not look at its own clock (D5).
+    OutlivesItsSession,
+    /// A worker starts again what it has finished (F8).
+    StartsTwice,
+    /// A worker runs what was granted to another session of its node (F8).
+    IgnoresSessions,
+    /// A session ends before its time in the log (F10).
+    ExpiresEarly,
+    /// A leader answers reads from what it has, without asking whether it still leads (L5).
+    ReadsBlindly,
+    /// What was proposed and not seen applied is said to be certainly not done (F30).
+    UnknownIsNo,
+    /// A write is answered when it has its place, not when that is committed (I7).
+    AnswersEarly,
+    /// A worker forgets a result as soon as it was said once (F8).
+    SaysOnce,
+    /// Attempts that their worker does not hold are not taken back (F11).
+    NeverReconciles,
+    /// A new run of a node keeps the session of the old one (F12).
+    RunsShareSessions,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::SkipsDedupe,
+        Self::EvidenceMovesAll,
+        Self::JudgesWithoutFence,
+        Self::AssignsBlindly,
+        Self::GateStandsOpen,
+        Self::RefusalSpeaksForAll,
+        Self::OutlivesItsSession,
+        Self::StartsTwice,
+        Self::IgnoresSessions,
+        Self::ExpiresEarly,
+        Self::ReadsBlindly,
+        Self::UnknownIsNo,
+        Self::AnswersEarly,
+        Self::SaysOnce,
+        Self::NeverReconciles,
+        Self::RunsShareSessions,
+    ];
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Bug;
+
+    thread_local! {
+        static BUG: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Breaks all machines that this thread steps from now on, or none of them.
+    pub fn set(bug: Option<Bug>) {
+        BUG.set(bug);
+    }
+
+    /// Whether they are broken in this way.
+    pub fn is_on(bug: Bug) -> bool {
+        BUG.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub use switch::{is_on, set};
+
+/// Whether the machines are broken in this way: never in a product.
+#[cfg(not(feature = "mutants"))]
+#[inline(always)]
+#[must_use]
+pub const fn is_on(_: Bug) -> bool {
+    false
+}

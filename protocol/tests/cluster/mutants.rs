@@ -1,0 +1,47 @@
+//! Deliberate bugs in the machines: the swarm must find every one of them, else it would not find the next real one either.
+//!
+//! `cargo test -p tenure-protocol --features mutants --test cluster every_deliberate_bug -- --nocapture`; with
+//! `TENURE_BUG=SaysOnce` it looks for that one only.
+
+use std::panic;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use protocol::mutants::{Bug, set};
+
+use crate::options::Options;
+use crate::run::run;
+
+#[test]
+fn every_deliberate_bug_is_found() {
+    panic::set_hook(Box::new(|_| {})); // Each is expected to break something; the words are printed below.
+    let bugs = asked().map_or_else(|| Bug::ALL.to_vec(), |bug| vec![bug]);
+    // Seeds that a bug may survive before the swarm counts as blind to it.
+    let seeds = crate::number("TENURE_SEEDS").unwrap_or(2_000);
+    let next = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |cores| cores.get().min(16)) {
+            scope.spawn(|| {
+                while let Some(&bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    set(Some(bug));
+                    match (0..seeds).find_map(|seed| run(seed, Options::draw(seed), false).err().map(|why| (seed, why)))
+                    {
+                        Some((seed, why)) => println!("{bug:?}: seed {seed} {why}"),
+                        None => survivors.lock().expect("no holder of the lock panics").push(bug),
+                    }
+                }
+            });
+        }
+    });
+    let _ = panic::take_hook();
+    let survivors = survivors.into_inner().expect("no holder of the lock panics");
+    assert!(survivors.is_empty(), "not found: {survivors:?}");
+}
+
+/// The one bug that was asked for.
+pub fn asked() -> Option<Bug> {
+    let name = std::env::var("TENURE_BUG").ok()?;
+    let bug = Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+    Some(bug.unwrap_or_else(|| panic!("there is no bug {name}")))
+}
