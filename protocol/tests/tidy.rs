@@ -97,7 +97,9 @@ fn protocol_is_pure() {
     let impure =
         ["HashMap", "HashSet", "Instant", "SystemTime", "std::net", "std::fs", "std::env", "std::thread", "println!"];
     let mut found = lines_with("protocol/src", &impure);
-    found.retain(|line| !line.contains("tests.rs") && !line.contains("net::SocketAddr"));
+    // Tests beside the code, and one that compares with cases of another project, may read files.
+    let is_test = |line: &String| line.contains("tests.rs") || line.contains("quorum/oracle.rs");
+    found.retain(|line| !is_test(line) && !line.contains("net::SocketAddr"));
     assert_eq!(found, [""; 0]);
 }
 
