@@ -73,6 +73,11 @@ impl Checker {
         }
     }
 
+    /// In how many epochs somebody led.
+    pub fn leaders(&self) -> usize {
+        self.leaders.len()
+    }
+
     /// A node crashed: what it knew is gone.
     pub fn forget(&mut self, at: usize) {
         self.nodes[at] = Seen::default();

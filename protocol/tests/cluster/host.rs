@@ -51,6 +51,8 @@ pub struct Host {
     pub disk: Disk,
     /// Handlers at work, and the session under which each was granted.
     pub running: BTreeMap<Fence, SessionId>,
+    /// It was asked to drain.
+    pub is_leaving: bool,
     /// Nothing is handled before.
     pub paused_until: u64,
     /// Clock rate in parts per million.
@@ -109,6 +111,7 @@ impl Host {
             machines: None,
             disk: Disk { durable: Durable::fresh(id, Incarnation(0)), waiting: VecDeque::new(), syncing: 0 },
             running: BTreeMap::new(),
+            is_leaving: false,
             paused_until: 0,
             rate,
             offset,
@@ -156,11 +159,13 @@ impl Host {
         self.wakes = [u64::MAX; 4];
         self.hops = [[0; 4]; 7];
         self.paused_until = 0;
+        self.is_leaving = false;
     }
 
     /// Kills it. Of what was written and not synced, the first `survivors` batches reached the disk.
     pub fn crash(&mut self, survivors: usize) {
         self.machines = None;
+        self.is_leaving = false;
         self.running.clear();
         for batch in self.disk.waiting.drain(..).take(survivors) {
             self.disk.durable.apply(&batch);

@@ -51,7 +51,9 @@ pub struct Options {
     pub cut: u64,
     /// At a strike: cut links heal.
     pub heal: u64,
-    /// At a strike: one node is told that a live one is dead.
+    /// At a strike, for every node: it is asked to drain, and stops when it has.
+    pub leave: u64,
+    /// At a strike: one node is told that a live one is dead, or suspected.
     pub false_evidence: u64,
     /// Whether the clocks keep the bound on their rates. Where not, what rests on clocks is not checked (F26).
     pub is_clock_bound_kept: bool,
@@ -97,6 +99,7 @@ impl Options {
             pause: 0,
             cut: 0,
             heal: 0,
+            leave: 0,
             false_evidence: 0,
             is_clock_bound_kept: true,
             rates: (1_000_000, 1_000_000),
@@ -145,6 +148,7 @@ impl Options {
             at_most_once: dice.pick(&[0, 200, 600]),
             handlers: dice.pick(&[[0, 0, 0], [100, 100, 0], [200, 300, 60], [400, 0, 100]]),
             slots: dice.pick(&[1, 3, 8]),
+            leave: dice.pick(&[0, 0, 0, 2, 8]),
             faults: 85 * SECOND,
             end: 120 * SECOND,
         }

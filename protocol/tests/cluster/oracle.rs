@@ -34,6 +34,8 @@ pub struct Oracle {
     pub written: BTreeMap<u64, Revision>,
     /// Node sessions that ended in the last entry because their time was over.
     pub expired: Vec<SessionId>,
+    /// How many attempts were taken back by the master's decision or with their session.
+    pub taken_back: usize,
     /// What the log decided, for whoever tells it; nobody else needs it.
     pub decided: Option<Vec<Decided>>,
     last_fence: Fence,
@@ -99,6 +101,12 @@ impl Oracle {
     /// What a key holds, oldest first.
     pub fn versions(&mut self, key: &str) -> &[Version] {
         self.keys.entry(key.into()).or_insert_with(|| vec![Version { revision: Revision(0), value: None }])
+    }
+
+    /// How many tasks ended `Lost`.
+    pub fn lost(&self) -> usize {
+        let ids = (1..=self.tasks.len() as u64).map(TaskId);
+        ids.filter(|id| matches!(self.state.task_state(*id), Some(TaskState::Lost { .. }))).count()
     }
 
     /// A task that was recorded.
@@ -191,9 +199,11 @@ impl Oracle {
                 ClusterChange::Judged { .. } => {}
                 ClusterChange::Pending { attempt, fence, .. } => {
                     let task = self.task(attempt.task).ok_or("I4 an unknown task is pending again")?;
+                    let was_recorded = task.recorded.contains(fence);
                     if task.live.take() != Some(*fence) || task.is_ended {
                         return Err(format!("I5 {attempt} ended under {fence}, which was not live"));
                     }
+                    self.taken_back += usize::from(!was_recorded);
                 }
                 ClusterChange::Ended { task: id, fence, .. } => {
                     let task = self.task(*id).ok_or("I4 an unknown task ended")?;

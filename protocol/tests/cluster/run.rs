@@ -19,6 +19,12 @@ pub struct Report {
     pub committed: usize,
     /// Tasks recorded.
     pub tasks: usize,
+    /// Epochs with a leader.
+    pub leaders: usize,
+    /// Attempts taken back from their workers.
+    pub taken_back: usize,
+    /// Tasks that ended `Lost`.
+    pub lost: usize,
     /// Calls answered.
     pub answered: u64,
     /// Calls given up.
@@ -36,6 +42,9 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
             trace: world.trace,
             committed: world.check.committed.len(),
             tasks: world.check.oracle.tasks.len(),
+            leaders: world.check.leaders(),
+            taken_back: world.check.oracle.taken_back,
+            lost: world.check.oracle.lost(),
             answered: world.history.answered,
             unanswered: world.history.unanswered,
         };

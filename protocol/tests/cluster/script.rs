@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use protocol::Profile;
 use protocol::client::{CallError, Consistency, Work};
-use protocol::effects::{Event, Role};
+use protocol::effects::{Event, Local, Role};
 use protocol::message::Body;
 use protocol::state::{Answer, Delivery, Expect, MasterCommand, Operation, Query, TaskSpec, TaskState};
 use protocol::types::{Attempt, TaskId};
+use protocol::worker;
 
 use crate::host::Part;
 use crate::options::{MS, Options, SECOND};
@@ -136,6 +137,10 @@ impl Stage {
                 self.world.cut(other, one);
             }
             "break" => self.world.break_link(self.host(words.plain[0]), self.host(words.plain[1])),
+            "drain" => {
+                let at = self.host(words.plain[0]);
+                self.world.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
+            }
             "heal" => self.world.heal(),
             "hold-up" => {
                 let part = match words.plain[1] {
@@ -309,6 +314,7 @@ impl Stage {
                 }
                 Some(format!("{name}: {}", result_in_words(&result)))
             }
+            Event::Drained => Some(format!("{who} is drained")),
             _ => None,
         }
     }

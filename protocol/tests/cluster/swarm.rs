@@ -65,6 +65,9 @@ impl Report {
         self.trace ^= other.trace;
         self.committed += other.committed;
         self.tasks += other.tasks;
+        self.leaders += other.leaders;
+        self.taken_back += other.taken_back;
+        self.lost += other.lost;
         self.answered += other.answered;
         self.unanswered += other.unanswered;
     }

@@ -92,6 +92,8 @@ enum Happening {
     Connect { a: usize, b: usize },
     /// A host starts again.
     Start { at: usize },
+    /// A drained node stops.
+    Leave { at: usize, run: u64 },
     /// A pause may be over.
     Resume { at: usize },
     /// Chance strikes.
@@ -220,6 +222,11 @@ impl World {
             }
             Happening::Connect { a, b } => self.connect(a, b),
             Happening::Start { at } => self.start(at),
+            Happening::Leave { at, run } => {
+                if self.hosts[at].run == run {
+                    self.crash_for_a_while(at);
+                }
+            }
             Happening::Resume { at } => self.wake_up(at),
             Happening::Strike => self.strike(),
             Happening::Idea { at, run } => {
@@ -404,7 +411,11 @@ impl World {
                 self.judge(verdict);
             }
             Event::Fatal(why) => self.judge(Err(format!("I0 {} must stop: {why}", self.hosts[at].id))),
-            Event::Authority(None) | Event::Role { .. } | Event::Founded(_) | Event::Drained | Event::Note(_) => {}
+            Event::Drained => {
+                let run = self.hosts[at].run;
+                self.queue.add(self.time + MS, Happening::Leave { at, run });
+            }
+            Event::Authority(None) | Event::Role { .. } | Event::Founded(_) | Event::Note(_) => {}
         }
     }
 
@@ -739,6 +750,9 @@ impl World {
         self.heal();
         for at in 0..self.hosts.len() {
             self.resume(at);
+            if self.hosts[at].is_leaving {
+                self.crash(at);
+            }
             if self.hosts[at].machines.is_none() {
                 self.restart_in(at, 0);
             }
@@ -756,6 +770,11 @@ impl World {
         for at in 0..self.hosts.len() {
             if self.options.crash > 0 && self.dice.happens(self.options.crash) {
                 self.crash_for_a_while(at);
+            }
+            if self.options.leave > 0 && self.hosts[at].is_node && self.dice.happens(self.options.leave) {
+                self.tell(at, || "drains".into());
+                self.hosts[at].is_leaving = true;
+                self.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
             }
             if self.options.pause > 0 && self.dice.happens(self.options.pause) {
                 let longest = self.dice.pick(&[500, 2_000, 8_000]) * MS;
@@ -776,6 +795,8 @@ impl World {
             let (at, peer) = (self.dice.between(0, nodes as u64 - 1), self.dice.between(0, nodes as u64 - 1));
             if at != peer {
                 self.tell_evidence(at as usize, peer as usize, self.hosts[peer as usize].run);
+                let suspected = replica::Input::Suspected { node: self.hosts[peer as usize].id };
+                self.hand_on(at as usize, Part::Gateway, Local::Replica(suspected));
             }
         }
     }
@@ -896,6 +917,7 @@ impl Happening {
             | Self::Broken { at, .. }
             | Self::Silence { at, .. }
             | Self::Refused { at, .. }
+            | Self::Leave { at, .. }
             | Self::Idea { at, .. } => Some(*at),
             Self::Connect { .. } | Self::Start { .. } | Self::Resume { .. } | Self::Strike => None,
         }
