@@ -11,6 +11,7 @@
 mod check;
 #[path = "../core/dice.rs"]
 mod dice;
+mod faults;
 mod host;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -21,6 +22,7 @@ mod queue;
 mod run;
 mod script;
 mod swarm;
+mod travel;
 mod work;
 mod world;
 

@@ -21,6 +21,7 @@ use crate::net::Net;
 use crate::options::{MS, Options, SECOND};
 use crate::oracle::Decided;
 use crate::queue::Queue;
+use crate::travel::is_ordered;
 use crate::work::History;
 
 /// The cluster.
@@ -53,13 +54,13 @@ pub struct World {
     pub seen: Option<Vec<Seen>>,
     /// Messages that are lost on purpose, beside those that chance takes.
     pub lose: fn(usize, usize, &Body) -> bool,
-    setup: Setup,
-    queue: Queue<Happening>,
+    pub(crate) setup: Setup,
+    pub(crate) queue: Queue<Happening>,
     /// What waits for the end of a host's pause, oldest first.
-    asleep: Vec<Vec<Happening>>,
-    spare: Effects,
+    pub(crate) asleep: Vec<Vec<Happening>>,
+    pub(crate) spare: Effects,
     /// The first sentence that is not true.
-    verdict: Verdict,
+    pub(crate) verdict: Verdict,
 }
 
 /// What a script shows.
@@ -71,7 +72,7 @@ pub enum Seen {
 }
 
 /// What can happen.
-enum Happening {
+pub(crate) enum Happening {
     /// A message reaches the gateway of `to`.
     Arrival { from: usize, to: usize, generation: u64, from_run: u64, to_run: u64, body: Body },
     /// An input reaches a machine.
@@ -174,7 +175,7 @@ impl World {
 
     // ---- what happens ----
 
-    fn happen(&mut self, what: Happening) {
+    pub(crate) fn happen(&mut self, what: Happening) {
         if let Some(at) = what.host()
             && (self.hosts[at].paused_until > self.time || !self.asleep[at].is_empty())
         {
@@ -471,7 +472,7 @@ impl World {
         }
     }
 
-    fn begin_sync(&mut self, at: usize) {
+    pub(crate) fn begin_sync(&mut self, at: usize) {
         let disk = &mut self.hosts[at].disk;
         if disk.syncing > 0 || disk.waiting.is_empty() {
             return;
@@ -500,346 +501,6 @@ impl World {
             self.hand_on(at, Part::Store, Local::Replica(replica::Input::Persisted { seq }));
         }
         self.begin_sync(at);
-    }
-
-    // ---- between hosts ----
-
-    fn transmit(&mut self, from: usize, to: NodeId, body: Body) {
-        let verdict = self.check.a_node_votes_once(self.hosts[from].id, to, &body);
-        self.judge(verdict);
-        let to = to.0 as usize - 1;
-        if to == from {
-            let (id, run) = (self.hosts[from].id, self.hosts[from].run);
-            let part = source(&body);
-            return self.hand_on(from, part, route::receive(id, Incarnation(run), id, body));
-        }
-        if self.net.side(from, to).link.is_none() || (self.lose)(from, to, &body) {
-            return;
-        }
-        if is_ordered(&body) {
-            if self.options.busy > 0 && !self.is_calm && self.dice.happens(self.options.busy) {
-                return;
-            }
-            if self.net.side(from, to).cut.is_some() {
-                return self.net.side_mut(from, to).stuck.push_back(body);
-            }
-            return self.transmit_in_order(from, to, body);
-        }
-        if self.net.side(from, to).cut.is_some() || (!self.is_calm && self.dice.happens(self.options.loss)) {
-            return;
-        }
-        // A request is never repeated by a link: no answer could be certain of what the other copy does (D9).
-        let may_repeat = !self.is_calm && !matches!(body, Body::Request(_));
-        if may_repeat && self.options.twice > 0 && self.dice.happens(self.options.twice) {
-            let due = self.time + self.way();
-            self.fly(from, to, due, body.clone());
-        }
-        let due = self.time + self.way();
-        self.fly(from, to, due, body);
-    }
-
-    fn transmit_in_order(&mut self, from: usize, to: usize, body: Body) {
-        let arrival = self.time + self.way();
-        let side = self.net.side_mut(from, to);
-        side.last = side.last.max(arrival);
-        let due = side.last;
-        self.fly(from, to, due, body);
-    }
-
-    fn fly(&mut self, from: usize, to: usize, due: u64, body: Body) {
-        let Some(link) = self.net.side(from, to).link else { return };
-        let from_run = self.hosts[from].run;
-        let (generation, to_run) = (link.generation, link.peer_run);
-        self.queue.add(due, Happening::Arrival { from, to, generation, from_run, to_run, body });
-    }
-
-    fn way(&mut self) -> u64 {
-        let (least, most) = self.options.delay;
-        if self.options.slow > 0 && !self.is_calm && self.dice.happens(self.options.slow) {
-            return self.dice.between(least, self.options.slow_delay.max(most));
-        }
-        self.dice.between(least, most)
-    }
-
-    /// Tries to connect two hosts a little later, unless that is under way already.
-    fn redial(&mut self, a: usize, b: usize) {
-        let (a, b) = (a.min(b), a.max(b));
-        let is_pair = a != b && a < self.options.nodes;
-        if !is_pair || self.net.side(a, b).is_connecting {
-            return;
-        }
-        self.net.side_mut(a, b).is_connecting = true;
-        let wait = self.dice.between(MS, 150 * MS);
-        self.queue.add(self.time + wait, Happening::Connect { a, b });
-    }
-
-    fn connect(&mut self, a: usize, b: usize) {
-        self.net.side_mut(a, b).is_connecting = false;
-        let are_up = self.hosts[a].machines.is_some() && self.hosts[b].machines.is_some();
-        if !are_up || self.net.is_linked(a, b) {
-            return; // Whoever starts dials again.
-        }
-        let are_awake = self.hosts[a].paused_until <= self.time && self.hosts[b].paused_until <= self.time;
-        if !are_awake || self.net.is_cut(a, b) {
-            return self.redial(a, b);
-        }
-        for (at, peer) in [(a, b), (b, a)] {
-            if let Some(link) = self.net.side(at, peer).link {
-                self.break_side(at, peer, link.generation);
-            }
-        }
-        self.net.connect((a, self.hosts[a].run), (b, self.hosts[b].run));
-        for (at, peer) in [(a, b), (b, a)] {
-            let (node, run, is_node) = (self.hosts[peer].id, self.hosts[peer].run, self.hosts[peer].is_node);
-            self.tell(at, || format!("link to n{} up", peer + 1));
-            for local in route::link_up(node, Incarnation(run), is_node) {
-                self.hand_on(at, Part::Gateway, local);
-            }
-            let is_founded = self.hosts[at].replica().is_none_or(|replica| replica.founding().genesis().is_some());
-            if is_node && !is_founded {
-                let resolved = replica::Input::Resolved { place: peer, node };
-                self.hand_on(at, Part::Gateway, Local::Replica(resolved));
-            }
-        }
-    }
-
-    fn break_side(&mut self, at: usize, peer: usize, generation: u64) {
-        let Some(link) = self.net.side(at, peer).link.filter(|link| link.generation == generation) else { return };
-        self.net.drop_side(at, peer);
-        if self.hosts[at].machines.is_none() {
-            return;
-        }
-        self.tell(at, || format!("link to n{} down", peer + 1));
-        let is_node = self.hosts[peer].is_node;
-        for local in route::link_down(self.hosts[peer].id, Incarnation(link.peer_run), is_node) {
-            self.hand_on(at, Part::Gateway, local);
-        }
-        // Our end closes: the other hears of it if anything passes.
-        if self.net.side(at, peer).cut.is_none() {
-            let wait = self.dice.between(MS / 5, 3 * MS);
-            self.queue.add(self.time + wait, Happening::Broken { at: peer, peer: at, generation });
-        }
-        self.redial(at, peer);
-    }
-
-    /// Ends the link between two hosts, if there is one.
-    pub fn break_link(&mut self, at: usize, peer: usize) {
-        if let Some(link) = self.net.side(at, peer).link {
-            self.break_side(at, peer, link.generation);
-        }
-    }
-
-    /// Tells a host that a run of a peer seems to be dead, truly or not.
-    pub fn tell_evidence(&mut self, at: usize, peer: usize, run: u64) {
-        if self.hosts[at].machines.is_some() && self.hosts[at].is_node && self.hosts[peer].is_node {
-            self.tell(at, || format!("evidence that n{} is dead", peer + 1));
-            for local in route::evidence(self.hosts[peer].id, Incarnation(run)) {
-                self.hand_on(at, Part::Gateway, local);
-            }
-        }
-    }
-
-    // ---- faults ----
-
-    /// Kills a host. Its peers see the connection close and, mostly, a new dial refused.
-    pub fn crash(&mut self, at: usize) {
-        if self.hosts[at].machines.is_none() {
-            return;
-        }
-        self.tell(at, || "crashes".into());
-        let waiting = self.hosts[at].disk.waiting.len() as u64;
-        let old = self.hosts[at].disk.durable.hard_state;
-        let survivors = self.dice.between(0, waiting) as usize;
-        self.hosts[at].crash(survivors);
-        self.hosts[at].paused_until = 0;
-        self.asleep[at].clear();
-        let verdict = self.check.hard_state_only_grows(old, self.hosts[at].disk.durable.hard_state);
-        self.judge(verdict);
-        self.check.forget(at);
-        self.history.forget(at);
-        for peer in 0..self.hosts.len() {
-            self.net.drop_side(at, peer);
-            let Some(link) = self.net.side(peer, at).link else { continue };
-            if self.net.is_cut(at, peer) {
-                let wait = self.dice.between(10 * SECOND, 12 * SECOND);
-                self.queue.add(self.time + wait, Happening::Broken { at: peer, peer: at, generation: link.generation });
-                continue;
-            }
-            let wait = self.dice.between(MS / 5, 3 * MS);
-            let broken = Happening::Broken { at: peer, peer: at, generation: link.generation };
-            self.queue.add(self.time + wait, broken);
-            if self.dice.happens(900) {
-                let run = link.peer_run;
-                let dial = wait + self.dice.between(MS / 5, 5 * MS);
-                self.queue.add(self.time + dial, Happening::Refused { at: peer, peer: at, run });
-            }
-        }
-    }
-
-    /// Starts a host that is down.
-    pub fn restart_in(&mut self, at: usize, wait: u64) {
-        self.queue.add(self.time + wait, Happening::Start { at });
-    }
-
-    /// Stops a host for a while: nothing is handled, time goes on.
-    pub fn pause(&mut self, at: usize, span: u64) {
-        let host = &mut self.hosts[at];
-        if host.machines.is_none() || host.paused_until > self.time + span {
-            return;
-        }
-        host.paused_until = self.time + span;
-        self.queue.add(host.paused_until, Happening::Resume { at });
-        self.tell(at, || format!("pauses for {} ms", span / MS));
-    }
-
-    /// Ends a pause now.
-    pub fn resume(&mut self, at: usize) {
-        if self.hosts[at].paused_until > self.time {
-            self.hosts[at].paused_until = self.time;
-            self.queue.add(self.time, Happening::Resume { at });
-        }
-    }
-
-    /// Handles what waited for the end of a pause, in its order.
-    fn wake_up(&mut self, at: usize) {
-        if self.hosts[at].paused_until > self.time {
-            return;
-        }
-        for what in std::mem::take(&mut self.asleep[at]) {
-            self.happen(what);
-        }
-    }
-
-    /// Lets nothing pass in one direction. Nobody is told; the link breaks when its receiver has heard nothing for long.
-    pub fn cut(&mut self, from: usize, to: usize) {
-        if from == to || self.net.side(from, to).cut.is_some() {
-            return;
-        }
-        self.net.side_mut(from, to).cut = Some(self.time);
-        if let Some(link) = self.net.side(to, from).link {
-            let wait = self.dice.between(10 * SECOND, 12 * SECOND);
-            let silence = Happening::Silence { at: to, peer: from, generation: link.generation, cut: self.time };
-            self.queue.add(self.time + wait, silence);
-        }
-    }
-
-    /// Lets everything pass again.
-    pub fn heal(&mut self) {
-        for from in 0..self.hosts.len() {
-            for to in 0..self.hosts.len() {
-                if self.net.side_mut(from, to).cut.take().is_none() {
-                    continue;
-                }
-                for body in std::mem::take(&mut self.net.side_mut(from, to).stuck) {
-                    self.transmit_in_order(from, to, body);
-                }
-                let (one, other) = (self.net.side(from, to).link, self.net.side(to, from).link);
-                if one.is_some() != other.is_some() {
-                    // The end that closed says so now.
-                    let (at, peer) = if one.is_some() { (from, to) } else { (to, from) };
-                    let generation = one.or(other).expect("one of them is there").generation;
-                    self.queue.add(self.time + MS, Happening::Broken { at, peer, generation });
-                }
-            }
-        }
-    }
-
-    /// From here on nothing goes wrong.
-    pub fn calm(&mut self) {
-        self.is_calm = true;
-        self.heal();
-        for at in 0..self.hosts.len() {
-            self.resume(at);
-            if self.hosts[at].is_leaving {
-                self.crash(at);
-            }
-            if self.hosts[at].machines.is_none() {
-                self.restart_in(at, 0);
-            }
-        }
-        let options = &mut self.options;
-        (options.delay, options.slow_hop, options.slow_sync) = ((MS / 20, MS), 0, 0);
-    }
-
-    fn strike(&mut self) {
-        if self.is_calm {
-            return;
-        }
-        self.queue.add(self.time + self.options.strike, Happening::Strike);
-        let nodes = self.options.nodes;
-        for at in 0..self.hosts.len() {
-            if self.options.crash > 0 && self.dice.happens(self.options.crash) {
-                self.crash_for_a_while(at);
-            }
-            if self.options.leave > 0 && self.hosts[at].is_node && self.dice.happens(self.options.leave) {
-                self.tell(at, || "drains".into());
-                self.hosts[at].is_leaving = true;
-                self.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
-            }
-            if self.options.pause > 0 && self.dice.happens(self.options.pause) {
-                let longest = self.dice.pick(&[500, 2_000, 8_000]) * MS;
-                let span = self.dice.between(100 * MS, longest);
-                self.pause(at, span);
-            }
-        }
-        if self.options.crash_all > 0 && self.dice.happens(self.options.crash_all) {
-            (0..nodes).for_each(|at| self.crash_for_a_while(at));
-        }
-        if self.options.cut > 0 && self.dice.happens(self.options.cut) {
-            self.cut_somewhere();
-        }
-        if self.options.cut > 0 && self.dice.happens(self.options.heal) {
-            self.heal();
-        }
-        if self.options.false_evidence > 0 && self.dice.happens(self.options.false_evidence) {
-            let (at, peer) = (self.dice.between(0, nodes as u64 - 1), self.dice.between(0, nodes as u64 - 1));
-            if at != peer {
-                self.tell_evidence(at as usize, peer as usize, self.hosts[peer as usize].run);
-                let suspected = replica::Input::Suspected { node: self.hosts[peer as usize].id };
-                self.hand_on(at as usize, Part::Gateway, Local::Replica(suspected));
-            }
-        }
-    }
-
-    fn crash_for_a_while(&mut self, at: usize) {
-        if self.hosts[at].machines.is_some() {
-            self.crash(at);
-            let longest = self.dice.pick(&[100, 1_000, 6_000]) * MS;
-            let wait = self.dice.between(MS, longest);
-            self.restart_in(at, wait);
-        }
-    }
-
-    /// One node away from all, one direction, one pair, two camps, or two camps with one node between them.
-    fn cut_somewhere(&mut self) {
-        let count = self.hosts.len();
-        let one = self.dice.between(0, count as u64 - 1) as usize;
-        let other = self.dice.between(0, count as u64 - 1) as usize;
-        let camp = self.dice.any();
-        let shape = self.dice.between(0, 5);
-        self.tell(one, || format!("cut of shape {shape} with n{}", other + 1));
-        match shape {
-            0 => (0..count).for_each(|peer| {
-                self.cut(one, peer);
-                self.cut(peer, one);
-            }),
-            1 => (0..count).for_each(|peer| self.cut(one, peer)),
-            2 => self.cut(one, other),
-            3 => {
-                self.cut(one, other);
-                self.cut(other, one);
-            }
-            _ => {
-                for from in 0..count {
-                    for to in 0..count {
-                        let is_between = shape == 5 && (from == one || to == one);
-                        if !is_between && (camp >> from & 1) != (camp >> to & 1) {
-                            self.cut(from, to);
-                        }
-                    }
-                }
-            }
-        }
     }
 
     // ---- clients ----
@@ -881,13 +542,13 @@ impl World {
         })
     }
 
-    fn judge(&mut self, verdict: Verdict) {
+    pub(crate) fn judge(&mut self, verdict: Verdict) {
         if self.verdict.is_ok() {
             self.verdict = verdict;
         }
     }
 
-    fn tell(&self, at: usize, line: impl Fn() -> String) {
+    pub(crate) fn tell(&self, at: usize, line: impl Fn() -> String) {
         if self.is_told {
             println!("{} n{} {}", stamp(self.time), at + 1, line());
         }
@@ -927,21 +588,6 @@ impl Happening {
 /// A point in time as a trace shows it.
 fn stamp(time: u64) -> String {
     format!("{:>10.4}", time as f64 / SECOND as f64)
-}
-
-/// Says whether a message keeps its order on a link and dies with it (F8).
-fn is_ordered(body: &Body) -> bool {
-    matches!(body, Body::ToWorker(_) | Body::ToMaster(_))
-}
-
-/// The machine that says such a thing.
-fn source(body: &Body) -> Part {
-    match body {
-        Body::Consensus(_) | Body::Founding(_) | Body::Response(_) => Part::Replica,
-        Body::ToWorker(_) => Part::Master,
-        Body::ToMaster(_) => Part::Worker,
-        Body::Request(_) => Part::Client,
-    }
 }
 
 fn tick(part: Part) -> Local {

@@ -1,0 +1,172 @@
+//! What lies between hosts: messages on their way, links that come up and break.
+//!
+//! # Invariants
+//!
+//! * What a master and a worker say to each other keeps its order, is never repeated, and dies with its link (F8).
+//! * A request is never repeated: no answer could be certain of what the other copy does (D9).
+
+use protocol::effects::Local;
+use protocol::message::Body;
+use protocol::{Incarnation, NodeId, replica, route};
+
+use crate::host::Part;
+use crate::options::MS;
+use crate::world::{Happening, World};
+
+impl World {
+    /// Sends a message on its way, if there is one.
+    pub fn transmit(&mut self, from: usize, to: NodeId, body: Body) {
+        let verdict = self.check.a_node_votes_once(self.hosts[from].id, to, &body);
+        self.judge(verdict);
+        let to = to.0 as usize - 1;
+        if to == from {
+            let (id, run) = (self.hosts[from].id, self.hosts[from].run);
+            let part = source(&body);
+            return self.hand_on(from, part, route::receive(id, Incarnation(run), id, body));
+        }
+        if self.net.side(from, to).link.is_none() || (self.lose)(from, to, &body) {
+            return;
+        }
+        if is_ordered(&body) {
+            if self.options.busy > 0 && !self.is_calm && self.dice.happens(self.options.busy) {
+                return;
+            }
+            if self.net.side(from, to).cut.is_some() {
+                return self.net.side_mut(from, to).stuck.push_back(body);
+            }
+            return self.transmit_in_order(from, to, body);
+        }
+        if self.net.side(from, to).cut.is_some() || (!self.is_calm && self.dice.happens(self.options.loss)) {
+            return;
+        }
+        // A request is never repeated by a link: no answer could be certain of what the other copy does (D9).
+        let may_repeat = !self.is_calm && !matches!(body, Body::Request(_));
+        if may_repeat && self.options.twice > 0 && self.dice.happens(self.options.twice) {
+            let due = self.time + self.way();
+            self.fly(from, to, due, body.clone());
+        }
+        let due = self.time + self.way();
+        self.fly(from, to, due, body);
+    }
+
+    /// Sends a message behind all that went this way before.
+    pub fn transmit_in_order(&mut self, from: usize, to: usize, body: Body) {
+        let arrival = self.time + self.way();
+        let side = self.net.side_mut(from, to);
+        side.last = side.last.max(arrival);
+        let due = side.last;
+        self.fly(from, to, due, body);
+    }
+
+    /// A message will reach the other end at `due`.
+    pub fn fly(&mut self, from: usize, to: usize, due: u64, body: Body) {
+        let Some(link) = self.net.side(from, to).link else { return };
+        let from_run = self.hosts[from].run;
+        let (generation, to_run) = (link.generation, link.peer_run);
+        self.queue.add(due, Happening::Arrival { from, to, generation, from_run, to_run, body });
+    }
+
+    /// How long a message travels.
+    pub fn way(&mut self) -> u64 {
+        let (least, most) = self.options.delay;
+        if self.options.slow > 0 && !self.is_calm && self.dice.happens(self.options.slow) {
+            return self.dice.between(least, self.options.slow_delay.max(most));
+        }
+        self.dice.between(least, most)
+    }
+
+    /// Tries to connect two hosts a little later, unless that is under way already.
+    pub fn redial(&mut self, a: usize, b: usize) {
+        let (a, b) = (a.min(b), a.max(b));
+        let is_pair = a != b && a < self.options.nodes;
+        if !is_pair || self.net.side(a, b).is_connecting {
+            return;
+        }
+        self.net.side_mut(a, b).is_connecting = true;
+        let wait = self.dice.between(MS, 150 * MS);
+        self.queue.add(self.time + wait, Happening::Connect { a, b });
+    }
+
+    /// Makes a link if both ends are there and anything passes.
+    pub fn connect(&mut self, a: usize, b: usize) {
+        self.net.side_mut(a, b).is_connecting = false;
+        let are_up = self.hosts[a].machines.is_some() && self.hosts[b].machines.is_some();
+        if !are_up || self.net.is_linked(a, b) {
+            return; // Whoever starts dials again.
+        }
+        let are_awake = self.hosts[a].paused_until <= self.time && self.hosts[b].paused_until <= self.time;
+        if !are_awake || self.net.is_cut(a, b) {
+            return self.redial(a, b);
+        }
+        for (at, peer) in [(a, b), (b, a)] {
+            if let Some(link) = self.net.side(at, peer).link {
+                self.break_side(at, peer, link.generation);
+            }
+        }
+        self.net.connect((a, self.hosts[a].run), (b, self.hosts[b].run));
+        for (at, peer) in [(a, b), (b, a)] {
+            let (node, run, is_node) = (self.hosts[peer].id, self.hosts[peer].run, self.hosts[peer].is_node);
+            self.tell(at, || format!("link to n{} up", peer + 1));
+            for local in route::link_up(node, Incarnation(run), is_node) {
+                self.hand_on(at, Part::Gateway, local);
+            }
+            let is_founded = self.hosts[at].replica().is_none_or(|replica| replica.founding().genesis().is_some());
+            if is_node && !is_founded {
+                let resolved = replica::Input::Resolved { place: peer, node };
+                self.hand_on(at, Part::Gateway, Local::Replica(resolved));
+            }
+        }
+    }
+
+    /// One end gives its link up, and says so to its machines and, if anything passes, to the other end.
+    pub fn break_side(&mut self, at: usize, peer: usize, generation: u64) {
+        let Some(link) = self.net.side(at, peer).link.filter(|link| link.generation == generation) else { return };
+        self.net.drop_side(at, peer);
+        if self.hosts[at].machines.is_none() {
+            return;
+        }
+        self.tell(at, || format!("link to n{} down", peer + 1));
+        let is_node = self.hosts[peer].is_node;
+        for local in route::link_down(self.hosts[peer].id, Incarnation(link.peer_run), is_node) {
+            self.hand_on(at, Part::Gateway, local);
+        }
+        // Our end closes: the other hears of it if anything passes.
+        if self.net.side(at, peer).cut.is_none() {
+            let wait = self.dice.between(MS / 5, 3 * MS);
+            self.queue.add(self.time + wait, Happening::Broken { at: peer, peer: at, generation });
+        }
+        self.redial(at, peer);
+    }
+
+    /// Ends the link between two hosts, if there is one.
+    pub fn break_link(&mut self, at: usize, peer: usize) {
+        if let Some(link) = self.net.side(at, peer).link {
+            self.break_side(at, peer, link.generation);
+        }
+    }
+
+    /// Tells a host that a run of a peer seems to be dead, truly or not.
+    pub fn tell_evidence(&mut self, at: usize, peer: usize, run: u64) {
+        if self.hosts[at].machines.is_some() && self.hosts[at].is_node && self.hosts[peer].is_node {
+            self.tell(at, || format!("evidence that n{} is dead", peer + 1));
+            for local in route::evidence(self.hosts[peer].id, Incarnation(run)) {
+                self.hand_on(at, Part::Gateway, local);
+            }
+        }
+    }
+}
+
+/// Says whether a message keeps its order on a link and dies with it (F8).
+pub fn is_ordered(body: &Body) -> bool {
+    matches!(body, Body::ToWorker(_) | Body::ToMaster(_))
+}
+
+/// The machine that says such a thing.
+fn source(body: &Body) -> Part {
+    match body {
+        Body::Consensus(_) | Body::Founding(_) | Body::Response(_) => Part::Replica,
+        Body::ToWorker(_) => Part::Master,
+        Body::ToMaster(_) => Part::Worker,
+        Body::Request(_) => Part::Client,
+    }
+}
