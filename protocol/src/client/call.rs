@@ -31,6 +31,8 @@ pub(super) struct Call {
     pub(super) last: Option<Denied>,
     /// The node that should not be asked next.
     pub(super) avoid: Option<NodeId>,
+    /// The node that kept silent last: it is asked only if there is no other.
+    pub(super) silent: Option<NodeId>,
 }
 
 /// What is asked, and for whom.
@@ -72,6 +74,7 @@ impl Call {
             pauses: 0,
             last: None,
             avoid: None,
+            silent: None,
         }
     }
 

@@ -130,7 +130,7 @@ impl Client {
     /// Asks whoever is best placed to answer; if nobody can be asked, the next link will.
     fn ask(&mut self, now: Nanos, number: u64, effects: &mut Effects) {
         let Some(call) = self.asked.get(&number) else { return };
-        let Some(to) = self.target(call.avoid) else {
+        let Some(to) = self.target(call.avoid, call.silent) else {
             self.set_phase(number, Phase::Stranded);
             return;
         };
@@ -163,16 +163,18 @@ impl Client {
         });
     }
 
-    /// The replica of this process, else whoever leads, else everybody in turn; the node to avoid only if there is no other.
-    fn target(&self, avoid: Option<NodeId>) -> Option<NodeId> {
+    /// The replica of this process, else whoever leads, else everybody in turn; the node to avoid only if there is no other
+    /// but a silent one, and that only if there is no other at all.
+    fn target(&self, avoid: Option<NodeId>, silent: Option<NodeId>) -> Option<NodeId> {
         let own = Some(self.config.node).filter(|_| self.config.local_replica);
         let leader = self.leader.filter(|leader| self.links.contains(leader));
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
         let in_turn = self.links.range(after).chain(self.links.iter()).copied();
-        let mut choice = own.into_iter().chain(leader).chain(in_turn);
-        choice
-            .find(|node| Some(*node) != avoid)
-            .or(avoid.filter(|node| Some(*node) == own || self.links.contains(node)))
+        let choice = || own.into_iter().chain(leader).chain(in_turn.clone());
+        choice()
+            .find(|node| Some(*node) != avoid && Some(*node) != silent)
+            .or_else(|| choice().find(|node| Some(*node) != silent))
+            .or_else(|| choice().next())
     }
 
     fn on_time(&mut self, now: Nanos, effects: &mut Effects) {
@@ -191,7 +193,14 @@ impl Client {
             }
             if let Phase::Asked(node, _) = call.phase {
                 let is_patient = matches!(call.purpose, Purpose::Read { query: Query::Await(_), .. });
-                self.change(number, |call| call.avoid = Some(node).filter(|_| !is_patient));
+                let is_own = node == self.config.node;
+                self.change(number, |call| {
+                    call.avoid = Some(node).filter(|_| !is_patient);
+                    // A frozen leader is still named by those who have not noticed: their word is not worth another wait.
+                    if !is_patient && !is_own {
+                        call.silent = Some(node);
+                    }
+                });
             }
             self.ask(now, number, effects);
         }
@@ -404,7 +413,7 @@ impl Client {
         let (first_incomplete, seq) = (open.first_incomplete(), open.take().expect("an idle session has room"));
         let number = self.next_number;
         self.next_number += 1;
-        if let Some(to) = self.target(None) {
+        if let Some(to) = self.target(None, None) {
             let body = RequestBody::Write { session, seq, first_incomplete, operation: Operation::Close };
             effects.send(to, Request { origin: self.origin(number, 1), forwarded: false, body });
         }

@@ -176,6 +176,30 @@ fn a_node_that_does_not_lead_sends_us_to_the_one_that_does() {
 }
 
 #[test]
+fn a_leader_that_kept_silent_is_not_asked_again_on_the_word_of_those_who_have_not_noticed() {
+    let mut bench = Bench::new(false);
+    for node in 2..=4 {
+        bench.step(Input::LinkUp { node: NodeId(node) });
+    }
+    bench.read(1, Query::Summary);
+    let first = bench.only();
+    let silent = first.to;
+    bench.after(SECOND);
+    for _ in 0..4 {
+        let next = bench.only();
+        assert_ne!(next.to, silent);
+        bench.answer_by(Some(silent), next.number, Err(Denied::Unknown));
+        bench.after(Duration::from_millis(100));
+    }
+    let last = bench.only();
+    for node in (2..=4).filter(|node| *node != silent.0) {
+        bench.step(Input::LinkDown { node: NodeId(node) });
+    }
+    assert_ne!(last.to, silent);
+    assert_eq!(bench.sent().last().map(|seen| seen.to), Some(silent), "unless there is no other");
+}
+
+#[test]
 fn without_a_leader_everybody_is_asked_in_turn() {
     let mut bench = Bench::new(false);
     bench.read(1, Query::Summary);
