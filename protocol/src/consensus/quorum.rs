@@ -72,7 +72,7 @@ fn reached_by(set: &[NodeId], value: &impl Fn(NodeId) -> u64) -> u64 {
 }
 
 #[cfg(test)]
-mod oracle;
+mod oracle_tests;
 
 #[cfg(test)]
 mod tests {
