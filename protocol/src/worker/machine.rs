@@ -281,9 +281,6 @@ impl Worker {
 
     fn report(&mut self, fence: Fence, attempt: Attempt, outcome: Outcome, effects: &mut Effects) {
         self.hand.end(fence, Ended { attempt, outcome: outcome.clone() });
-        if is_on(Bug::SaysOnce) {
-            self.hand.forget(fence, attempt);
-        }
         self.say(ToMaster::Finish { task: attempt.task, fence, outcome }, effects);
     }
 

@@ -1,7 +1,7 @@
 //! Deliberate bugs in the machines: the swarm must find every one of them, else it would not find the next real one either.
 //!
 //! `cargo test -p tenure-protocol --features mutants --test cluster every_deliberate_bug -- --nocapture`; with
-//! `TENURE_BUG=SaysOnce` it looks for that one only.
+//! `TENURE_BUG=StartsTwice` it looks for that one only.
 
 use std::panic;
 use std::sync::Mutex;
