@@ -64,7 +64,7 @@ pub enum Event {
         /// Who leads, as far as we know.
         leader: Option<NodeId>,
     },
-    /// This node is in a cluster from here on: links and gossip may say so.
+    /// This node is in a cluster from here on, and that is durable: links and gossip may say so.
     Founded(crate::durable::Genesis),
     /// The authority that may be shown to the application; `None` takes it back.
     Authority(Option<Authority>),

@@ -21,7 +21,7 @@ use std::ops::RangeInclusive;
 
 use crate::client::{Consistency, Denied, Origin, Request, RequestBody, Response};
 use crate::consensus::{self, Consensus, ReadMode};
-use crate::durable::{Durable, Payload};
+use crate::durable::{Durable, Genesis, Payload};
 use crate::effects::{Effects, Event, Local, Outgoing, Role};
 use crate::founding::{self, Founding};
 use crate::mutants::{Bug, is_on};
@@ -78,6 +78,8 @@ pub struct Replica {
     leader: Option<NodeId>,
     /// The batch of the last founding promise or acceptance.
     promised_seq: u64,
+    /// A genesis that nobody is told of before this batch is durable.
+    accepted: Option<(u64, Genesis)>,
     /// Consensus effects of the current step; kept for its capacity.
     scratch: Vec<consensus::Effect>,
 }
@@ -131,6 +133,7 @@ impl Replica {
             mastering: None,
             leader: None,
             promised_seq: 0,
+            accepted: None,
             scratch: Vec::new(),
         }
     }
@@ -155,7 +158,7 @@ impl Replica {
             Input::Request { from, request } => self.on_request(now, from, request, effects),
             Input::Response(response) => self.on_response(response, effects),
             Input::Propose { epoch, commands } => self.on_propose(epoch, commands, effects),
-            Input::Persisted { seq } => self.core(now, consensus::Input::Persisted { seq }, effects),
+            Input::Persisted { seq } => self.on_persisted(now, seq, effects),
             Input::StorageFailed { why } => self.core(now, consensus::Input::StorageFailed { why }, effects),
             Input::Evidence { node, incarnation } => {
                 self.core(now, consensus::Input::Evidence { node, incarnation }, effects);
@@ -218,6 +221,13 @@ impl Replica {
         self.core(now, consensus::Input::Tick, effects);
         let leads = self.consensus.role() == Role::Leader;
         self.found(now, effects, |founding, out| founding.tick(now, leads, out));
+    }
+
+    fn on_persisted(&mut self, now: Nanos, seq: u64, effects: &mut Effects) {
+        if let Some((_, genesis)) = self.accepted.take_if(|(accepted, _)| *accepted <= seq) {
+            effects.publish.push(Event::Founded(genesis));
+        }
+        self.core(now, consensus::Input::Persisted { seq }, effects);
     }
 
     // ---- requests ----
@@ -368,8 +378,8 @@ impl Replica {
                 founding::Effect::Accept(genesis) => {
                     if let Some(seq) = self.consensus.adopt_genesis(now, &genesis, &mut core) {
                         self.promised_seq = seq;
+                        self.accepted = Some((seq, genesis));
                     }
-                    effects.publish.push(Event::Founded(genesis));
                 }
                 founding::Effect::Send(to, message) => {
                     let after = Some(self.promised_seq);
