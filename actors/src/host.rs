@@ -185,6 +185,7 @@ impl Host {
             tracing::warn!(?drain, "stops while attempts still run: they go again elsewhere");
         }
         parts.client.close();
+        tokio::time::sleep(GOODBYE).await;
         control.stop().await;
     }
 }
@@ -301,7 +302,17 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     });
     let arguments = members::Arguments { outlet: outlet.clone(), node, join };
     let (members, _) = spawned(Actor::spawn_linked(None, members::Members, arguments, parent()).await);
-    tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone()), gateway::Home::Node(views)));
+    let gateway =
+        tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone()), gateway::Home::Node(views)));
+    let deaf = fatal.clone();
+    tokio::spawn(async move {
+        // It ends by itself when the links are shut down; a node that hears nobody must not go on.
+        if let Err(error) = gateway.await
+            && error.is_panic()
+        {
+            deaf.raise(format!("the gateway failed: {error}"));
+        }
+    });
     outlet.wake_all();
 
     let address = links.address();
@@ -378,6 +389,9 @@ pub(crate) fn client_config(node: NodeId, local_replica: bool, profile: Profile)
 fn spawned<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     result.expect("an unnamed actor whose beginning cannot fail")
 }
+
+/// Time for the client's goodbye to leave; if it does not, its session expires instead.
+const GOODBYE: Duration = Duration::from_millis(20);
 
 /// How long actors may take to end, before their thread ends without them.
 const STOP_MAX: Duration = Duration::from_secs(2);

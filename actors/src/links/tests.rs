@@ -136,6 +136,17 @@ async fn a_link_that_we_close_is_no_evidence_and_comes_back() {
     assert!(second.await.generation > first.generation);
 }
 
+/// F15: gossip is wrong too often to close a link that talks.
+#[tokio::test]
+async fn a_suspicion_closes_only_a_link_that_has_been_silent_for_long_enough() {
+    let [(a, mut inbox_a), _b] = two(&Hub::new()).await;
+    let before = a.peers();
+    a.close_if_silent(NodeId(2), Duration::from_secs(3600));
+    assert_eq!(a.peers(), before);
+    a.close_if_silent(NodeId(2), Duration::ZERO);
+    assert_eq!(down(&mut inbox_a).await.1, Closed::BySelf);
+}
+
 #[tokio::test]
 async fn a_restarted_peer_replaces_its_older_run() {
     let hub = Hub::new();

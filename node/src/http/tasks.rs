@@ -124,7 +124,8 @@ pub(super) async fn list(State(door): State<Door>, headers: HeaderMap, RawQuery(
     // With a filter, many records may be passed over; the scan is bounded, and `next` says where to go on.
     for _ in 0..SCANS_MAX {
         let page = door.answer(client.tasks(after, limit)).await?;
-        is_more = page.len() == limit as usize;
+        // A page ends early where results are large; only an empty one is the end.
+        is_more = !page.is_empty();
         for task in page {
             after = task.id;
             if state.is_none_or(|state| json::state(&task.state) == state) {

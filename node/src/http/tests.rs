@@ -232,6 +232,19 @@ async fn the_cursor_pages_through_all_tasks() {
 }
 
 #[tokio::test]
+async fn large_results_hide_no_task_behind_them() {
+    let fixture = fixture();
+    let worker = fixture.toy.add_worker("tenure.echo");
+    for _ in 0..3 {
+        let id = fixture.echo().await;
+        let output = Outcome::Done(vec![b'x'; 600 * 1024].into());
+        fixture.toy.finish(worker, crate::cli::parse::task(&id).unwrap(), output);
+    }
+    let list = fixture.get("/v1/tasks").await;
+    assert_eq!((list["tasks"].as_array().unwrap().len(), &list["next"]), (3, &Value::Null));
+}
+
+#[tokio::test]
 async fn an_idempotency_key_names_one_task() {
     let fixture = fixture();
     let request =

@@ -18,6 +18,7 @@ pub use input::{Input, Status};
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use crate::client::{Consistency, Denied, Origin, Request, RequestBody, Response};
 use crate::consensus::{self, Consensus, ReadMode};
@@ -68,7 +69,7 @@ pub struct Replica {
     /// Reads that consensus has not confirmed yet.
     reads: BTreeMap<u64, Question>,
     /// Who waits for the end of a task.
-    awaiting: BTreeMap<(TaskId, Origin), Waiter>,
+    awaiting: BTreeMap<(TaskId, Origin), Awaiting>,
     /// Requests sent on to the leader.
     forwarded: BTreeMap<Origin, Forwarded>,
     next_context: u64,
@@ -78,6 +79,12 @@ pub struct Replica {
     leader: Option<NodeId>,
     /// The batch of the last founding promise or acceptance.
     promised_seq: u64,
+    /// An entry could not be read: nothing more is done here.
+    is_broken: bool,
+    /// The time of the current step.
+    now: Nanos,
+    /// When places that were given up are looked for; never while nobody waits.
+    sweep_at: Nanos,
     /// A genesis that nobody is told of before this batch is durable.
     accepted: Option<(u64, Genesis)>,
     /// Consensus effects of the current step; kept for its capacity.
@@ -94,10 +101,20 @@ struct Question {
 /// A request that the leader was asked to answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Forwarded {
+    /// When its place is given up: whoever still waits has asked again by then.
+    until: Nanos,
     /// Who gets the answer, to the last try of it.
     waiter: Waiter,
     /// Who was asked.
     to: NodeId,
+}
+
+/// A request that waits for the end of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Awaiting {
+    waiter: Waiter,
+    /// When its place is given up: whoever still waits has asked again by then.
+    until: Nanos,
 }
 
 impl Replica {
@@ -133,6 +150,9 @@ impl Replica {
             mastering: None,
             leader: None,
             promised_seq: 0,
+            is_broken: false,
+            now,
+            sweep_at: Nanos::NEVER,
             accepted: None,
             scratch: Vec::new(),
         }
@@ -140,6 +160,10 @@ impl Replica {
 
     /// Handles one input. Whatever must follow from it is added to `effects`.
     pub fn step(&mut self, now: Nanos, input: Input, effects: &mut Effects) {
+        if self.is_broken {
+            return;
+        }
+        self.now = now;
         match input {
             Input::Tick => self.tick(now, effects),
             Input::Consensus { from, message } => {
@@ -173,7 +197,7 @@ impl Replica {
     /// When [`Input::Tick`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
-        self.consensus.next_deadline().min(self.founding.next_deadline())
+        self.consensus.next_deadline().min(self.founding.next_deadline()).min(self.sweep_at)
     }
 
     /// What this node knows of the cluster.
@@ -218,9 +242,27 @@ impl Replica {
     }
 
     fn tick(&mut self, now: Nanos, effects: &mut Effects) {
+        if now >= self.sweep_at {
+            self.sweep();
+        }
         self.core(now, consensus::Input::Tick, effects);
         let leads = self.consensus.role() == Role::Leader;
         self.found(now, effects, |founding, out| founding.tick(now, leads, out));
+    }
+
+    /// Until when somebody's place is held who asks from now on.
+    fn hold(&mut self) -> Nanos {
+        self.sweep_at = self.sweep_at.min(self.now + HOLD);
+        self.now + HOLD
+    }
+
+    /// Gives up the places of those who have not asked again: a client that no longer waits tells nobody.
+    fn sweep(&mut self) {
+        let now = self.now;
+        self.forwarded.retain(|_, forwarded| forwarded.until > now);
+        self.awaiting.retain(|_, awaiting| awaiting.until > now);
+        let is_empty = self.forwarded.is_empty() && self.awaiting.is_empty();
+        self.sweep_at = if is_empty { Nanos::NEVER } else { now + HOLD / 2 };
     }
 
     fn on_persisted(&mut self, now: Nanos, seq: u64, effects: &mut Effects) {
@@ -279,14 +321,20 @@ impl Replica {
             self.respond(waiter, Err(Denied::Busy), effects);
             return;
         }
-        self.forwarded.insert(waiter.origin.request(), Forwarded { waiter, to });
+        let until = self.hold();
+        self.forwarded.insert(waiter.origin.request(), Forwarded { until, waiter, to });
         effects.send(to, Request { origin: waiter.origin, forwarded: true, body });
     }
 
     fn on_response(&mut self, response: Response, effects: &mut Effects) {
-        if let Some(forwarded) = self.forwarded.remove(&response.origin.request()) {
-            effects.send(forwarded.waiter.from, response);
+        let key = response.origin.request();
+        let Some(forwarded) = self.forwarded.get(&key) else { return };
+        // A refusal of an earlier try says nothing of the one that is under way now.
+        if response.result.is_err() && response.origin.turn != forwarded.waiter.origin.turn {
+            return;
         }
+        effects.send(forwarded.waiter.from, response);
+        self.forwarded.remove(&key);
     }
 
     fn on_propose(&mut self, epoch: Epoch, commands: Vec<Command>, effects: &mut Effects) {
@@ -304,7 +352,7 @@ impl Replica {
     }
 
     fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
-        self.awaiting.retain(|_, waiter| waiter.from != node);
+        self.awaiting.retain(|_, awaiting| awaiting.waiter.from != node);
         self.give_back_forwarded(|forwarded| forwarded.to == node, effects);
         self.core(now, consensus::Input::Unreachable { node }, effects);
     }
@@ -331,7 +379,8 @@ impl Replica {
             if self.awaiting.len() >= AWAITING_MAX {
                 self.respond(waiter, Err(Denied::Busy), effects);
             } else {
-                self.awaiting.insert((*task, waiter.origin.request()), waiter);
+                let until = self.hold();
+                self.awaiting.insert((*task, waiter.origin.request()), Awaiting { waiter, until });
             }
             return;
         }
@@ -473,7 +522,7 @@ impl Replica {
         for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {
             self.respond(waiter, Err(Denied::NotMaster), effects);
         }
-        for (_, waiter) in std::mem::take(&mut self.awaiting) {
+        for (_, Awaiting { waiter, .. }) in std::mem::take(&mut self.awaiting) {
             self.respond(waiter, Err(Denied::NotMaster), effects);
         }
     }
@@ -491,6 +540,8 @@ impl Replica {
                 Payload::Commands(bytes) => match batch::decode(bytes.as_ref()) {
                     Ok(commands) => self.apply_commands(&entry, &commands, &mut changes, effects),
                     Err(error) => {
+                        // What follows would be applied to a state with a hole: nothing may be answered from it.
+                        self.is_broken = true;
                         effects.publish.push(Event::Fatal(format!("entry {} cannot be read: {error}", entry.id)));
                         return;
                     }
@@ -543,7 +594,7 @@ impl Replica {
             let waiting: Vec<(TaskId, Origin)> =
                 self.awaiting.range(key(0)..=key(u64::MAX)).map(|(&key, _)| key).collect();
             for key in waiting {
-                let waiter = self.awaiting.remove(&key).expect("found above");
+                let Awaiting { waiter, .. } = self.awaiting.remove(&key).expect("found above");
                 self.answer(waiter, &Query::Task(*task), effects);
             }
         }
@@ -562,8 +613,15 @@ impl Replica {
     }
 }
 
+/// How long a place is held for a request that waits elsewhere or for a task's end. Clients ask again every two seconds at the
+/// latest, which begins the time anew.
+const HOLD: Duration = Duration::from_secs(6);
+
 /// How many requests may wait for the leader on behalf of others; one more is `Busy`.
 const FORWARDED_MAX: usize = 65_536;
 
 /// How many requests may wait for the end of a task; one more is `Busy`.
 const AWAITING_MAX: usize = 262_144;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! What a replica holds for others, and for how long.
+
+use super::*;
+use crate::client::RequestBody;
+use crate::state::{Operation, TaskSpec};
+use crate::types::{Incarnation, Seq};
+
+/// A cluster of one node, and the virtual disk that answers it at once.
+struct Alone {
+    replica: Replica,
+    now: Nanos,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let node = NodeId(1);
+        let config = Config {
+            node,
+            profile: Profile::LAN,
+            name: "test".into(),
+            join: Vec::new(),
+            voters: None,
+            seed: 1,
+            cluster: ClusterId(7),
+        };
+        let replica = Replica::new(config, Durable::fresh(node, Incarnation(1)), Nanos(1));
+        let mut alone = Self { replica, now: Nanos(1) };
+        for _ in 0..5 {
+            alone.pass(Duration::from_secs(1));
+        }
+        alone
+    }
+
+    /// Time passes, and whatever is due happens.
+    fn pass(&mut self, span: Duration) {
+        self.now = self.now + span;
+        self.step(Input::Tick);
+    }
+
+    /// Handles one input, and the disk's answers to it; hands out what was answered to clients.
+    fn step(&mut self, input: Input) -> Vec<Response> {
+        let mut inputs = vec![input];
+        let mut responses = Vec::new();
+        while let Some(input) = inputs.pop() {
+            let mut effects = Effects::new();
+            self.replica.step(self.now, input, &mut effects);
+            inputs.extend(effects.persist.iter().map(|batch| Input::Persisted { seq: batch.seq }));
+            responses.extend(effects.send.into_iter().filter_map(|outgoing| match outgoing.body {
+                crate::message::Body::Response(response) => Some(response),
+                _ => None,
+            }));
+        }
+        responses
+    }
+
+    fn ask(&mut self, number: u64, body: RequestBody) -> Option<Answer> {
+        let origin = Origin { node: NodeId(9), number, turn: 0 };
+        let request = Request { origin, forwarded: false, body };
+        let response = self.step(Input::Request { from: NodeId(9), request }).pop();
+        response.map(|response| response.result.expect("this node leads"))
+    }
+}
+
+#[test]
+fn a_wait_that_was_given_up_holds_no_place() {
+    let mut alone = Alone::new();
+    let Some(Answer::Registered(session)) = alone.ask(1, RequestBody::Register { ttl: Duration::from_secs(600) })
+    else {
+        panic!("a session opens");
+    };
+    let operation = Operation::Submit(vec![TaskSpec::new("echo", "x")]);
+    let write = RequestBody::Write { session, seq: Seq(1), first_incomplete: Seq(1), operation };
+    let Some(Answer::Submitted(tasks)) = alone.ask(2, write) else { panic!("a task is recorded") };
+    let wait = RequestBody::Read { query: Query::Await(tasks[0].task), consistency: Consistency::Linearizable };
+
+    for number in 3..103 {
+        assert_eq!(alone.ask(number, wait.clone()), None, "the task has not ended");
+    }
+    assert_eq!(alone.replica.awaiting.len(), 100);
+    alone.pass(HOLD / 2);
+    assert_eq!(alone.ask(3, wait), None, "this one still waits and asks again");
+    alone.pass(HOLD * 3 / 4);
+    assert_eq!(alone.replica.awaiting.len(), 1);
+    alone.pass(HOLD);
+    assert!(alone.replica.awaiting.is_empty());
+    assert_eq!(alone.replica.sweep_at, Nanos::NEVER);
+}
