@@ -144,7 +144,7 @@ async fn a_suspicion_closes_only_a_link_that_has_been_silent_for_long_enough() {
     a.close_if_silent(NodeId(2), Duration::from_secs(3600));
     assert_eq!(a.peers(), before);
     a.close_if_silent(NodeId(2), Duration::ZERO);
-    assert_eq!(down(&mut inbox_a).await.1, Closed::BySelf);
+    assert_eq!(down(&mut inbox_a).await.1, Closed::Idle);
 }
 
 #[tokio::test]
