@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use protocol::durable::Persist;
 use protocol::effects::Local;
-use protocol::message::{Body, Class};
+use protocol::message::Body;
 use protocol::{Incarnation, NodeId, client, master, replica, route, wire, worker};
 use ractor::ActorRef;
 
-use crate::links::{self, Links, SendError};
+use crate::links::{Links, SendError};
 use crate::store::StoreHandle;
 use crate::{client as client_actor, election, master as master_actor, worker as worker_actor};
 
@@ -69,11 +69,7 @@ impl Outlet {
             self.deliver(route::receive(node, incarnation, node, body));
             return;
         }
-        let class = match body.class() {
-            Class::Control => links::Class::Control,
-            Class::Data => links::Class::Data,
-            Class::Bulk => links::Class::Bulk,
-        };
+        let class = body.class();
         let bytes = match wire::encode(&body, wire::MAX_MESSAGE) {
             Ok(bytes) => Bytes::from(bytes),
             Err(error) => {

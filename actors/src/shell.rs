@@ -115,54 +115,25 @@ impl<M> Drop for Shell<M> {
     }
 }
 
-impl Machine for replica::Replica {
-    type Input = replica::Input;
-    const TICK: fn() -> Local = || Local::Replica(replica::Input::Tick);
+/// Says that a machine of `protocol` is one: all of them have the same two functions and their own words for a tick.
+macro_rules! machine {
+    ($machine:ty, $input:ty, $local:ident) => {
+        impl Machine for $machine {
+            type Input = $input;
+            const TICK: fn() -> Local = || Local::$local(<$input>::Tick);
 
-    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
-        Self::step(self, now, input, effects);
-    }
+            fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
+                Self::step(self, now, input, effects);
+            }
 
-    fn next_deadline(&self) -> Nanos {
-        Self::next_deadline(self)
-    }
+            fn next_deadline(&self) -> Nanos {
+                Self::next_deadline(self)
+            }
+        }
+    };
 }
 
-impl Machine for master::Mastership {
-    type Input = master::Input;
-    const TICK: fn() -> Local = || Local::Master(master::Input::Tick);
-
-    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
-        Self::step(self, now, input, effects);
-    }
-
-    fn next_deadline(&self) -> Nanos {
-        Self::next_deadline(self)
-    }
-}
-
-impl Machine for worker::Worker {
-    type Input = worker::Input;
-    const TICK: fn() -> Local = || Local::Worker(worker::Input::Tick);
-
-    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
-        Self::step(self, now, input, effects);
-    }
-
-    fn next_deadline(&self) -> Nanos {
-        Self::next_deadline(self)
-    }
-}
-
-impl Machine for client::Client {
-    type Input = client::Input;
-    const TICK: fn() -> Local = || Local::Client(client::Input::Tick);
-
-    fn step(&mut self, now: Nanos, input: Self::Input, effects: &mut Effects) {
-        Self::step(self, now, input, effects);
-    }
-
-    fn next_deadline(&self) -> Nanos {
-        Self::next_deadline(self)
-    }
-}
+machine!(replica::Replica, replica::Input, Replica);
+machine!(master::Mastership, master::Input, Master);
+machine!(worker::Worker, worker::Input, Worker);
+machine!(client::Client, client::Input, Client);

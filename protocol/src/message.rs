@@ -29,14 +29,15 @@ pub enum Body {
     Response(client::Response),
 }
 
-/// The window of a link that a message travels in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Which of a link's three windows a message travels in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Class {
-    /// Votes, heartbeats, acknowledgements: small, dropped when the window is full.
+    /// Votes, heartbeats, acknowledgements: small, and useless when late. 64 messages and 64 KiB in flight; when full, the
+    /// message is dropped.
     Control,
-    /// Entries, tasks and requests.
+    /// Requests, answers, dispatches, entries. 448 KiB in flight; when full, the link is busy.
     Data,
-    /// What may wait behind everything else.
+    /// Snapshots and other large things. 512 KiB in flight; when full, the link is busy.
     Bulk,
 }
 

@@ -35,6 +35,7 @@ mod window;
 pub use counts::Counts;
 pub use inbox::Inbox;
 pub use link::MAX_CONTROL;
+pub use protocol::message::Class;
 
 /// Links to other nodes. Events and messages arrive at the [`Inbox`] that came with it.
 pub trait Links: Send + Sync + 'static {
@@ -74,18 +75,6 @@ pub trait Links: Send + Sync + 'static {
     /// Says goodbye: waits a bounded time until the peers took what was sent to them, then closes everything. The inbox
     /// ends after the last event.
     fn shutdown(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
-}
-
-/// Which of a link's three windows a message travels in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Class {
-    /// Votes, heartbeats, acknowledgements: small, and useless when late. 64 messages and 64 KiB in flight; when full, the
-    /// message is dropped.
-    Control,
-    /// Requests, answers, dispatches, entries. 448 KiB in flight; when full, [`SendError::Busy`].
-    Data,
-    /// Snapshots and other large things. 512 KiB in flight; when full, [`SendError::Busy`].
-    Bulk,
 }
 
 /// What a process is to the cluster.
