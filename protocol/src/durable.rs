@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * One [`Persist`] becomes durable as a whole or not at all, and batches become durable in the order of their `seq`.
-//! * Nothing here is removed for a [`NodeId`] but a truncated suffix of the log (never a committed one).
+//! * Nothing here is removed for a [`NodeId`] but a truncated suffix of the log (never a committed one) and a prefix that a
+//!   snapshot stands for.
 //! * `hard_state` only grows in `(epoch, vote)`, also over restarts.
 
 use bytes::Bytes;
@@ -55,6 +56,24 @@ pub struct HardState {
     pub vote: Option<NodeId>,
 }
 
+/// What a snapshot stands for: the state after `last`, and who voted there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SnapMeta {
+    /// The last entry in it.
+    pub last: LogId,
+    /// The configuration as of that entry (C1, S1).
+    pub conf: ConfState,
+}
+
+/// A snapshot as it is stored: the image of the state in chunks, as [`crate::image`] makes and reads them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Snapshot {
+    /// What it stands for.
+    pub meta: SnapMeta,
+    /// The image.
+    pub chunks: Vec<Bytes>,
+}
+
 /// A founder's bid: a higher one wins. Ordered by round, then node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Ballot {
@@ -91,6 +110,11 @@ pub struct Persist {
     pub hard_state: Option<HardState>,
     /// Remove this entry and all that follow, before appending.
     pub truncate_from: Option<Index>,
+    /// Take the staged image as the snapshot, before appending, and forget what it stands for: if the log holds the entry
+    /// `last` of it, with that epoch, only the entries up to there, else the whole log (S3). `last` becomes the base.
+    pub install: Option<SnapMeta>,
+    /// Forget the entries up to this one, which a stored snapshot stands for; it becomes the base.
+    pub compact_to: Option<LogId>,
     /// Add these at the end; their indexes follow one another and the log's last.
     pub append: Vec<Entry>,
     /// An optimisation for the next start: this much is known to be committed. Losing it loses nothing.
@@ -110,12 +134,16 @@ pub struct Durable {
     pub genesis: Option<Genesis>,
     /// Epoch and vote.
     pub hard_state: HardState,
+    /// The newest snapshot. `base <= snapshot.last` (F16).
+    pub snapshot: Option<Snapshot>,
     /// The entry before the first one held.
     pub base: LogId,
     /// The log after `base`.
     pub entries: Vec<Entry>,
     /// Known to be committed when it was written; may be behind.
     pub commit_hint: Index,
+    /// The chunks of the image that is being received, and the snapshot that it will be; a store may forget it.
+    pub staged: Option<(LogId, Vec<Bytes>)>,
 }
 
 impl Durable {
@@ -128,9 +156,11 @@ impl Durable {
             promised: Ballot::default(),
             genesis: None,
             hard_state: HardState::default(),
+            snapshot: None,
             base: LogId::default(),
             entries: Vec::new(),
             commit_hint: Index(0),
+            staged: None,
         }
     }
 
@@ -138,7 +168,7 @@ impl Durable {
     ///
     /// # Panics
     ///
-    /// If the batch leaves a gap in the log: that is a bug of the caller.
+    /// If the batch leaves a gap in the log or installs what is not staged: that is a bug of the caller.
     pub fn apply(&mut self, batch: &Persist) {
         if let Some(ballot) = batch.promised {
             self.promised = ballot;
@@ -154,6 +184,18 @@ impl Durable {
         }
         if let Some(index) = batch.truncate_from {
             self.entries.retain(|entry| entry.id.index < index);
+        }
+        if let Some(meta) = &batch.install {
+            let staged = self.staged.take().filter(|(last, _)| *last == meta.last);
+            let (_, chunks) = staged.expect("an image is staged before it is installed");
+            self.snapshot = Some(Snapshot { meta: meta.clone(), chunks });
+            let holds = self.entries.iter().any(|entry| entry.id == meta.last);
+            self.entries.retain(|entry| holds && entry.id.index > meta.last.index);
+            self.base = meta.last;
+        }
+        if let Some(base) = batch.compact_to.filter(|base| *base > self.base) {
+            self.entries.retain(|entry| entry.id.index > base.index);
+            self.base = base;
         }
         for entry in &batch.append {
             assert_eq!(entry.id.index, self.last_index().next(), "the log has no gaps");

@@ -13,13 +13,15 @@ use serde::{Deserialize, Serialize};
 use crate::durable::Persist;
 use crate::message::Body;
 use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId};
-use crate::{client, master, replica, worker};
+use crate::{client, image, master, replica, worker};
 
 /// The buffer that a step fills and a shell empties.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Effects {
     /// 1. Make these durable, in this order.
     pub persist: Vec<Persist>,
+    /// Then, in this order and in the order of the store: work on images of the state.
+    pub images: Vec<image::Work>,
     /// 2. Send these, each when its `after` is durable.
     pub send: Vec<Outgoing>,
     /// 3. Hand these to other machines of the same node. Each is an actor of its own, so the hop takes time.
@@ -139,6 +141,10 @@ impl Effects {
     /// Says whether nothing is to be done.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.persist.is_empty() && self.send.is_empty() && self.local.is_empty() && self.publish.is_empty()
+        self.persist.is_empty()
+            && self.images.is_empty()
+            && self.send.is_empty()
+            && self.local.is_empty()
+            && self.publish.is_empty()
     }
 }

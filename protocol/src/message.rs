@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{client, consensus, founding, master, worker};
+use crate::{client, consensus, founding, image, master, worker};
 
 /// The body of an envelope, by the machine that receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub enum Body {
     Request(client::Request),
     /// Back to the client, or to the node that asked on its behalf.
     Response(client::Response),
+    /// Replica to replica: the image of a snapshot, chunk by chunk.
+    Image(image::Message),
 }
 
 /// Which of a link's three windows a message travels in.
@@ -48,6 +50,8 @@ impl Body {
         match self {
             Self::Consensus(message) if message.is_control() => Class::Control,
             Self::Founding(_) => Class::Control,
+            Self::Image(image::Message::Chunk { .. }) => Class::Bulk,
+            Self::Image(_) => Class::Control,
             _ => Class::Data,
         }
     }
@@ -62,6 +66,12 @@ impl From<consensus::Message> for Body {
 impl From<founding::Message> for Body {
     fn from(message: founding::Message) -> Self {
         Self::Founding(message)
+    }
+}
+
+impl From<image::Message> for Body {
+    fn from(message: image::Message) -> Self {
+        Self::Image(message)
     }
 }
 

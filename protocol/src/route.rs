@@ -10,6 +10,7 @@ use crate::{client, master, replica, worker};
 pub fn receive(from: NodeId, incarnation: Incarnation, to: NodeId, body: Body) -> Local {
     match body {
         Body::Consensus(message) => Local::Replica(replica::Input::Consensus { from, message }),
+        Body::Image(message) => Local::Replica(replica::Input::Image { from, message }),
         Body::Founding(message) => Local::Replica(replica::Input::Founding { from, message }),
         Body::ToWorker(message) => Local::Worker(worker::Input::Message { from, message }),
         Body::ToMaster(message) => Local::Master(master::Input::Message { from, incarnation, message }),

@@ -108,9 +108,11 @@ impl LogStore for RedbStore {
                 promised: rows.row(tables::PROMISED)?,
                 genesis: rows.row(tables::GENESIS_ROW)?,
                 hard_state: rows.row(tables::HARD_STATE)?,
+                snapshot: None,
                 base: self.extent.base,
                 entries: rows.log(self.extent)?,
                 commit_hint: self.extent.commit_hint,
+                staged: None,
             })
         })
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::client::{Request, Response};
 use crate::state::Command;
 use crate::types::{Epoch, Incarnation, NodeId};
-use crate::{consensus, founding};
+use crate::{consensus, founding, image};
 
 /// What the replica is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -26,6 +26,15 @@ pub enum Input {
         /// What it said.
         message: founding::Message,
     },
+    /// From another replica, about an image of the state.
+    Image {
+        /// The authenticated sender.
+        from: NodeId,
+        /// What it said.
+        message: image::Message,
+    },
+    /// The store did its work on an image.
+    ImageDone(image::Done),
     /// The node behind a place of the join list is known (it may be this one).
     Resolved {
         /// Which address, counted from zero.

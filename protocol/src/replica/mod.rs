@@ -178,6 +178,8 @@ impl Replica {
                     founding.tick(now, false, out);
                 });
             }
+            // Nobody asks for an image before consensus announces one.
+            Input::Image { .. } | Input::ImageDone(_) => {}
             Input::ClusterExists => self.founding.cluster_exists(),
             Input::Request { from, request } => self.on_request(now, from, request, effects),
             Input::Response(response) => self.on_response(response, effects),

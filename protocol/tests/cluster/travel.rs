@@ -164,7 +164,7 @@ pub fn is_ordered(body: &Body) -> bool {
 /// The machine that says such a thing.
 fn source(body: &Body) -> Part {
     match body {
-        Body::Consensus(_) | Body::Founding(_) | Body::Response(_) => Part::Replica,
+        Body::Consensus(_) | Body::Founding(_) | Body::Image(_) | Body::Response(_) => Part::Replica,
         Body::ToWorker(_) => Part::Master,
         Body::ToMaster(_) => Part::Worker,
         Body::Request(_) => Part::Client,
