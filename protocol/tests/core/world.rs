@@ -119,7 +119,7 @@ pub enum Seen {
         waits: bool,
     },
     /// Only while tapped: a batch.
-    Wrote(Persist),
+    Wrote(Box<Persist>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -369,7 +369,7 @@ impl World {
             match effect {
                 Effect::Persist(batch) => {
                     if self.is_tapped {
-                        self.seen.push((at, Seen::Wrote(batch.clone())));
+                        self.seen.push((at, Seen::Wrote(Box::new(batch.clone()))));
                     }
                     self.write(at, batch);
                 }
