@@ -112,7 +112,7 @@ pub struct Persist {
     pub truncate_from: Option<Index>,
     /// Take the staged image as the snapshot, before appending, and forget what it stands for: if the log holds the entry
     /// `last` of it, with that epoch, only the entries up to there, else the whole log (S3). `last` becomes the base.
-    pub install: Option<SnapMeta>,
+    pub install: Option<Box<SnapMeta>>,
     /// Forget the entries up to this one, which a stored snapshot stands for; it becomes the base.
     pub compact_to: Option<LogId>,
     /// Add these at the end; their indexes follow one another and the log's last.
@@ -188,7 +188,7 @@ impl Durable {
         if let Some(meta) = &batch.install {
             let staged = self.staged.take().filter(|(last, _)| *last == meta.last);
             let (_, chunks) = staged.expect("an image is staged before it is installed");
-            self.snapshot = Some(Snapshot { meta: meta.clone(), chunks });
+            self.snapshot = Some(Snapshot { meta: (**meta).clone(), chunks });
             let holds = self.entries.iter().any(|entry| entry.id == meta.last);
             self.entries.retain(|entry| holds && entry.id.index > meta.last.index);
             self.base = meta.last;
