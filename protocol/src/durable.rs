@@ -61,6 +61,8 @@ pub struct HardState {
 pub struct SnapMeta {
     /// The last entry in it.
     pub last: LogId,
+    /// The cluster time of that entry: what follows is never earlier, also where the entry itself is not held any more.
+    pub time: ClusterTime,
     /// The configuration as of that entry (C1, S1).
     pub conf: ConfState,
 }
