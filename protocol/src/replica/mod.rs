@@ -134,12 +134,16 @@ impl Replica {
             now,
         );
         let settings = consensus::Config { node: config.node, profile: config.profile, seed: config.seed };
+        let mut state = State::default();
+        if let Some(genesis) = founding.genesis() {
+            state.found(&genesis.voters, genesis.target);
+        }
         Self {
             node: config.node,
             profile: config.profile,
             consensus: Consensus::new(settings, durable, now),
             founding,
-            state: State::default(),
+            state,
             batch: Batch::default(),
             proposed: BTreeMap::new(),
             placed: BTreeMap::new(),
@@ -428,6 +432,7 @@ impl Replica {
                 }
                 founding::Effect::Accept(genesis) => {
                     if let Some(seq) = self.consensus.adopt_genesis(now, &genesis, &mut core) {
+                        self.state.found(&genesis.voters, genesis.target);
                         self.promised_seq = seq;
                         self.accepted = Some((seq, genesis));
                     }
@@ -538,7 +543,7 @@ impl Replica {
             let entry = self.consensus.entries(Index(index)..=Index(index))[0].clone();
             match &entry.payload {
                 Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
-                Payload::Config(_) => {}
+                Payload::Config(conf) => self.state.configure(entry.time, conf, &mut changes),
                 Payload::Commands(bytes) => match batch::decode(bytes.as_ref()) {
                     Ok(commands) => self.apply_commands(&entry, &commands, &mut changes, effects),
                     Err(error) => {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::state::Roster;
 use crate::types::{Attempt, ClusterTime, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
 /// One command of the replicated log. An entry carries a batch of them.
@@ -78,6 +79,19 @@ pub enum Operation {
     },
     /// End this session now.
     Close,
+    /// Change who shall vote. Answered with [`Answer::Ok`]: the wish is recorded, and the leader fulfils it step by step.
+    Roster(RosterChange),
+}
+
+/// What an operator may ask of the roster. Each is the same done once or often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RosterChange {
+    /// This node shall vote, in addition to those who do.
+    Promote(NodeId),
+    /// This node shall not vote, and nobody in its place.
+    Demote(NodeId),
+    /// This node shall not vote, and somebody else in its place.
+    Remove(NodeId),
 }
 
 /// The precondition of a write to a key.
@@ -273,6 +287,8 @@ pub enum Query {
     Nodes,
     /// Counts, revision and hash. Answered with [`Answer::Summary`].
     Summary,
+    /// Who shall vote, and how far that is. Answered with [`Answer::Roster`].
+    Roster,
 }
 
 /// The answer to an operation or a question.
@@ -298,6 +314,8 @@ pub enum Answer {
     Summary(Summary),
     /// Certainly not done.
     Refused(Refused),
+    /// Who shall vote, and how far that is.
+    Roster(Box<RosterView>),
 }
 
 /// One task that a submission recorded or found.
@@ -441,6 +459,28 @@ pub struct NodeView {
     pub ttl: Duration,
     /// How many attempts it holds.
     pub assigned: u32,
+}
+
+/// The roster as it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RosterView {
+    /// Who shall vote.
+    pub roster: Roster,
+    /// What the leader knows of everybody who votes, listens or may: empty if somebody else answers.
+    pub seats: Vec<Seat>,
+    /// What the next step towards the roster waits for, in words; nothing if the roster is fulfilled.
+    pub waits_for: Option<String>,
+}
+
+/// One node in the eyes of the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Seat {
+    /// The node.
+    pub node: NodeId,
+    /// Whether it is here: it answers the leader, or is linked to it.
+    pub is_here: bool,
+    /// Whether it holds all but the newest entries.
+    pub is_caught_up: bool,
 }
 
 /// Counts over the whole state.

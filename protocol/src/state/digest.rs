@@ -61,6 +61,8 @@ pub(super) enum Tag {
     Key,
     /// Not content: the draw that spreads retries.
     Jitter,
+    /// Who shall vote.
+    Roster,
 }
 
 /// Hashes the canonical encoding of a value.

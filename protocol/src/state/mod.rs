@@ -19,6 +19,7 @@ mod digest;
 mod keys;
 pub mod limits;
 mod nodes;
+mod roster;
 mod sessions;
 mod tasks;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 pub use change::*;
 pub use command::*;
+pub use roster::{MAX_EXCLUDED, MAX_VOTERS, Roster};
 
 use self::clients::{Admission, Clients};
 use self::digest::{Tag, fingerprint};
@@ -36,6 +38,7 @@ use self::keys::Keys;
 use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE};
 use self::nodes::Nodes;
 use self::tasks::Tasks;
+use crate::durable::ConfState;
 use crate::mutants::{Bug, is_on};
 use crate::types::{ClusterTime, Epoch, Incarnation, NodeId, Revision, SessionId, TaskId};
 
@@ -48,6 +51,7 @@ pub struct State {
     nodes: Nodes,
     tasks: Tasks,
     keys: Keys,
+    roster: Roster,
     /// What the master was told last. It follows from the content.
     next_expiry: Option<ClusterTime>,
 }
@@ -60,6 +64,19 @@ struct Step<'a> {
 }
 
 impl State {
+    /// Begins with the voters of the genesis, before any entry is applied.
+    pub fn found(&mut self, voters: &[NodeId], target: u8) {
+        self.roster.found(voters, target);
+    }
+
+    /// Applies a configuration of the log: the roster follows it.
+    pub fn configure(&mut self, time: ClusterTime, conf: &ConfState, changes: &mut Vec<ClusterChange>) {
+        self.time = self.time.max(time);
+        let before = (self.revision, self.content());
+        self.roster.configure(conf);
+        self.settle(before, changes);
+    }
+
     /// Applies one command of an entry written at `time`. What the master must know is added to `changes`.
     pub fn apply(&mut self, time: ClusterTime, command: &Command, changes: &mut Vec<ClusterChange>) -> Answer {
         self.time = self.time.max(time);
@@ -121,7 +138,16 @@ impl State {
                 self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
             ),
             Query::Summary => Answer::Summary(self.summary()),
+            Query::Roster => {
+                Answer::Roster(Box::new(RosterView { roster: self.roster.clone(), ..RosterView::default() }))
+            }
         }
+    }
+
+    /// Who shall vote.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// Where a task stands, if there is a record of it.
@@ -182,6 +208,10 @@ impl State {
             }
             Operation::Delete { key, expect } => self.keys.delete(key, *expect, step).map(Answer::Written),
             Operation::Close => unreachable!("the caller closes"),
+            Operation::Roster(change) => {
+                self.roster.change(*change)?;
+                Ok(Answer::Ok)
+            }
         }
     }
 
@@ -334,7 +364,7 @@ impl State {
 
     /// The sum of the hashes of all records.
     fn content(&self) -> u64 {
-        [self.clients.digest(), self.nodes.digest(), self.tasks.digest(), self.keys.digest()]
+        [self.clients.digest(), self.nodes.digest(), self.tasks.digest(), self.keys.digest(), self.roster.digest()]
             .into_iter()
             .fold(0, u64::wrapping_add)
     }
