@@ -67,9 +67,23 @@ fn bench_prints_every_figure_with_its_target() {
     assert!(matches!(bench.code(), Some(0 | 1)), "{text}");
     let document: Value = serde_json::from_str(&text).expect("one document");
     let figures = document["figures"].as_array().expect("a list");
-    for name in
-        ["failover.master_killed.median", "failover.both_killed.max", "kv.put_512.p99", "tasks.batch_finish.rate"]
-    {
+    for name in [
+        "failover.master_killed.median",
+        "failover.master_paused.max",
+        "failover.graceful.median",
+        "failover.both_killed.max",
+        "failover.master_killed_task.median",
+        "kv.write_1.p50",
+        "kv.write_1.cpu",
+        "kv.write_512.per_s",
+        "kv.read_lin_128.per_s",
+        "tasks.1.p50",
+        "tasks.256.disk",
+        "tasks.batch_finish.per_s",
+        "node.rss_idle",
+        "node.cpu_idle",
+        "node.start_to_first_write.median",
+    ] {
         let figure = figures.iter().find(|figure| figure["name"] == name).unwrap_or_else(|| panic!("{name}: {text}"));
         assert!(figure["value"].as_f64().is_some_and(|value| value > 0.0), "{figure}");
         assert_eq!(figure["pass"].is_boolean(), figure["target"].is_number(), "{figure}");

@@ -5,6 +5,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
+use super::target::Target;
+
 /// One measured number.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Figure {
@@ -14,27 +16,17 @@ pub(super) struct Figure {
     target: Option<Target>,
 }
 
-/// What a number should be.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Target {
-    AtMost(f64),
-}
-
 impl Figure {
-    /// A number without a target.
+    /// A number, and the target that belongs to its name.
     pub(super) fn new(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, target: None }
-    }
-
-    /// It should not be greater than this.
-    pub(super) fn at_most(mut self, target: f64) -> Self {
-        self.target = Some(Target::AtMost(target));
-        self
+        let name = name.into();
+        let target = Target::of(&name);
+        Self { name, value, unit, target }
     }
 
     /// Whether the target was met, if there is one.
     pub(super) fn pass(&self) -> Option<bool> {
-        self.target.map(|Target::AtMost(target)| self.value <= target)
+        self.target.map(|target| target.is_met_by(self.value))
     }
 
     pub(super) fn shown(&self) -> String {
@@ -42,17 +34,18 @@ impl Figure {
     }
 
     pub(super) fn shown_target(&self) -> String {
-        self.target.map_or("-".to_owned(), |Target::AtMost(target)| format!("<= {}", number(target)))
+        self.target.map_or("-".to_owned(), |target| format!("{} {}", target.sign(), number(target.limit())))
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let target = self.target.map(|Target::AtMost(target)| target);
-        json!({ "name": self.name, "value": self.value, "unit": self.unit, "target": target, "pass": self.pass() })
+        let (target, sign) = (self.target.map(Target::limit), self.target.map(Target::sign));
+        let (name, value, unit) = (&self.name, self.value, self.unit);
+        json!({ "name": name, "value": value, "unit": unit, "is": sign, "target": target, "pass": self.pass() })
     }
 }
 
-/// Median and maximum of some spans, against their targets in milliseconds.
-pub(super) fn median_and_max(name: &str, spans: &[Duration], targets: (f64, f64)) -> [Figure; 2] {
+/// Median and maximum of some spans, in milliseconds.
+pub(super) fn median_and_max(name: &str, spans: &[Duration]) -> [Figure; 2] {
     let mut ms: Vec<f64> = spans.iter().map(|span| span.as_secs_f64() * 1000.0).collect();
     ms.sort_by(f64::total_cmp);
     let median = match ms.len() {
@@ -61,10 +54,7 @@ pub(super) fn median_and_max(name: &str, spans: &[Duration], targets: (f64, f64)
         len => f64::midpoint(ms[len / 2 - 1], ms[len / 2]),
     };
     let max = ms.last().copied().unwrap_or(f64::NAN);
-    [
-        Figure::new(format!("{name}.median"), median, "ms").at_most(targets.0),
-        Figure::new(format!("{name}.max"), max, "ms").at_most(targets.1),
-    ]
+    [Figure::new(format!("{name}.median"), median, "ms"), Figure::new(format!("{name}.max"), max, "ms")]
 }
 
 /// Latencies of many calls.
@@ -106,20 +96,21 @@ mod tests {
     #[test]
     fn the_median_of_an_even_number_lies_between_the_middle_two() {
         let spans = [4, 1, 3, 2].map(Duration::from_millis);
-        let [median, max] = median_and_max("x", &spans, (2.5, 3.9));
-        assert_eq!((median.value, median.pass()), (2.5, Some(true)));
-        assert_eq!((max.value, max.pass()), (4.0, Some(false)));
+        let [median, max] = median_and_max("x", &spans);
+        assert_eq!((median.value, max.value), (2.5, 4.0));
     }
 
     #[test]
-    fn a_figure_without_a_target_has_no_verdict() {
-        let figure = Figure::new("kv.put", 12.0, "1/s");
+    fn a_figure_has_the_verdict_of_its_target_and_without_one_none() {
+        assert_eq!(Figure::new("tasks.1.p50", 1.5, "ms").pass(), Some(false));
+        let figure = Figure::new("tasks.1.p99", 12.0, "ms");
         assert_eq!(figure.pass(), None);
         assert_eq!(figure.to_json()["pass"], Value::Null);
     }
 
     #[test]
     fn what_was_not_measured_does_not_pass() {
-        assert!(median_and_max("x", &[], (1.0, 1.0)).iter().all(|figure| figure.pass() == Some(false)));
+        let figures = median_and_max("failover.graceful", &[]);
+        assert!(figures.iter().all(|figure| figure.pass() == Some(false)));
     }
 }

@@ -1,7 +1,10 @@
 //! `tenure bench`: figures, each with its target.
 //!
-//! It starts a cluster of three child processes of its own, unless `--node` names one, and is a client like any other: an
+//! It starts clusters of three child processes of its own, unless `--node` names one, and is a client like any other: an
 //! outside process on the links that the library offers.
+//!
+//! A load has five figures: `.per_s`, `.p50` and `.p99`, and what one operation costs all nodes together, `.cpu` in
+//! microseconds of processor time and `.disk` in bytes that were sent to the disk.
 //!
 //! # Invariants
 //!
@@ -11,9 +14,13 @@
 
 mod failover;
 mod figure;
+mod idle;
 mod kv;
+mod load;
 mod rig;
+mod target;
 mod tasks;
+mod usage;
 
 use std::time::Duration;
 
@@ -48,6 +55,8 @@ pub enum Name {
     Kv,
     /// From submission to result
     Tasks,
+    /// What a node costs at rest, and how soon a fresh cluster works
+    Node,
     /// All of them
     All,
 }
@@ -67,25 +76,29 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
 async fn bench(args: &Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     let wants = |name: Name| args.name == name || args.name == Name::All;
     let mut figures = Vec::new();
-    if wants(Name::Failover) {
-        if frame.names_nodes() {
-            return Err(Diagnostic::new(
-                Code::Usage,
-                "failovers are only measured on a cluster of the benchmark's own",
-            )
-            .hint("leave out --node, or measure `kv` or `tasks`"));
-        }
-        let mut rig = Rig::start().await?;
-        figures.extend(failover::measure(&mut rig, args.rounds, &frame.output).await?);
+    if (wants(Name::Failover) || wants(Name::Node)) && frame.names_nodes() {
+        return Err(Diagnostic::new(
+            Code::Usage,
+            "failovers and nodes at rest are only measured on a cluster of the benchmark's own",
+        )
+        .hint("leave out --node, or measure `kv` or `tasks`"));
     }
     if wants(Name::Kv) || wants(Name::Tasks) {
-        let rig = if frame.names_nodes() { Rig::find(&frame.cluster()?).await? } else { Rig::start().await? };
+        let rig =
+            if frame.names_nodes() { Rig::find(&frame.cluster()?).await? } else { Rig::start(SLOTS_MANY).await? };
         if wants(Name::Kv) {
-            figures.extend(kv::measure(&rig.client, args.length).await?);
+            figures.extend(kv::measure(&rig, args.length).await?);
         }
         if wants(Name::Tasks) {
-            figures.extend(tasks::measure(&rig.client, args.length).await?);
+            figures.extend(tasks::measure(&rig, args.length).await?);
         }
+    }
+    if wants(Name::Failover) {
+        let mut rig = Rig::start(SLOTS_FEW).await?;
+        figures.extend(failover::measure(&mut rig, args.rounds, &frame.output).await?);
+    }
+    if wants(Name::Node) {
+        figures.extend(idle::measure(args.rounds, args.length, &frame.output).await?);
     }
     show(&figures, &frame.output);
     Ok(if figures.iter().any(|figure| figure.pass() == Some(false)) { Exit::FAILED } else { Exit::OK })
@@ -114,3 +127,9 @@ fn show(figures: &[Figure], output: &Output) {
         .collect();
     output.table(&["NAME", "VALUE", "UNIT", "TARGET", "VERDICT"], &rows);
 }
+
+/// Enough for all tasks that are under way at once: what is measured is the cluster, not its slots.
+const SLOTS_MANY: u32 = 128;
+
+/// More than the processors of a small machine: the tasks of a failover wait or do nothing.
+const SLOTS_FEW: u32 = 8;

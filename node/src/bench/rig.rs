@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::usage::Usage;
 use crate::Client;
 use crate::cli::{Cluster, Code, Diagnostic};
 use crate::processes::{Processes, Settings};
@@ -15,12 +16,19 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// Starts a cluster of its own.
-    pub(super) async fn start() -> Result<Self, Diagnostic> {
+    /// Starts a cluster of its own and waits until it is ready. Each node runs up to `slots` tasks at once.
+    pub(super) async fn start(slots: u32) -> Result<Self, Diagnostic> {
         let mut settings = Settings::new(CLUSTER, NODES)?;
         settings.allow_exec = true;
-        settings.slots = SLOTS;
+        settings.slots = slots;
         let processes = Processes::start(settings, PATIENCE).await?;
+        let client = connect(CLUSTER, processes.links()).await?;
+        Ok(Self { client, processes: Some(processes) })
+    }
+
+    /// Starts the processes of a cluster and waits for nothing.
+    pub(super) async fn spawn() -> Result<Self, Diagnostic> {
+        let processes = Processes::spawn(Settings::new(CLUSTER, NODES)?)?;
         let client = connect(CLUSTER, processes.links()).await?;
         Ok(Self { client, processes: Some(processes) })
     }
@@ -86,6 +94,11 @@ impl Rig {
         Ok(())
     }
 
+    /// What all its nodes have used so far, if they are our own.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.processes.as_ref().map(Usage::of_all)
+    }
+
     pub(super) fn own(&self) -> Result<&Processes, Diagnostic> {
         self.processes.as_ref().ok_or_else(not_ours)
     }
@@ -109,9 +122,6 @@ fn not_ours() -> Diagnostic {
 const CLUSTER: &str = "bench";
 
 const NODES: usize = 3;
-
-/// More than the processors of a small machine: the tasks that are measured wait or do nothing.
-const SLOTS: u32 = 8;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

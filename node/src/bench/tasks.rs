@@ -2,46 +2,29 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use protocol::state::TaskSpec;
 
-use super::figure::{Figure, Latencies};
+use super::figure::Figure;
+use super::load::Load;
+use super::rig::Rig;
 use crate::cli::Diagnostic;
 use crate::{Client, Error};
 
 /// Measures all of it.
-pub(super) async fn measure(client: &Client, length: Duration) -> Result<Vec<Figure>, Diagnostic> {
+pub(super) async fn measure(rig: &Rig, length: Duration) -> Result<Vec<Figure>, Diagnostic> {
     let mut figures = Vec::new();
     for width in WIDTHS {
-        let (latencies, took) = round_trips(client, width, length).await?;
-        let name = format!("tasks.round_trip_{width}");
-        figures.push(Figure::new(format!("{name}.rate"), latencies.count() as f64 / took.as_secs_f64(), "1/s"));
-        figures.extend(latencies.figures(&name));
+        let name = format!("tasks.{width}");
+        let load = Load { name: &name, width, length };
+        // From the submission to the moment when the result is known.
+        let once = async |_| rig.client.submit_raw(KIND, "").keep(KEEP).await?.result().await.map(drop);
+        figures.extend(load.run(rig, once).await?);
     }
-    let (submit, finish) = batch(client).await?;
-    figures.push(Figure::new("tasks.batch_submit.rate", f64::from(BATCH) / submit.as_secs_f64(), "1/s"));
-    figures.push(Figure::new("tasks.batch_finish.rate", f64::from(BATCH) / finish.as_secs_f64(), "1/s"));
+    let (submit, finish) = batch(&rig.client).await?;
+    figures.push(Figure::new("tasks.batch_submit.per_s", f64::from(BATCH) / submit.as_secs_f64(), "1/s"));
+    figures.push(Figure::new("tasks.batch_finish.per_s", f64::from(BATCH) / finish.as_secs_f64(), "1/s"));
     Ok(figures)
-}
-
-/// Submits a task and waits for its result, over and over, `width` at a time.
-async fn round_trips(client: &Client, width: usize, length: Duration) -> Result<(Latencies, Duration), Error> {
-    let begin = Instant::now();
-    let loops = (0..width).map(|_| async {
-        let mut latencies = Latencies::new();
-        while begin.elapsed() < length {
-            let at = Instant::now();
-            client.submit_raw(KIND, "").keep(KEEP).await?.result().await?;
-            latencies.add(at.elapsed());
-        }
-        Ok::<_, Error>(latencies)
-    });
-    let mut all = Latencies::new();
-    for latencies in try_join_all(loops).await? {
-        all.merge(&latencies);
-    }
-    Ok((all, begin.elapsed()))
 }
 
 /// Records many tasks at once, and waits for all: how long the recording took, and the whole.
@@ -64,7 +47,7 @@ async fn batch(client: &Client) -> Result<(Duration, Duration), Error> {
 
 const KIND: &str = "tenure.noop";
 
-const WIDTHS: [usize; 2] = [1, 64];
+const WIDTHS: [usize; 2] = [1, 256];
 
 const BATCH: u32 = 5000;
 

@@ -289,6 +289,11 @@ impl Processes {
         self.signal(place, Signal::SIGCONT);
     }
 
+    /// Asks one node to end by itself, and does not wait.
+    pub fn ask_to_end(&mut self, place: usize) {
+        self.signal(place, Signal::SIGTERM);
+    }
+
     fn signal(&mut self, place: usize, signal: Signal) {
         if let Some(child) = &mut self.nodes[place].child {
             child.signal(signal);
