@@ -108,7 +108,7 @@ pub enum Role {
     Candidate,
     /// Won its epoch.
     Leader,
-    /// Storage failed: neither votes nor acknowledges again.
+    /// Storage failed, or the log was given up: neither votes nor acknowledges again.
     Halted,
 }
 

@@ -62,9 +62,13 @@ impl Consensus {
         if let Payload::Config(conf) = &entry.payload {
             self.confs.push((entry.id.index, conf.clone()));
         }
+        let is_change = matches!(entry.payload, Payload::Config(_));
         self.batch(effects).append.push(entry.clone());
         self.pending.back_mut().expect("the batch was just opened").last = entry.id.index;
         self.log.push(entry);
+        if is_change && self.role == Role::Leader {
+            self.adjust_peers();
+        }
     }
 
     /// Removes the entry at `from` and all that follow.

@@ -16,7 +16,7 @@
 
 use crate::durable::{ConfState, Payload};
 use crate::effects::Role;
-use crate::types::{Epoch, LogId, Nanos, NodeId};
+use crate::types::{Epoch, Index, LogId, Nanos, NodeId};
 
 use super::quorum::{self, Tally};
 use super::{Consensus, Drop, Effect, Message, broken};
@@ -78,6 +78,9 @@ impl Consensus {
     /// Any message from another node; nobody outside a cluster is heard before a genesis is accepted here.
     pub(super) fn on_message(&mut self, from: NodeId, message: Message, effects: &mut Vec<Effect>) {
         let is_absurd = message.epoch() > EPOCH_MAX;
+        if matches!(message, Message::PreVote { .. } | Message::Vote { .. } | Message::AppendReply(_)) {
+            self.answer_outsider(from, effects);
+        }
         if !self.is_founded() || from == self.node || self.role == Role::Halted || is_absurd {
             return;
         }
@@ -88,6 +91,7 @@ impl Consensus {
             Message::VoteReply { epoch, granted } => self.on_vote_reply(from, epoch, granted, effects),
             Message::Append(append) => self.on_append(from, append, effects),
             Message::AppendReply(reply) => self.on_append_reply(from, &reply, effects),
+            Message::NotMember { epoch, config } => self.on_not_member(epoch, config, effects),
         }
     }
 
@@ -100,7 +104,7 @@ impl Consensus {
     }
 
     fn on_pre_vote_reply(&mut self, from: NodeId, epoch: Epoch, granted: bool, effects: &mut Vec<Effect>) {
-        if !granted && epoch > self.hard.epoch {
+        if !granted && epoch > self.hard.epoch && !broken!(self, IgnoresHigherEpochs) {
             return self.follow(epoch, None, effects);
         }
         let is_ours = if granted { epoch == self.hard.epoch.next() } else { epoch <= self.hard.epoch };
@@ -172,6 +176,7 @@ impl Consensus {
         self.time_base = self.log.last_time();
         self.uncommitted = 0;
         self.read_round = Nanos(0);
+        self.told_leavers = Index(0);
         self.reset_peers();
         self.noop = self.write(Payload::Noop, effects).index;
         self.heartbeat_all(effects);
@@ -250,7 +255,19 @@ impl Consensus {
     pub(super) fn may_campaign(&self) -> bool {
         let votes = |conf: &ConfState| quorum::votes(conf, self.node);
         let committed = || self.confs.iter().rev().find(|(index, _)| *index <= self.commit.index);
-        self.conf().is_some_and(votes) || committed().is_some_and(|(_, conf)| votes(conf))
+        !self.is_excluded() && (self.conf().is_some_and(votes) || committed().is_some_and(|(_, conf)| votes(conf)))
+    }
+
+    /// Whether a leader said that we have no place in a configuration newer than ours (C6).
+    pub(super) fn is_excluded(&self) -> bool {
+        self.confs.last().is_some_and(|(since, _)| *since < self.excluded_at)
+    }
+
+    /// Whether nobody else votes, for certain: then nobody else can lead, and no promise was made to anyone who does (E5).
+    /// A configuration that is not known to be committed may have been appended by a leader who is not in it.
+    pub(super) fn is_alone(&self) -> bool {
+        let newest = self.confs.last().filter(|(since, _)| *since <= self.commit.index);
+        newest.is_some_and(|(_, conf)| conf.outgoing.is_empty() && conf.voters == [self.node])
     }
 
     /// Whether this node must neither help nor begin an election (E5).
@@ -290,7 +307,10 @@ impl Consensus {
             }
             self.votes.iter().find(|(node, _)| *node == voter).map(|(_, granted)| *granted)
         };
-        self.conf().map_or(Tally::Lost, |conf| quorum::tally(conf, vote))
+        let Some(conf) = self.conf() else { return Tally::Lost };
+        #[cfg(feature = "mutants")]
+        let conf = &self.bent(conf);
+        quorum::tally(conf, vote)
     }
 
     /// Fails the reads that were waiting: certainly not done.

@@ -11,7 +11,7 @@ use crate::durable::Persist;
 use crate::effects::{Authority, Role};
 use crate::types::{Epoch, Incarnation, Index, LogId, NodeId};
 
-use super::Message;
+use super::{Message, Refusal, Target};
 
 /// What the core is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,6 +33,16 @@ pub enum Input {
         epoch: Epoch,
         /// Encoded commands.
         payload: Bytes,
+    },
+    /// Begin a change of voters and learners, if we still lead `epoch`. [`Effect::Accepted`] names the place of the joint
+    /// configuration; the change is done when a configuration that is not joint is applied after it.
+    ProposeConf {
+        /// Comes back in [`Effect::Accepted`] or [`Effect::Dropped`].
+        context: u64,
+        /// The epoch in which this was decided (F7).
+        epoch: Epoch,
+        /// Who is to vote and to listen.
+        target: Target,
     },
     /// A linearizable read: tell the index to wait for.
     Read {
@@ -68,6 +78,9 @@ pub enum Input {
         /// The suspect.
         node: NodeId,
     },
+    /// Give up the log and with it, for ever, the right to vote under this identity (F2). Ignored while this node has a
+    /// place in its latest configuration.
+    Retire,
 }
 
 /// How a read is confirmed.
@@ -132,6 +145,8 @@ pub enum Effect {
     },
     /// The lease that may be shown began, was extended or ended.
     Authority(Option<Authority>),
+    /// Remove the log, and remember that this identity has retired: it must never start again.
+    Retired,
     /// Stop the process.
     Fatal(String),
 }
@@ -145,4 +160,6 @@ pub enum Drop {
     Epoch,
     /// Too much is under way.
     Busy,
+    /// The configuration cannot be changed like this, or not now.
+    Change(Refusal),
 }

@@ -19,23 +19,31 @@ impl Consensus {
     /// Appends one entry, if this node leads the epoch in which it was decided (F7) and not too much is under way.
     pub(super) fn on_propose(&mut self, context: u64, epoch: Epoch, payload: Bytes, effects: &mut Vec<Effect>) {
         let is_full = self.uncommitted > 0 && self.uncommitted + payload.len() > UNCOMMITTED_MAX;
-        let why = match self.role {
-            Role::Leader if epoch != self.hard.epoch => Drop::Epoch,
-            Role::Leader if is_full => Drop::Busy,
-            Role::Leader => {
-                self.uncommitted += payload.len();
-                let id = self.write(Payload::Commands(payload), effects);
-                effects.push(Effect::Accepted { context, id });
-                for at in 0..self.peers.len() {
-                    if self.peers[at].is_eager() {
-                        self.send_entries(at, effects);
-                    }
-                }
-                return;
+        let why = self.refuses_proposals(epoch).or(is_full.then_some(Drop::Busy));
+        if let Some(why) = why {
+            return effects.push(Effect::Dropped { context, why });
+        }
+        self.uncommitted += payload.len();
+        let id = self.write(Payload::Commands(payload), effects);
+        effects.push(Effect::Accepted { context, id });
+        self.send_all(effects);
+    }
+
+    /// Why nothing that was decided in `epoch` may be appended here, if so.
+    pub(super) fn refuses_proposals(&self, epoch: Epoch) -> Option<Drop> {
+        match self.role {
+            Role::Leader => (epoch != self.hard.epoch).then_some(Drop::Epoch),
+            _ => Some(Drop::NotLeader),
+        }
+    }
+
+    /// Sends what was just appended to everyone who need not wait for company.
+    pub(super) fn send_all(&mut self, effects: &mut Vec<Effect>) {
+        for at in 0..self.peers.len() {
+            if self.peers[at].is_eager() {
+                self.send_entries(at, effects);
             }
-            _ => Drop::NotLeader,
-        };
-        effects.push(Effect::Dropped { context, why });
+        }
     }
 
     /// Writes one entry of this epoch, stamped with cluster time.
@@ -48,10 +56,8 @@ impl Consensus {
 
     /// Begins anew with every follower (E6).
     pub(super) fn reset_peers(&mut self) {
-        let next = self.log.last().index.next();
-        let members = self.conf().map(quorum::members).unwrap_or_default();
-        self.peers =
-            members.into_iter().filter(|node| *node != self.node).map(|node| Progress::new(node, next)).collect();
+        self.peers.clear();
+        self.adjust_peers();
         if broken!(self, LeaseFromWinning) {
             for peer in &mut self.peers {
                 (peer.acked, peer.promise) = (self.now, self.profile.promise);
@@ -162,10 +168,14 @@ impl Consensus {
         if is_lost && peer.pace == Pace::Replicate {
             peer.lose_flight();
         }
+        let node = peer.node;
         if is_news {
             self.advance_commit(effects);
         }
-        self.serve(at, effects);
+        // A commit may have completed a change: then the places of the followers are others, or this node leads no more.
+        if self.peers.get(at).is_some_and(|peer| peer.node == node) {
+            self.serve(at, effects);
+        }
     }
 
     fn on_rejected(&mut self, at: usize, place: Index, hint: LogId, effects: &mut Vec<Effect>) {
@@ -211,6 +221,7 @@ impl Consensus {
                 self.send_heartbeat(at, effects);
             }
         }
+        self.follow_up_change(effects);
     }
 
     /// The link to a follower broke: what was in flight is lost.
@@ -237,7 +248,10 @@ impl Consensus {
             }
             self.peers.iter().find(|peer| peer.node == node).map_or(0, &value)
         };
-        self.conf().map_or(0, |conf| quorum::reached(conf, of))
+        let Some(conf) = self.conf() else { return 0 };
+        #[cfg(feature = "mutants")]
+        let conf = &self.bent(conf);
+        quorum::reached(conf, of)
     }
 }
 
@@ -245,7 +259,8 @@ impl Consensus {
 fn size(entry: &Entry) -> usize {
     let body = match &entry.payload {
         Payload::Commands(bytes) => bytes.len(),
-        Payload::Noop | Payload::Config(_) => 0,
+        Payload::Noop => 0,
+        Payload::Config(conf) => 8 * quorum::members(conf).len(),
     };
     body + ENTRY_OVERHEAD
 }

@@ -46,6 +46,14 @@ pub enum Message {
     Append(Append),
     /// The answer to [`Message::Append`]. An acceptance leaves only after what it acknowledges is durable.
     AppendReply(AppendReply),
+    /// "You have no place in the committed configuration that begins at `config`", from a leader: the receiver stops asking
+    /// for votes unless it knows a newer one (C6, F21). Lost: it asks again and is told again. Repeated: no change.
+    NotMember {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// Where that configuration begins.
+        config: Index,
+    },
 }
 
 /// See [`Message::Append`].
@@ -98,7 +106,8 @@ impl Message {
             Self::PreVote { epoch, .. }
             | Self::PreVoteReply { epoch, .. }
             | Self::Vote { epoch, .. }
-            | Self::VoteReply { epoch, .. } => *epoch,
+            | Self::VoteReply { epoch, .. }
+            | Self::NotMember { epoch, .. } => *epoch,
             Self::Append(append) => append.epoch,
             Self::AppendReply(reply) => reply.epoch,
         }

@@ -1,7 +1,7 @@
 //! One leader per epoch, one log on a quorum.
 //!
 //! This is Raft in the shape that etcd gave it: pre-vote, check-quorum, a lease acknowledged by a quorum, quorum arithmetic
-//! for joint configurations. It is told what happened and what time it is ([`Input`]) and answers with what must follow
+//! for joint configurations, learners. It is told what happened and what time it is ([`Input`]) and answers with what must follow
 //! ([`Effect`]); it never reads a clock, draws its randomness from a seeded state of its own, and can be cloned, compared
 //! and hashed, so that a simulator and a model checker can drive it.
 //!
@@ -15,11 +15,11 @@
 //!
 //! # Where things are
 //!
-//! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads, `disk` numbers what must be
-//! durable, `log`, `progress` and `quorum` are plain data. Compaction, snapshots, configuration changes, follower reads and
-//! hand-over have their places here but are not built yet: nothing is compacted, and the configuration is that of the
-//! genesis.
+//! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads, `change` moves the voters,
+//! `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data. Compaction and snapshots have their
+//! places here but are not built yet.
 
+mod change;
 mod disk;
 mod election;
 mod follower;
@@ -30,11 +30,14 @@ mod log;
 mod message;
 #[cfg(feature = "mutants")]
 mod mutants;
+#[cfg(test)]
+mod oracle;
 mod progress;
 mod quorum;
 
 use std::collections::VecDeque;
 
+pub use change::{Refusal, Target};
 pub use input::{Drop, Effect, Input, ReadMode};
 pub use message::{Append, AppendReply, Message, Verdict};
 #[cfg(feature = "mutants")]
@@ -97,6 +100,8 @@ pub struct Consensus {
     waived: bool,
     /// When an election begins here unless a leader is heard.
     deadline: Nanos,
+    /// A leader says that we have no place in the configuration that begins here (C6).
+    excluded_at: Index,
     votes: Vec<(NodeId, bool)>,
 
     // Only on a leader.
@@ -106,6 +111,8 @@ pub struct Consensus {
     peers: Vec<Progress>,
     heartbeat_due: Nanos,
     uncommitted: usize,
+    /// Who left with the configuration that begins here was told so.
+    told_leavers: Index,
     reads: VecDeque<PendingRead>,
     /// When the last round of heartbeats for reads began.
     read_round: Nanos,
@@ -154,6 +161,7 @@ impl Consensus {
             contact: None,
             waived: false,
             deadline: now,
+            excluded_at: Index(0),
             votes: Vec::new(),
             elected_at: Nanos(0),
             time_base: ClusterTime(0),
@@ -161,6 +169,7 @@ impl Consensus {
             peers: Vec::new(),
             heartbeat_due: Nanos::NEVER,
             uncommitted: 0,
+            told_leavers: Index(0),
             reads: VecDeque::new(),
             read_round: Nanos(0),
             told_role: (Role::Follower, hard_state.epoch, None),
@@ -168,8 +177,7 @@ impl Consensus {
             #[cfg(feature = "mutants")]
             bug: None,
         };
-        let alone = core.conf().is_some_and(|conf| conf.outgoing.is_empty() && conf.voters == [core.node]);
-        if !alone {
+        if !core.is_alone() {
             core.boot = core.is_founded().then_some(now);
             core.deadline = core.draw_deadline();
         }
@@ -214,12 +222,14 @@ impl Consensus {
             Input::Tick => self.on_tick(effects),
             Input::Message { from, message } => self.on_message(from, message, effects),
             Input::Propose { context, epoch, payload } => self.on_propose(context, epoch, payload, effects),
+            Input::ProposeConf { context, epoch, target } => self.on_propose_conf(context, epoch, &target, effects),
             Input::Read { context, mode } => self.on_read(context, mode, effects),
             Input::Persisted { seq } => self.on_persisted(seq, effects),
             Input::StorageFailed { why } => self.fail(why, effects),
             Input::Evidence { node, .. } => self.on_evidence(node),
             Input::Unreachable { node } => self.on_unreachable(node),
             Input::Suspected { node } => self.on_suspected(node, effects),
+            Input::Retire => self.on_retire(effects),
         }
         self.finish(effects);
     }
@@ -305,7 +315,16 @@ impl Consensus {
     /// The configuration in force; `None` before a genesis is accepted.
     #[must_use]
     pub fn conf(&self) -> Option<&ConfState> {
+        if broken!(self, ConfiguresLate) {
+            return self.confs.iter().rev().find(|(since, _)| *since <= self.commit.index).map(|(_, conf)| conf);
+        }
         self.confs.last().map(|(_, conf)| conf)
+    }
+
+    /// Whether this node has a place in the newest configuration that it knows of, with or without a vote.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        !self.is_excluded() && self.conf().is_some_and(|conf| quorum::holds(conf, self.node))
     }
 
     /// Whether a genesis was accepted.

@@ -2,9 +2,12 @@
 //!
 //! Only with the cargo feature `mutants`; without it nothing of this is compiled.
 
-use crate::types::Nanos;
+use crate::durable::ConfState;
+use crate::effects::Role;
+use crate::types::{Nanos, NodeId};
 
 use super::Consensus;
+use super::change::leave;
 use super::progress::Progress;
 
 /// One deliberate bug.
@@ -43,11 +46,25 @@ pub enum Bug {
     ReadsByOldRounds,
     /// A follower does not look at the epoch of the entry before the new ones (R2).
     TrustsPlaces,
+    /// A configuration is in force when it is committed, not when it is appended (C1).
+    ConfiguresLate,
+    /// A leader changes one voter in one step, and before an entry of its own epoch is committed: the bug that Raft had until
+    /// 2015 (C2, MC1). Where every change is joint, that clause alone can be removed without harm: every joint configuration
+    /// that may follow the committed one needs a quorum of that one.
+    ChangesTooEarly,
+    /// In a joint configuration the new half decides alone (C3).
+    NewHalfDecides,
+    /// Whoever gave up its log starts again under its old identity (F2).
+    RetiredVotes,
+    /// A rejected pre-vote with a higher epoch is not adopted (E3).
+    IgnoresHigherEpochs,
+    /// A leader counts itself although it has no vote (C4).
+    CountsItself,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,
         Self::CommitsUnverified,
@@ -64,6 +81,12 @@ impl Bug {
         Self::CountsTruncated,
         Self::ReadsByOldRounds,
         Self::TrustsPlaces,
+        Self::ConfiguresLate,
+        Self::ChangesTooEarly,
+        Self::NewHalfDecides,
+        Self::RetiredVotes,
+        Self::IgnoresHigherEpochs,
+        Self::CountsItself,
     ];
 }
 
@@ -88,6 +111,25 @@ impl Consensus {
         (self.contact, self.boot, self.waived, self.told_authority) = (None, None, false, None);
         self.peers.iter_mut().for_each(Progress::forget_time);
         self.forget_batch_times();
+    }
+
+    /// The configuration as a core counts it that is broken in this.
+    pub(super) fn bent(&self, conf: &ConfState) -> ConfState {
+        let mut bent = conf.clone();
+        if self.has_bug(Bug::NewHalfDecides) {
+            bent.outgoing.clear();
+        }
+        if self.has_bug(Bug::CountsItself) && !conf.voters.contains(&self.node) && self.role == Role::Leader {
+            bent.voters.push(self.node);
+        }
+        bent
+    }
+
+    /// A change of one voter as a core makes it that is broken in this.
+    pub(super) fn unjoined(&self, joint: ConfState) -> ConfState {
+        let only = |one: &[NodeId], other: &[NodeId]| one.iter().filter(|node| !other.contains(node)).count();
+        let moved = only(&joint.voters, &joint.outgoing) + only(&joint.outgoing, &joint.voters);
+        if self.has_bug(Bug::ChangesTooEarly) && moved <= 1 { leave(&joint) } else { joint }
     }
 
     /// Whether it is broken in this way.

@@ -44,6 +44,11 @@ pub(super) fn votes(conf: &ConfState, node: NodeId) -> bool {
     conf.voters.contains(&node) || conf.outgoing.contains(&node)
 }
 
+/// Whether `node` holds the log under this configuration.
+pub(super) fn holds(conf: &ConfState, node: NodeId) -> bool {
+    votes(conf, node) || conf.learners.contains(&node)
+}
+
 /// Everyone who holds the log under this configuration, without duplicates, sorted.
 pub(super) fn members(conf: &ConfState) -> Vec<NodeId> {
     let lists = [&conf.voters, &conf.outgoing, &conf.learners];

@@ -60,6 +60,13 @@ pub enum Input {
         /// The decisions.
         commands: Vec<Command>,
     },
+    /// Change who votes and who listens, as decided in this epoch. What becomes of it shows in [`Status::voters`].
+    Configure {
+        /// The epoch in which this was decided (F7).
+        epoch: Epoch,
+        /// Who is to vote and to listen.
+        target: consensus::Target,
+    },
     /// All batches up to this one are durable.
     Persisted {
         /// The batch.

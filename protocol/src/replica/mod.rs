@@ -188,6 +188,10 @@ impl Replica {
             Input::Request { from, request } => self.on_request(now, from, request, effects),
             Input::Response(response) => self.on_response(response, effects),
             Input::Propose { epoch, commands } => self.on_propose(epoch, commands, effects),
+            Input::Configure { epoch, target } => {
+                let context = self.context();
+                self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
+            }
             Input::Persisted { seq } => self.on_persisted(now, seq, effects),
             Input::StorageFailed { why } => self.core(now, consensus::Input::StorageFailed { why }, effects),
             Input::Evidence { node, incarnation } => {
@@ -476,15 +480,19 @@ impl Replica {
                 consensus::Effect::Dropped { context, why } => self.on_dropped(context, why, effects),
                 consensus::Effect::Role { role, epoch, leader } => self.on_role(role, epoch, leader, effects),
                 consensus::Effect::Authority(authority) => effects.publish.push(Event::Authority(authority)),
+                consensus::Effect::Retired => effects.note("this node gave up its log and never votes again"),
                 consensus::Effect::Fatal(why) => effects.publish.push(Event::Fatal(why)),
             }
         }
     }
 
     fn on_dropped(&mut self, context: u64, why: consensus::Drop, effects: &mut Effects) {
+        if let consensus::Drop::Change(refusal) = why {
+            effects.note(format!("the voters stay as they are: {refusal}"));
+        }
         let denied = match why {
             consensus::Drop::NotLeader | consensus::Drop::Epoch => Denied::NotMaster,
-            consensus::Drop::Busy => Denied::Busy,
+            consensus::Drop::Busy | consensus::Drop::Change(_) => Denied::Busy,
         };
         if let Some(Question { waiter, .. }) = self.reads.remove(&context) {
             self.respond(waiter, Err(denied), effects);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use protocol::consensus::ReadMode;
 use protocol::durable::{Entry, HardState, Payload};
 use protocol::effects::Role;
-use protocol::{Epoch, Index, LogId};
+use protocol::{Epoch, Index, LogId, NodeId};
 
 use crate::world::{Seen, World};
 
@@ -103,12 +103,14 @@ impl Laws {
         }
         for entry in core.entries(known.next()..=core.commit()) {
             let place = (entry.id.index.0 - 2) as usize;
-            let holds =
-                |node: &&crate::world::Node| node.disk.entries.get(place).is_some_and(|held| held.id == entry.id);
-            let copies = world.nodes.iter().filter(holds).count();
-            law(copies * 2 > world.nodes.len(), world, "Commit on a durable quorum", || {
-                format!("{} on {copies}", entry.id)
-            });
+            let holds = |node: &&NodeId| {
+                let disk = &world.nodes[(node.0 - 1) as usize].disk;
+                disk.entries.get(place).is_some_and(|held| held.id == entry.id)
+            };
+            let is_most = |voters: &[NodeId]| voters.iter().filter(holds).count() * 2 > voters.len();
+            let conf = core.conf().expect("every core is founded");
+            let is_durable = is_most(&conf.voters) && (conf.outgoing.is_empty() || is_most(&conf.outgoing));
+            law(is_durable, world, "Commit on a durable quorum", || format!("{} under {conf:?}", entry.id));
             self.committed.push(entry.clone());
             self.committed_in.push(core.epoch());
         }
@@ -134,7 +136,7 @@ impl Laws {
                 self.waiting.remove(&context);
             }
             Seen::Fatal(why) => law(false, world, "No core breaks", || format!("n{}: {why}", at + 1)),
-            Seen::Role(..) | Seen::Authority(_) | Seen::Sent { .. } | Seen::Wrote(_) => {}
+            Seen::Role(..) | Seen::Retired | Seen::Authority(_) | Seen::Sent { .. } | Seen::Wrote(_) => {}
         }
     }
 

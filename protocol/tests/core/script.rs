@@ -4,7 +4,8 @@
 //! be seen, an empty line. `TENURE_BLESS=1` writes down what was seen; read every line of the difference before you keep it.
 //!
 //! ```text
-//! cluster nodes=3 leader=1 [profile=dev|lan]   founded nodes with good links; n1 leads and its no-op is applied
+//! cluster nodes=3 [voters=2] leader=1 [profile=dev|lan]
+//!                                              founded nodes with good links; n1 leads and its no-op is applied
 //! tap | untap                                  messages and writes are shown; tapped messages are not sent
 //! advance 300ms                                time passes
 //! cut n1 n2 | cut n1 -> n2 | mend              links
@@ -12,9 +13,10 @@
 //! log n1 epoch=4 [vote=n2] [entries=2,2,3]     sets the disk of a node that is down: epochs of the entries from index 2 on
 //! disk n1 stuck|good | pause n1 300ms | clock n1 rate=1.1 | profile n1 dev
 //! propose n1 x [epoch=2] [bytes=100] | read n1 a [lease]
+//! change n1 c [epoch=2] voters=n1,n2 [learners=n3] | retire n3
 //! evidence n2 of n1 | suspect n2 of n1 | unreachable n1 of n2 | campaign n1 | tick n1 | break-disk n1
 //! tell n2 from n1 MESSAGE                      a message arrives, whoever sent it
-//! show n1 | time n1                            the state of a core, its cluster time
+//! show n1 | time n1 | conf n1                  the state of a core, its cluster time, who votes
 //! ```
 
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::consensus::{Input, ReadMode};
+use protocol::consensus::{Input, ReadMode, Target};
 use protocol::durable::{Entry, HardState, Payload};
 use protocol::{ClusterTime, Epoch, Incarnation, Index, LogId, NodeId, Profile};
 
@@ -46,8 +48,9 @@ impl Script {
             "cluster" => return self.cluster(&words),
             "propose" => self.propose(&words),
             "read" => self.read(&words),
+            "change" => self.change(&words),
             "log" => self.write_log(&words),
-            "show" | "time" => self.show(&words),
+            "show" | "time" | "conf" => self.show(&words),
             _ => self.act(&words),
         }
         self.print();
@@ -56,7 +59,8 @@ impl Script {
     fn cluster(&mut self, words: &Words) {
         let profile = profile(words.value("profile").unwrap_or("lan"));
         let count = words.number("nodes").unwrap_or(3) as usize;
-        let mut world = World::with(count, 1, |_| profile);
+        let mut world =
+            World::with(count, words.number("voters").map_or(count, |voters| voters as usize), 1, |_| profile);
         world.found();
         world.run_for(MS);
         if let Some(leader) = words.number("leader") {
@@ -82,6 +86,13 @@ impl Script {
         let context = self.name(words.at(2));
         let mode = if words.has("lease") { ReadMode::Lease } else { ReadMode::Quorum };
         self.world().step(words.node(1), Input::Read { context, mode });
+    }
+
+    fn change(&mut self, words: &Words) {
+        let (at, context) = (words.node(1), self.name(words.at(2)));
+        let epoch = words.number("epoch").map_or(self.world().core(at).epoch(), Epoch);
+        let target = Target { voters: words.nodes("voters"), learners: words.nodes("learners") };
+        self.world().step(at, Input::ProposeConf { context, epoch, target });
     }
 
     fn write_log(&mut self, words: &Words) {
@@ -127,6 +138,7 @@ impl Script {
             "evidence" => world.step(words.node(1), Input::Evidence { node: node(3), incarnation: Incarnation(1) }),
             "suspect" => world.step(words.node(1), Input::Suspected { node: node(3) }),
             "unreachable" => world.step(words.node(1), Input::Unreachable { node: node(3) }),
+            "retire" => world.step(words.node(1), Input::Retire),
             "campaign" => world.campaign(words.node(1)),
             "tick" => world.step(words.node(1), Input::Tick),
             "break-disk" => world.step(words.node(1), Input::StorageFailed { why: "no space left".into() }),
@@ -146,6 +158,7 @@ impl Script {
         let core = world.core(at);
         let line = match verb.as_str() {
             "time" => format!("n{}: {} ms of cluster time", at + 1, core.cluster_time(world.local(at))),
+            "conf" => format!("n{} has {}", at + 1, text::conf(core.conf().expect("every core is founded"))),
             _ => format!("n{} is {}", at + 1, text::state(core, world.local(at))),
         };
         writeln!(self.output, "{line}").expect("a string takes everything");

@@ -6,9 +6,10 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use protocol::consensus::{Input, ReadMode};
+use protocol::consensus::{Input, ReadMode, Target};
+use protocol::durable::ConfState;
 use protocol::effects::Role;
-use protocol::{Incarnation, NodeId, Profile};
+use protocol::{Epoch, Incarnation, NodeId, Profile};
 
 use crate::dice::Dice;
 use crate::laws::Laws;
@@ -53,6 +54,10 @@ struct Weather {
     size: usize,
     reads: u64,
     lease_reads: bool,
+    /// Changes of the configuration.
+    changes: u64,
+    /// Nodes without a place give up their log.
+    retirements: u64,
 }
 
 /// What a seed is after.
@@ -61,6 +66,8 @@ enum Theme {
     Any,
     Leases,
     Churn,
+    /// The voters change all the time.
+    Changes,
 }
 
 impl Weather {
@@ -88,6 +95,8 @@ impl Weather {
             size: dice.pick(&[8, 8, 60_000, 200_000]),
             reads: dice.pick(&[0, 100, 500]),
             lease_reads,
+            changes: 0,
+            retirements: 0,
         };
         match theme {
             Theme::Any => {
@@ -118,6 +127,25 @@ impl Weather {
                     ..any
                 }
             }
+            Theme::Changes => {
+                net.loss = dice.pick(&[0, 20, 200]);
+                net.delay = dice.pick(&[(MS / 10, MS), (MS, 10 * MS)]);
+                net.slow = dice.pick(&[0, 50]);
+                Self {
+                    regicide: dice.pick(&[0, 5, 30]),
+                    news: dice.pick(&[0, 500]),
+                    crash: dice.pick(&[0, 2, 10]),
+                    restart: dice.pick(&[50, 200]),
+                    cut: dice.pick(&[0, 5, 20]),
+                    mend: dice.pick(&[5, 30, 100]),
+                    stick: 0,
+                    proposals: dice.pick(&[10, 100]),
+                    size: 8,
+                    changes: dice.pick(&[20, 100, 300]),
+                    retirements: dice.pick(&[0, 0, 50]),
+                    ..any
+                }
+            }
             Theme::Churn => {
                 net.loss = dice.pick(&[0, 50, 300]);
                 net.delay = dice.pick(&[(MS / 10, MS), (MS, 20 * MS), (MS, 40 * MS)]);
@@ -145,16 +173,18 @@ impl Run {
     /// does not hear, rumours, short crashes. A third churns: short reigns and long logs in small messages.
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x7e57);
-        let theme = dice.pick(&[Theme::Any, Theme::Leases, Theme::Churn]);
+        let theme = dice.pick(&[Theme::Any, Theme::Leases, Theme::Churn, Theme::Changes]);
         let count = match theme {
             Theme::Any => dice.pick(&[1, 2, 3, 3, 4, 5]),
             Theme::Leases | Theme::Churn => dice.pick(&[3, 3, 5]),
+            Theme::Changes => dice.pick(&[3, 4, 5, 6]),
         };
+        let voters = if theme == Theme::Changes { dice.between(1, count as u64) as usize } else { count };
         let is_mixed = dice.happens(if theme == Theme::Leases { 500 } else { 150 });
         let profiles: Vec<Profile> = (0..count)
             .map(|_| if is_mixed { dice.pick(&[Profile::DEV, Profile::LAN]) } else { Profile::DEV })
             .collect();
-        let mut world = World::with(count, dice.any(), |at| profiles[at]);
+        let mut world = World::with(count, voters, dice.any(), |at| profiles[at]);
         let is_wild = theme != Theme::Leases && dice.happens(200);
         for node in &mut world.nodes {
             let rate = match is_wild {
@@ -225,8 +255,11 @@ impl Run {
                     let evidence = Input::Evidence { node: NodeId(at as u64 + 1), incarnation: Incarnation(1) };
                     (0..self.world.nodes.len()).for_each(|other| self.world.step(other, evidence.clone()));
                 }
-            } else if !is_up && self.dice.happens(weather.restart) {
+            } else if !is_up && self.dice.happens(weather.restart) && self.may_start(at) {
                 self.world.restart(at);
+            }
+            if self.dice.happens(weather.retirements) {
+                self.retire(at);
             }
             if self.dice.happens(weather.pause) {
                 self.world.nodes[at].paused_until = self.world.time + self.dice.between(10, 1500) * MS;
@@ -305,6 +338,9 @@ impl Run {
                     self.laws.check(&mut self.world);
                 }
             }
+            if self.dice.happens(self.weather.changes) {
+                self.change(at, epoch);
+            }
             if self.dice.happens(self.weather.reads) {
                 let is_lease = self.weather.lease_reads && self.dice.happens(700);
                 let mode = if is_lease { ReadMode::Lease } else { ReadMode::Quorum };
@@ -314,6 +350,47 @@ impl Run {
                 self.laws.check(&mut self.world);
             }
         }
+    }
+
+    /// Asks for other voters and learners: some nodes move, at random.
+    fn change(&mut self, at: usize, epoch: Epoch) {
+        let conf = self.world.core(at).conf().expect("every core is founded");
+        let mut target = Target { voters: conf.voters.clone(), learners: conf.learners.clone() };
+        for _ in 0..self.dice.between(1, 3) {
+            let place = self.dice.between(0, self.world.nodes.len() as u64 - 1);
+            let node = NodeId(place + 1);
+            if self.world.nodes[place as usize].is_retired {
+                continue;
+            }
+            let was_learner = target.learners.contains(&node);
+            target.voters.retain(|voter| *voter != node);
+            target.learners.retain(|learner| *learner != node);
+            match self.dice.between(0, 5) {
+                0 => {}
+                1 => target.learners.push(node),
+                _ if was_learner || conf.voters.contains(&node) => target.voters.push(node),
+                _ => target.learners.push(node),
+            }
+        }
+        self.contexts += 1;
+        self.world.step(at, Input::ProposeConf { context: self.contexts, epoch, target });
+        self.laws.check(&mut self.world);
+    }
+
+    /// A node without a place in the leader's configuration gives up its log; older configurations may still name it.
+    fn retire(&mut self, at: usize) {
+        let is_named =
+            |leader| self.world.core(leader).conf().is_some_and(|conf| is_named(conf, NodeId(at as u64 + 1)));
+        let is_needed = self.world.leader().is_none_or(is_named);
+        if !is_needed && self.world.nodes[at].core.is_some() {
+            self.world.step(at, Input::Retire);
+            self.laws.check(&mut self.world);
+        }
+    }
+
+    /// An identity that has retired never starts again.
+    fn may_start(&self, at: usize) -> bool {
+        !self.world.nodes[at].is_retired
     }
 
     fn is_paused(&self, at: usize) -> bool {
@@ -327,7 +404,7 @@ impl Run {
         for at in 0..self.world.nodes.len() {
             self.world.nodes[at].paused_until = 0;
             self.world.mend_disk(at);
-            if self.world.nodes[at].core.is_none() {
+            if self.world.nodes[at].core.is_none() && self.may_start(at) {
                 self.world.restart(at);
             }
         }
@@ -347,13 +424,20 @@ impl Run {
 
     fn is_level(&self) -> bool {
         let Some(leader) = self.world.leader() else { return false };
-        let last = self.world.core(leader).last();
+        let core = self.world.core(leader);
+        let (last, conf) = (core.last(), core.conf().expect("every core is founded"));
         let agrees = |at| {
             let core = self.world.core(at);
-            core.last() == last && core.applied() == last.index && core.leader() == self.world.core(leader).leader()
+            core.last() == last && core.applied() == last.index && core.leader() == Some(NodeId(leader as u64 + 1))
         };
-        (0..self.world.nodes.len()).all(agrees)
+        let has_place = |at: &usize| is_named(conf, NodeId(*at as u64 + 1));
+        conf.outgoing.is_empty() && (0..self.world.nodes.len()).filter(has_place).all(agrees)
     }
+}
+
+/// Whether a node has a place in a configuration.
+fn is_named(conf: &ConfState, node: NodeId) -> bool {
+    [&conf.voters, &conf.outgoing, &conf.learners].iter().any(|list| list.contains(&node))
 }
 
 /// Plays one seed; says in words what broke.

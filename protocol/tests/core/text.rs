@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::consensus::{Append, AppendReply, Consensus, Drop, Message, Verdict};
-use protocol::durable::{Entry, Payload, Persist};
+use protocol::durable::{ConfState, Entry, Payload, Persist};
 use protocol::effects::Role;
 use protocol::{ClusterTime, Epoch, Index, LogId, Nanos, NodeId};
 
@@ -48,6 +48,11 @@ impl<'a> Words<'a> {
     /// The number of `key=number`.
     pub fn number(&self, key: &str) -> Option<u64> {
         self.value(key).map(|value| value.parse().expect("a number"))
+    }
+
+    /// The nodes of `key=n1,n2`.
+    pub fn nodes(&self, key: &str) -> Vec<NodeId> {
+        self.value(key).into_iter().flat_map(|list| list.split(',')).map(node).collect()
     }
 
     /// Whether a word is there.
@@ -105,6 +110,7 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
             let promise = words.value("promise").map_or(PROMISE, |word| Duration::from_nanos(span(word)));
             Message::AppendReply(AppendReply { epoch, verdict, sent: receiver - ago, promise })
         }
+        "not-member" => Message::NotMember { epoch, config: Index(words.number("config").expect("config=")) },
         other => panic!("no such message: {other}"),
     }
 }
@@ -121,6 +127,7 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
                 Drop::NotLeader => "not the leader",
                 Drop::Epoch => "decided in another epoch",
                 Drop::Busy => "busy",
+                Drop::Change(refusal) => return format!("drops {}: {refusal}", name(context)),
             };
             format!("drops {}: {why}", name(context))
         }
@@ -137,6 +144,7 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
         },
         Seen::Authority(Some(_)) => "has the lease".into(),
         Seen::Authority(None) => "has no lease".into(),
+        Seen::Retired => "gives up its log".into(),
         Seen::Fatal(why) => format!("stops: {why}"),
         Seen::Sent { to, message, waits } => {
             let waits = if *waits { ", when the disk has it" } else { "" };
@@ -163,6 +171,7 @@ fn said(message: &Message) -> String {
             Verdict::Matched(index) => format!("append-reply epoch={epoch} matched={index}"),
             Verdict::Rejected { at, hint } => format!("append-reply epoch={epoch} rejected={at} hint={hint}"),
         },
+        Message::NotMember { epoch, config } => format!("not-member epoch={epoch} config={config}"),
     }
 }
 
@@ -190,6 +199,17 @@ fn range(entries: &[Entry]) -> String {
         [one] => one.id.to_string(),
         [first, .., last] => format!("{}..{}", first.id, last.id),
     }
+}
+
+/// The configuration in force, in one line.
+pub fn conf(conf: &ConfState) -> String {
+    let list = |nodes: &[NodeId]| nodes.iter().map(|node| format!("n{}", node.0)).collect::<Vec<_>>().join(" ");
+    let mut words = format!("voters {}", list(&conf.voters));
+    let parts = [("outgoing", &conf.outgoing), ("learners", &conf.learners), ("learners next", &conf.learners_next)];
+    for (name, nodes) in parts.into_iter().filter(|(_, nodes)| !nodes.is_empty()) {
+        words += &format!(", {name} {}", list(nodes));
+    }
+    words
 }
 
 /// The state of a core in one line.

@@ -59,6 +59,8 @@ pub struct Node {
     pub authority: Option<Authority>,
     /// The last words of a core that broke.
     pub fatal: Option<String>,
+    /// It gave up its log, and its identity never starts again.
+    pub is_retired: bool,
     /// How long a sync takes, from and to.
     pub sync: (u64, u64),
     /// No sync ends while this is set.
@@ -107,6 +109,8 @@ pub enum Seen {
     Role(Role, Epoch, Option<NodeId>),
     /// See [`Effect::Authority`].
     Authority(Option<Authority>),
+    /// See [`Effect::Retired`].
+    Retired,
     /// See [`Effect::Fatal`].
     Fatal(String),
     /// Only while tapped: a message, and whether it waits for the disk.
@@ -157,13 +161,14 @@ impl Ord for Happening {
 impl World {
     /// `count` nodes that are founded on one genesis, with good links, disks and clocks.
     pub fn new(count: usize, seed: u64) -> Self {
-        Self::with(count, seed, |_| Profile::LAN)
+        Self::with(count, count, seed, |_| Profile::LAN)
     }
 
-    /// The same, every node with a profile of its own.
-    pub fn with(count: usize, seed: u64, profile: impl Fn(usize) -> Profile) -> Self {
+    /// The same, every node with a profile of its own. Only the first `voters` are in the genesis; the others hold it too,
+    /// as a node does that joins a cluster.
+    pub fn with(count: usize, voters: usize, seed: u64, profile: impl Fn(usize) -> Profile) -> Self {
         let mut dice = Dice(seed);
-        let voters: Vec<NodeId> = (1..=count as u64).map(NodeId).collect();
+        let voters: Vec<NodeId> = (1..=voters as u64).map(NodeId).collect();
         let nodes = (0..count).map(|at| Node::founded(&voters, at, profile(at), dice.any())).collect();
         let net =
             Net { loss: 0, twice: 0, delay: (MS / 5, MS / 5), slow: 0, slow_delay: 800 * MS, cut: BTreeSet::new() };
@@ -397,6 +402,14 @@ impl World {
                     self.nodes[at].authority = authority;
                     self.seen.push((at, Seen::Authority(authority)));
                 }
+                Effect::Retired => {
+                    self.nodes[at].retire();
+                    self.seen.push((at, Seen::Retired));
+                    #[cfg(feature = "mutants")]
+                    if self.bug == Some(protocol::consensus::Bug::RetiredVotes) {
+                        return self.restart(at);
+                    }
+                }
                 Effect::Fatal(why) => {
                     self.nodes[at].fatal = Some(why.clone());
                     self.seen.push((at, Seen::Fatal(why)));
@@ -447,7 +460,7 @@ impl World {
 
 impl Node {
     fn founded(voters: &[NodeId], at: usize, profile: Profile, seed: u64) -> Self {
-        let mut disk = Durable::fresh(voters[at], Incarnation(0));
+        let mut disk = Durable::fresh(NodeId(at as u64 + 1), Incarnation(0));
         let genesis = Genesis { cluster: ClusterId(7), ballot: Default::default(), voters: voters.to_vec(), target: 3 };
         disk.apply(&Persist { genesis: Some(genesis), ..Persist::default() });
         Self {
@@ -458,6 +471,7 @@ impl Node {
             applied: Vec::new(),
             authority: None,
             fatal: None,
+            is_retired: false,
             sync: (MS / 5, MS / 5),
             is_disk_stuck: false,
             paused_until: 0,
@@ -468,5 +482,14 @@ impl Node {
             wake: u64::MAX,
             synced_seq: 0,
         }
+    }
+
+    /// Its log is gone, and what it wrote last with it; its epoch and vote stay.
+    fn retire(&mut self) {
+        self.is_retired = true;
+        self.unsynced.clear();
+        self.held.clear();
+        self.disk.entries.clear();
+        self.disk.commit_hint = self.disk.base.index;
     }
 }

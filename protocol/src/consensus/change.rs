@@ -1,0 +1,221 @@
+//! Changing who votes and who listens: into a joint configuration, and out of it.
+//!
+//! Every change takes the same two steps, whatever its size (C3). The first enters a joint configuration, in which
+//! everything needs a quorum of the old voters **and** of the new ones; the second leaves it, once it is committed. So no
+//! two configurations that follow each other can decide without knowing of each other, and no case needs a rule of its own.
+//!
+//! A configuration is in force from the moment at which it is appended, and no longer when it is truncated (C1): waiting
+//! for its commit would let two majorities live side by side.
+//!
+//! # Invariants
+//!
+//! * One change at a time: a joint configuration is left before the next one is entered.
+//! * A leader begins a change only after an entry of its own epoch is committed (C2), so a change that an older leader left
+//!   behind can no longer be committed beside it.
+//! * A new voter already holds the log: it was a learner that is caught up and was heard.
+
+use std::time::Duration;
+
+use crate::durable::{ConfState, Payload};
+use crate::effects::Role;
+use crate::types::{Epoch, Index, Nanos, NodeId};
+
+use super::{Consensus, Drop, Effect, Message, broken, quorum};
+
+/// Who is to vote and who is to listen after a change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The voters.
+    pub voters: Vec<NodeId>,
+    /// Those who hold the log without a vote.
+    pub learners: Vec<NodeId>,
+}
+
+/// Why a change was not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// Another change is under way, or the leader is too new to know whether one is: try again soon.
+    #[error("another change is under way, or may be")]
+    UnderWay,
+    /// The node would become a voter but is not a learner that is caught up and was heard: try again when it is.
+    #[error("node {0} is not a learner that is caught up")]
+    Behind(NodeId),
+    /// Too few of the new voters were heard: the change could not be completed.
+    #[error("too few of the new voters were heard")]
+    Unheard,
+    /// There must be one to seven voters, and no node with two places.
+    #[error("one to seven voters, and no node in two places")]
+    Malformed,
+}
+
+/// The joint configuration on the way from `conf` to `target`. A voter that is to become a learner keeps its vote until
+/// the joint configuration is left.
+pub(super) fn enter(conf: &ConfState, target: &Target) -> Result<ConfState, Refusal> {
+    if is_joint(conf) {
+        return Err(Refusal::UnderWay);
+    }
+    let target = Target { voters: sorted(&target.voters), learners: sorted(&target.learners) };
+    let is_twice = target.learners.iter().any(|node| target.voters.contains(node));
+    if conf.voters.is_empty() || is_twice || !(1..=VOTERS_MAX).contains(&target.voters.len()) {
+        return Err(Refusal::Malformed);
+    }
+    let (learners_next, learners) = target.learners.into_iter().partition(|node| conf.voters.contains(node));
+    Ok(ConfState { voters: target.voters, outgoing: conf.voters.clone(), learners, learners_next })
+}
+
+/// The configuration after a joint one.
+pub(super) fn leave(joint: &ConfState) -> ConfState {
+    let learners: Vec<NodeId> = joint.learners.iter().chain(&joint.learners_next).copied().collect();
+    ConfState { voters: joint.voters.clone(), learners: sorted(&learners), ..ConfState::default() }
+}
+
+/// Whether a configuration is on the way from one to another.
+pub(super) fn is_joint(conf: &ConfState) -> bool {
+    !conf.outgoing.is_empty()
+}
+
+impl Consensus {
+    /// Begins a change, if this node leads the epoch in which it was decided and all of C2 holds.
+    pub(super) fn on_propose_conf(&mut self, context: u64, epoch: Epoch, target: &Target, effects: &mut Vec<Effect>) {
+        match self.may_change(epoch, target) {
+            Ok(joint) => {
+                let id = self.write(Payload::Config(joint), effects);
+                effects.push(Effect::Accepted { context, id });
+                self.send_all(effects);
+            }
+            Err(why) => effects.push(Effect::Dropped { context, why }),
+        }
+    }
+
+    /// C2.
+    fn may_change(&self, epoch: Epoch, target: &Target) -> Result<ConfState, Drop> {
+        if let Some(why) = self.refuses_proposals(epoch) {
+            return Err(why);
+        }
+        let knows_its_past = self.commit.index >= self.noop || broken!(self, ChangesTooEarly);
+        let (since, conf) = self.confs.last().expect("a leader has a configuration");
+        if *since > self.commit.index || !knows_its_past {
+            return Err(Drop::Change(Refusal::UnderWay));
+        }
+        let joint = enter(conf, target).map_err(Drop::Change)?;
+        let late = joint.voters.iter().find(|node| !conf.voters.contains(node) && !self.is_caught_up(conf, **node));
+        if let Some(late) = late {
+            return Err(Drop::Change(Refusal::Behind(*late)));
+        }
+        let new = ConfState { voters: joint.voters.clone(), ..ConfState::default() };
+        let heard = |node: NodeId| u64::from(node == self.node || self.was_heard(node, self.profile.election_timeout));
+        if quorum::reached(&new, heard) == 0 && !broken!(self, ChangesTooEarly) {
+            return Err(Drop::Change(Refusal::Unheard));
+        }
+        #[cfg(feature = "mutants")]
+        let joint = self.unjoined(joint);
+        Ok(joint)
+    }
+
+    /// Whether a learner may become a voter.
+    fn is_caught_up(&self, conf: &ConfState, node: NodeId) -> bool {
+        let is_close = |matched: Index| matched.0 + CATCH_UP >= self.log.last().index.0;
+        conf.learners.contains(&node)
+            && self.was_heard(node, self.profile.election_timeout)
+            && self.peers.iter().any(|peer| peer.node == node && is_close(peer.matched))
+    }
+
+    /// On a leader: whether a follower answered something sent within this span.
+    pub(super) fn was_heard(&self, node: NodeId, within: Duration) -> bool {
+        let is_recent = |acked: Nanos| acked > Nanos(0) && self.now <= acked + within;
+        self.peers.iter().any(|peer| peer.node == node && is_recent(peer.acked))
+    }
+
+    /// Leaves a joint configuration when it is committed (C3), also one that an older leader entered; and goes when the
+    /// configuration without this leader is committed (C4). Called whenever the commit index of a leader has moved.
+    pub(super) fn follow_up_change(&mut self, effects: &mut Vec<Effect>) {
+        let Some((since, conf)) = self.confs.last().filter(|(since, _)| *since <= self.commit.index) else { return };
+        if is_joint(conf) {
+            let next = leave(conf);
+            self.write(Payload::Config(next), effects);
+            return self.send_all(effects);
+        }
+        if *since > self.told_leavers {
+            self.told_leavers = *since;
+            self.tell_leavers(effects);
+            if !self.may_campaign() {
+                self.heartbeat_all(effects);
+                self.follow(self.hard.epoch, None, effects);
+            }
+        }
+    }
+
+    /// Those who are out of the configuration that was just committed are told so; nobody sends them entries any more.
+    fn tell_leavers(&self, effects: &mut Vec<Effect>) {
+        let [.., (_, old), (_, new)] = &self.confs[..] else { return };
+        let left = quorum::members(old).into_iter().filter(|node| *node != self.node && !quorum::holds(new, *node));
+        for node in left {
+            self.say_not_member(node, effects);
+        }
+    }
+
+    /// A leader answers whoever has no place in a committed configuration, so that a removed node stops asking (C6).
+    pub(super) fn answer_outsider(&self, from: NodeId, effects: &mut Vec<Effect>) {
+        let Some((since, conf)) = self.confs.last() else { return };
+        if self.role == Role::Leader && *since <= self.commit.index && !quorum::holds(conf, from) {
+            self.say_not_member(from, effects);
+        }
+    }
+
+    fn say_not_member(&self, to: NodeId, effects: &mut Vec<Effect>) {
+        let config = self.confs.last().expect("a leader has a configuration").0;
+        let message = Message::NotMember { epoch: self.hard.epoch, config };
+        effects.push(Effect::Send { to, message, after: self.hard_pending() });
+    }
+
+    /// A leader says that we have no place in the configuration that begins at `config`. What we hold ourselves may be
+    /// newer: then it is the leader who is behind (F21).
+    pub(super) fn on_not_member(&mut self, epoch: Epoch, config: Index, effects: &mut Vec<Effect>) {
+        if epoch > self.hard.epoch {
+            self.follow(epoch, None, effects);
+        }
+        let newest = self.confs.last().map_or(Index(0), |(since, _)| *since);
+        if config > newest && self.role != Role::Leader {
+            self.excluded_at = self.excluded_at.max(config);
+            self.role = Role::Follower;
+        }
+    }
+
+    /// Gives up the log (F2): whoever acknowledged an entry and holds it no longer would help to elect a leader without it.
+    pub(super) fn on_retire(&mut self, effects: &mut Vec<Effect>) {
+        if self.may_campaign() || self.is_member() || self.role == Role::Halted {
+            return;
+        }
+        self.leader = None;
+        self.role = Role::Halted;
+        effects.push(Effect::Retired);
+    }
+
+    /// The log of a leader's followers is sent to those who have a place in the configuration that was just appended.
+    pub(super) fn adjust_peers(&mut self) {
+        let next = self.log.last().index.next();
+        let members = self.conf().map(quorum::members).unwrap_or_default();
+        self.peers.retain(|peer| members.binary_search(&peer.node).is_ok());
+        for node in members.into_iter().filter(|node| *node != self.node) {
+            if !self.peers.iter().any(|peer| peer.node == node) {
+                self.peers.push(super::progress::Progress::new(node, next));
+            }
+        }
+        self.peers.sort_unstable_by_key(|peer| peer.node);
+    }
+}
+
+fn sorted(nodes: &[NodeId]) -> Vec<NodeId> {
+    let mut nodes = nodes.to_vec();
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
+}
+
+/// More voters make every commit slower and protect nobody (C2).
+const VOTERS_MAX: usize = 7;
+/// A learner this close to the end of the log is caught up: what it lacks is on its way (C2).
+const CATCH_UP: u64 = 64;
+
+#[cfg(test)]
+mod oracle_tests;
