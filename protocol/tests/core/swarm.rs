@@ -128,20 +128,23 @@ impl Weather {
                 }
             }
             Theme::Changes => {
+                let is_split = dice.happens(500);
                 net.loss = dice.pick(&[0, 20, 200]);
                 net.delay = dice.pick(&[(MS / 10, MS), (MS, 10 * MS)]);
                 net.slow = dice.pick(&[0, 50]);
                 Self {
+                    beat: dice.pick(&[MS, 5 * MS]),
                     regicide: dice.pick(&[0, 5, 30]),
                     news: dice.pick(&[0, 500]),
                     crash: dice.pick(&[0, 2, 10]),
                     restart: dice.pick(&[50, 200]),
-                    cut: dice.pick(&[0, 5, 20]),
-                    mend: dice.pick(&[5, 30, 100]),
+                    cut: if is_split { 30 } else { dice.pick(&[0, 5, 20]) },
+                    mend: if is_split { 5 } else { dice.pick(&[5, 30, 100]) },
+                    one_cut: is_split,
                     stick: 0,
                     proposals: dice.pick(&[10, 100]),
                     size: 8,
-                    changes: dice.pick(&[20, 100, 300]),
+                    changes: dice.pick(&[20, 100, 1000]),
                     retirements: dice.pick(&[0, 0, 50]),
                     ..any
                 }
