@@ -19,7 +19,7 @@ use crate::election::{self, Mastership, Views};
 use crate::links::{self, Inbox, Links, cluster, memory};
 use crate::members::{self, Fact};
 use crate::outlet::{Outlet, Routes};
-use crate::store::{LogStore, MemoryStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use crate::store::{self, LogStore, MemoryStore, RedbStore, StoreError, StoreEvent, StoreThread};
 use crate::supervisor::{Fatal, Stopping, Supervisor};
 use crate::worker::Executor;
 use crate::{clock, gateway};
@@ -251,8 +251,7 @@ impl Built for Inside {
 }
 
 async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside, StartError> {
-    let mut store = open_store(&settings.storage)?;
-    let durable = store.load()?;
+    let (store, durable) = open_store(&settings)?;
     let (node, incarnation) = (durable.node, durable.incarnation);
     let (links, inbox) = open_links(&settings, &durable).await?;
     let fatal = Fatal::new();
@@ -331,12 +330,29 @@ async fn end(inside: Inside) {
     drop(store);
 }
 
-fn open_store(storage: &Storage) -> Result<Box<dyn LogStore>, StoreError> {
-    let fresh = NodeId(rand::random_range(1..=u64::MAX));
-    Ok(match storage {
-        Storage::Folder(folder) => Box::new(RedbStore::open(folder, clock::unix_ms(), fresh)?),
-        Storage::Memory => Box::new(MemoryStore::new(fresh, Incarnation(clock::unix_ms()))),
-    })
+/// Opens and reads the store. A log that is damaged is replaced by an empty one, under a new identity (F2), if there are
+/// others to join: alone, the node would begin a new cluster without a word about what the old one held.
+fn open_store(settings: &Settings) -> Result<(Box<dyn LogStore>, Durable), StoreError> {
+    let fresh = || NodeId(rand::random_range(1..=u64::MAX));
+    match &settings.storage {
+        Storage::Folder(folder) if settings.join.len() > 1 => {
+            let (store, durable, replaced) = store::open_or_replace(folder, clock::unix_ms(), fresh)?;
+            if let Some(replaced) = replaced {
+                tracing::error!("{replaced}; this node joins again as {}, with an empty log", durable.node);
+            }
+            Ok((Box::new(store), durable))
+        }
+        Storage::Folder(folder) => {
+            let mut store = RedbStore::open(folder, clock::unix_ms(), fresh())?;
+            let durable = store.load()?;
+            Ok((Box::new(store), durable))
+        }
+        Storage::Memory => {
+            let mut store = MemoryStore::new(fresh(), Incarnation(clock::unix_ms()));
+            let durable = store.load()?;
+            Ok((Box::new(store), durable))
+        }
+    }
 }
 
 async fn open_links(settings: &Settings, durable: &Durable) -> Result<(Arc<dyn Links>, Inbox), StartError> {
@@ -366,6 +382,7 @@ fn on_store(outlet: Arc<OnceLock<Outlet>>) -> Box<dyn Fn(StoreEvent) + Send> {
     Box::new(move |event| {
         let input = match event {
             StoreEvent::Persisted { seq } => replica::Input::Persisted { seq },
+            StoreEvent::Image(done) => replica::Input::ImageDone(done),
             StoreEvent::Failed { message } => replica::Input::StorageFailed { why: message },
         };
         outlet.get().expect("nothing is persisted before the outlet is there").deliver(Local::Replica(input));

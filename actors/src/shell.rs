@@ -1,4 +1,5 @@
-//! The one order in which what a machine decided is carried out: step, persist, send, hand on, publish.
+//! The one order in which what a machine decided is carried out: step, persist (batches, then images), send, hand on,
+//! publish.
 //!
 //! A shell owns a machine, its timer and the buffer of its effects. Each actor is a shell with a mailbox; what an actor adds
 //! is how the outside reaches its machine, never a decision.

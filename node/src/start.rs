@@ -47,6 +47,12 @@ fn store(error: &StoreError) -> Diagnostic {
             diagnostic.hint("free some room and start again: nothing that was acknowledged is lost")
         }
         StoreError::InUse { .. } => diagnostic.hint("stop that process, or choose another folder with --data"),
+        StoreError::Corrupt { .. } => diagnostic
+            .cause("a node that is alone cannot fetch again what its damaged log held")
+            .hint("put a copy of the file in its place; or move it away, and the node begins anew, without its data"),
+        StoreError::Format { found, known, .. } if found < known => diagnostic
+            .cause("an earlier version of this program made it")
+            .hint("start that version again, or another folder with --data"),
         _ => diagnostic,
     }
 }

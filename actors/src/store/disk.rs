@@ -15,14 +15,16 @@ use std::fs::{self, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use protocol::durable::{Durable, GENESIS, HardState, Persist};
-use protocol::{Incarnation, NodeId};
+use protocol::{Incarnation, LogId, NodeId};
 use redb::backends::FileBackend;
 use redb::{Builder, Database, DatabaseError};
 
 use super::folder::Folder;
+use super::shelf::Shelf;
 use super::tables::{self, Extent, Reader, Writer};
-use super::{LogStore, StoreError};
+use super::{Change, LogStore, StoreError};
 
 /// Remembers in a file of the data folder.
 #[derive(Debug)]
@@ -33,6 +35,9 @@ pub struct RedbStore {
     node: NodeId,
     incarnation: Incarnation,
     extent: Extent,
+    /// Whether no entry is left that the base has passed.
+    is_swept: bool,
+    shelf: Shelf,
     /// The first error, which is final.
     failed: Option<String>,
     _folder: Option<Folder>,
@@ -53,6 +58,24 @@ impl RedbStore {
         Self::enter(engine, path, Some(folder), unix_ms)
     }
 
+    /// Takes the file of `folder` out of the way, under a name that no node opens, and marks it as one of an identity that
+    /// never votes again, if it still takes the mark. Nothing in it is removed. Returns the file, and whose it was.
+    pub(super) fn set_aside(folder: &Path) -> Result<(PathBuf, Option<NodeId>), StoreError> {
+        let folder = Folder::claim(folder)?;
+        // Moved first: from then on the identity is gone from here, whatever happens to the mark.
+        let path = folder.set_aside(FILE, DAMAGED)?;
+        let node = guarded(&path, || {
+            let engine = reopen(&path)?;
+            let node = Reader::new(engine.db(), &path)?.row(tables::NODE)?;
+            let marked = tables::transaction(engine.db(), &path, |rows| rows.put(tables::RETIRED, &true));
+            if let Err(error) = marked {
+                tracing::debug!(%error, "the damaged log takes no mark");
+            }
+            Ok(node)
+        });
+        Ok((path, node.ok()))
+    }
+
     /// Opens the store over a disk that a test provides; `None` as the identity means that one must be there.
     #[cfg(test)]
     pub(super) fn over(
@@ -71,8 +94,8 @@ impl RedbStore {
 
     /// Starts a run over an open file: checks what it is and makes the new incarnation durable.
     fn enter(engine: Engine, path: PathBuf, folder: Option<Folder>, unix_ms: u64) -> Result<Self, StoreError> {
-        let (node, incarnation, extent) = guarded(&path, || begin(engine.db(), &path, unix_ms))?;
-        Ok(Self { engine, path, node, incarnation, extent, failed: None, _folder: folder })
+        let Beginning { node, incarnation, extent, shelf } = guarded(&path, || begin(engine.db(), &path, unix_ms))?;
+        Ok(Self { engine, path, node, incarnation, extent, is_swept: false, shelf, failed: None, _folder: folder })
     }
 
     /// Gives up the log and the right to vote under this identity, for good: the folder opens no more.
@@ -83,6 +106,13 @@ impl RedbStore {
     pub fn retire(mut self) -> Result<(), StoreError> {
         let extent = self.extent;
         self.write(|rows| rows.retire(extent))
+    }
+
+    /// How many rows there are that nobody needs: chunks of other images than our snapshot, entries up to the base.
+    #[cfg(test)]
+    pub(super) fn garbage(&self) -> usize {
+        let rows = Reader::new(self.engine.db(), &self.path).expect("the disk of a test");
+        rows.garbage(self.extent, self.shelf.kept.as_ref()).expect("the disk of a test")
     }
 
     /// Makes what `run` writes durable, unless something failed before.
@@ -102,32 +132,51 @@ impl LogStore for RedbStore {
     fn load(&mut self) -> Result<Durable, StoreError> {
         guarded(&self.path, || {
             let rows = Reader::new(self.engine.db(), &self.path)?;
+            let snapshot = self.shelf.kept.clone().map(|kept| rows.snapshot(kept)).transpose()?;
+            let covered = snapshot.as_ref().map_or(GENESIS, |snapshot| snapshot.meta.last);
+            if self.extent.base > covered {
+                return Err(rows.corrupt(format!("the log begins after {}, the state at {covered}", self.extent.base)));
+            }
             Ok(Durable {
                 node: self.node,
                 incarnation: self.incarnation,
                 promised: rows.row(tables::PROMISED)?,
                 genesis: rows.row(tables::GENESIS_ROW)?,
                 hard_state: rows.row(tables::HARD_STATE)?,
-                snapshot: None,
+                snapshot,
                 base: self.extent.base,
                 entries: rows.log(self.extent)?,
                 commit_hint: self.extent.commit_hint,
+                // Only this run can go on with an image: what an earlier one received is garbage.
                 staged: None,
             })
         })
     }
 
-    fn commit(&mut self, batches: &[Persist]) -> Result<(), StoreError> {
-        let before = self.extent;
+    fn commit(&mut self, changes: &[Change]) -> Result<bool, StoreError> {
+        let (before, was_swept, mut shelf) = (self.extent, self.is_swept, self.shelf.clone());
+        let batches = || changes.iter().filter_map(Change::batch);
         let mut last_word = Persist::default();
-        batches.iter().for_each(|batch| fold(batch, &mut last_word));
-        self.extent = self.write(|rows| {
+        batches().for_each(|batch| fold(batch, &mut last_word));
+        (self.extent, self.is_swept) = self.write(|rows| {
             rows.put_some(tables::PROMISED, last_word.promised.as_ref())?;
             rows.put_some(tables::GENESIS_ROW, last_word.genesis.is_some().then_some(&last_word.genesis))?;
             rows.put_some(tables::HARD_STATE, last_word.hard_state.as_ref())?;
-            rows.change_log(batches, before)
+            rows.change_shelf(changes, &mut shelf)?;
+            rows.change_log(batches(), before, was_swept)
         })?;
-        Ok(())
+        self.shelf = shelf;
+        Ok(!self.is_swept || !self.shelf.is_swept())
+    }
+
+    fn read(&mut self, last: LogId, place: u32) -> Result<Option<(u32, Bytes)>, StoreError> {
+        let Some(kept) = self.shelf.kept.as_ref().filter(|kept| kept.meta.last == last && place < kept.count) else {
+            return Ok(None);
+        };
+        guarded(&self.path, || {
+            let chunk = Reader::new(self.engine.db(), &self.path)?.chunk(kept, place)?;
+            Ok(Some((kept.count, chunk)))
+        })
     }
 }
 
@@ -142,7 +191,7 @@ fn fold(batch: &Persist, last_word: &mut Persist) {
 }
 
 /// Checks that the file is ours to use, and makes the new incarnation durable.
-fn begin(db: &Database, path: &Path, unix_ms: u64) -> Result<(NodeId, Incarnation, Extent), StoreError> {
+fn begin(db: &Database, path: &Path, unix_ms: u64) -> Result<Beginning, StoreError> {
     let rows = Reader::new(db, path)?;
     let found = rows.row(tables::FORMAT_ROW)?;
     if found != tables::FORMAT {
@@ -154,9 +203,18 @@ fn begin(db: &Database, path: &Path, unix_ms: u64) -> Result<(NodeId, Incarnatio
     }
     let incarnation = rows.row::<Incarnation>(tables::INCARNATION)?.next().max(Incarnation(unix_ms));
     let extent = rows.extent()?;
+    let shelf = Shelf::open(&rows)?;
     drop(rows);
     tables::transaction(db, path, |rows| rows.put(tables::INCARNATION, &incarnation))?;
-    Ok((node, incarnation, extent))
+    Ok(Beginning { node, incarnation, extent, shelf })
+}
+
+/// What is known of a file when it is opened.
+struct Beginning {
+    node: NodeId,
+    incarnation: Incarnation,
+    extent: Extent,
+    shelf: Shelf,
 }
 
 /// Opens the file of an earlier run. One without content is refused: it had some, or is not ours.
@@ -226,6 +284,9 @@ fn guarded<T>(path: &Path, run: impl FnOnce() -> Result<T, StoreError>) -> Resul
 /// The file's name in the data folder, and the one it has before it is whole.
 const FILE: &str = "tenure.redb";
 const DRAFT: &str = "tenure.redb.new";
+
+/// How the names of damaged files begin; a number follows.
+const DAMAGED: &str = "tenure.redb.damaged-";
 
 /// How much the engine may cache. The log is read once, at the start; after that only a few pages are touched again.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;

@@ -39,7 +39,8 @@ pub enum StoreError {
         /// The process, if it has said who it is.
         pid: Option<u32>,
     },
-    /// The log was written by another version of the format. Use the version of the program that wrote it.
+    /// The log was written by another version of the format. Use the version of the program that wrote it. None is
+    /// converted as long as there has been no release.
     #[error("{} has format {found}, this program reads format {known}", path.display())]
     Format {
         /// The file.
@@ -50,7 +51,7 @@ pub enum StoreError {
         known: u32,
     },
     /// What was read is not what was written: bit rot, or another program's doing. The node must not take part under
-    /// its identity with this log; replace it by one with an empty folder.
+    /// its identity with this log; [`super::open_or_replace`] lets it come back as another one.
     #[error("{} is corrupt: {what}", path.display())]
     Corrupt {
         /// The file.

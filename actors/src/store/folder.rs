@@ -6,7 +6,7 @@
 //!   however it ends, so a lock that is free proves that the process before us is gone.
 //! * A name in the folder is durable once [`Folder::sync`] has returned, and so is the folder itself.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,17 @@ impl Folder {
     /// Makes the names in the folder durable.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         sync(&self.path)
+    }
+
+    /// Gives a file of ours a name that nothing has, derived from `name`, and makes that durable. Returns the new path.
+    pub(super) fn set_aside(&self, file: &str, name: &str) -> Result<PathBuf, StoreError> {
+        let from = self.file(file);
+        // There is one process in this folder, so nobody takes the name in between.
+        let free = (0..).map(|n| self.file(&format!("{name}{n}"))).find(|path| !path.exists());
+        let aside = free.expect("a folder has fewer files than there are numbers");
+        fs::rename(&from, &aside).map_err(|cause| StoreError::io("move", &from, cause))?;
+        self.sync()?;
+        Ok(aside)
     }
 
     /// The path of a file in it.

@@ -1,8 +1,9 @@
 //! Where a node keeps what it must not forget.
 //!
-//! [`LogStore`] is the whole contract: read everything once at the start, then make batches durable in order. Two stores
+//! [`LogStore`] is the whole contract: read everything once at the start, then make changes durable in order. Two stores
 //! fulfil it: [`RedbStore`], one file in the data folder, and [`MemoryStore`], for `--ephemeral` nodes and tests. A
-//! [`StoreThread`] owns whichever it is, on a thread of its own, and merges all that is queued into one commit.
+//! [`StoreThread`] owns whichever it is, on a thread of its own, merges all that is queued into one commit, and puts at
+//! most one chunk of a snapshot of our own into each.
 //!
 //! # Invariants
 //!
@@ -11,22 +12,27 @@
 //!   tried again, because the kernel may have dropped the pages that it could not write.
 //! * A folder is used by one process at a time, and the identity in it is durable before anybody hears of it.
 
-use protocol::durable::{Durable, Persist};
+use bytes::Bytes;
+use protocol::LogId;
+use protocol::durable::{Durable, Persist, SnapMeta};
 
 mod disk;
 mod error;
 mod folder;
 mod memory;
 mod record;
+mod repair;
+mod shelf;
 mod tables;
 mod thread;
 
 pub use disk::RedbStore;
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use repair::{Replaced, open_or_replace};
 pub use thread::{StoreEvent, StoreHandle, StoreThread};
 
-/// A place that remembers [`Persist`] batches over a restart.
+/// A place that remembers over a restart.
 pub trait LogStore: Send {
     /// Reads all that is remembered. Called once, before the first commit.
     ///
@@ -35,13 +41,59 @@ pub trait LogStore: Send {
     /// [`StoreError`] if it cannot be read or is not what was written.
     fn load(&mut self) -> Result<Durable, StoreError>;
 
-    /// Makes all `batches` durable, in order, in one step: after an error none of them may count as durable (though
-    /// after a restart they may turn out to be).
+    /// Makes all `changes` durable, in order, in one step: after an error none of them may count as durable (though
+    /// after a restart they may turn out to be). Returns whether something is left to tidy up, which commits do on the
+    /// way, those without a change too.
     ///
     /// # Errors
     ///
     /// [`StoreError`]; the first one is final, every later call fails too.
-    fn commit(&mut self, batches: &[Persist]) -> Result<(), StoreError>;
+    fn commit(&mut self, changes: &[Change]) -> Result<bool, StoreError>;
+
+    /// Reads one chunk of our snapshot, and how many there are; `None` if our snapshot does not end with `last`, or has
+    /// no such chunk.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if it cannot be read or is not what was written.
+    fn read(&mut self, last: LogId, place: u32) -> Result<Option<(u32, Bytes)>, StoreError>;
+}
+
+/// One thing to make durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// What the replica says.
+    Batch(Persist),
+    /// The next chunk of an image of our own. Place zero begins one and forgets what there was of another. An installed
+    /// snapshot ends it, because it is newer.
+    Save {
+        /// Which chunk, counted from zero, without gaps.
+        place: u32,
+        /// The chunk.
+        chunk: Bytes,
+        /// With the last one: what the image stands for. It is our snapshot from here on.
+        whole: Option<SnapMeta>,
+    },
+    /// The next chunk of an image that is being received, which counts for nothing until a batch installs it. Place zero
+    /// forgets what was staged before.
+    Stage {
+        /// The last entry of the snapshot that it belongs to.
+        last: LogId,
+        /// Which chunk, counted from zero, without gaps.
+        place: u32,
+        /// The chunk.
+        chunk: Bytes,
+    },
+}
+
+impl Change {
+    /// The batch, if it is one.
+    fn batch(&self) -> Option<&Persist> {
+        match self {
+            Self::Batch(batch) => Some(batch),
+            Self::Save { .. } | Self::Stage { .. } => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, wire::WireError
 
 /// Reads the row of `key`, or says what is wrong with it.
 pub(super) fn read<K: Key + 'static, T: DeserializeOwned>(key: &K::SelfType<'_>, row: &[u8]) -> Result<T, String> {
+    wire::decode(body::<K>(key, row)?, wire::MAX_MESSAGE).map_err(|error| error.to_string())
+}
+
+/// What [`put`] wrote as the row of `key`, or what is wrong with it.
+pub(super) fn body<'row, K: Key + 'static>(key: &K::SelfType<'_>, row: &'row [u8]) -> Result<&'row [u8], String> {
     let Some((head, body)) = row.split_first_chunk::<SUM_LEN>() else {
         return Err(format!("only {} bytes long", row.len()));
     };
@@ -40,7 +45,7 @@ pub(super) fn read<K: Key + 'static, T: DeserializeOwned>(key: &K::SelfType<'_>,
     if written != found {
         return Err(format!("checksum {found:08x}, written as {written:08x}"));
     }
-    wire::decode(body, wire::MAX_MESSAGE).map_err(|error| error.to_string())
+    Ok(body)
 }
 
 /// The checksum of a row under its key.

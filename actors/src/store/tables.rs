@@ -1,21 +1,27 @@
-//! What the file of a [`super::RedbStore`] holds: `meta`, a row per thing that is overwritten, and `log`, a row per
-//! entry under its index, then one that says how far the log reaches.
+//! What the file of a [`super::RedbStore`] holds: `meta`, a row per thing that is overwritten; `log`, a row per entry under
+//! its index, then one that says how far the log reaches; and the images, see [`super::shelf`].
 //!
-//! That last row stands behind the entries, because a commit rewrites the page of the newest entry in any case: so an
+//! That row of the log stands behind the entries, because a commit rewrites the page of the newest entry in any case: so an
 //! append touches one leaf of one table, which is a twentieth of its time.
 //!
 //! # Invariants
 //!
 //! * Every row of `meta` exists from the file's first commit on, so a missing one is corruption.
 //! * The extent of the log is written with every change of it, so entries that vanished from its end are corruption too.
+//! * Entries up to the base do not count. The base moves at once, whatever it passes; what it passed is removed in
+//!   portions by the commits that follow, so that none of them takes long.
 
 use std::path::Path;
 
-use protocol::durable::{Durable, Entry, GENESIS, Persist};
+use protocol::durable::{Durable, Entry, GENESIS, Persist, SnapMeta};
 use protocol::{Index, LogId};
-use redb::{Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 
 use super::StoreError;
 use super::record::{self, Rows};
@@ -33,7 +39,7 @@ pub(super) struct Extent {
 
 /// Reads one state of the file.
 pub(super) struct Reader<'a> {
-    txn: ReadTransaction,
+    pub(super) txn: ReadTransaction,
     meta: ReadOnlyTable<&'static str, &'static [u8]>,
     path: &'a Path,
 }
@@ -66,7 +72,7 @@ impl<'a> Reader<'a> {
         let log = self.txn.open_table(LOG).map_err(|error| self.engine(error))?;
         let mut entries = Vec::new();
         let mut last = extent.base.index;
-        for row in log.range(..END).map_err(|error| self.engine(error))? {
+        for row in log.range(last.next().0..END).map_err(|error| self.engine(error))? {
             let (key, row) = row.map_err(|error| self.engine(error))?;
             let entry = follower(last, key.value(), row.value())
                 .map_err(|what| self.corrupt(format!("entry {} of {}: {what}", key.value(), extent.last)))?;
@@ -80,19 +86,19 @@ impl<'a> Reader<'a> {
     }
 
     /// Names the file in an error of the engine.
-    fn engine(&self, error: impl Into<redb::Error>) -> StoreError {
+    pub(super) fn engine(&self, error: impl Into<redb::Error>) -> StoreError {
         StoreError::engine("read", self.path, error)
     }
 
     /// Names the file in what is wrong with it.
-    fn corrupt(&self, what: impl Into<String>) -> StoreError {
+    pub(super) fn corrupt(&self, what: impl Into<String>) -> StoreError {
         StoreError::corrupt(self.path, what)
     }
 }
 
 /// Changes the file, within one transaction.
 pub(super) struct Writer<'a> {
-    txn: &'a WriteTransaction,
+    pub(super) txn: &'a WriteTransaction,
     path: &'a Path,
 }
 
@@ -106,6 +112,7 @@ impl Writer<'_> {
         self.put(PROMISED, &blank.promised)?;
         self.put(GENESIS_ROW, &blank.genesis)?;
         self.put(HARD_STATE, &blank.hard_state)?;
+        self.found_shelf()?;
         self.end(&mut self.log()?, Extent::default())
     }
 
@@ -129,17 +136,29 @@ impl Writer<'_> {
         value.map_or(Ok(()), |value| self.put(name, value))
     }
 
-    /// Applies the changes of the log in all batches; returns its new extent.
-    pub(super) fn change_log(&self, batches: &[Persist], before: Extent) -> Result<Extent, StoreError> {
+    /// Applies the changes of the log in all batches, and removes a portion of what the base has passed. Returns the new
+    /// extent, and whether nothing is left to remove.
+    pub(super) fn change_log<'b>(
+        &self,
+        batches: impl Iterator<Item = &'b Persist>,
+        before: Extent,
+        was_swept: bool,
+    ) -> Result<(Extent, bool), StoreError> {
         let mut log = self.log()?;
         let mut extent = before;
+        let mut appended = 0;
         for batch in batches {
             extent = self.change_log_once(&mut log, batch, extent)?;
+            appended += batch.append.len();
         }
         if extent != before {
             self.end(&mut log, extent)?;
         }
-        Ok(extent)
+        if was_swept && extent.base == before.base {
+            return Ok((extent, true));
+        }
+        let is_swept = self.sweep(&mut log, 0..=extent.base.index.0, SWEEP_ROWS + 2 * appended)?;
+        Ok((extent, is_swept))
     }
 
     fn change_log_once(&self, log: &mut Rows<'_, u64>, batch: &Persist, before: Extent) -> Result<Extent, StoreError> {
@@ -152,6 +171,12 @@ impl Writer<'_> {
             self.truncate(log, from)?;
             extent.last = extent.base.index.max(Index(from.0.saturating_sub(1)));
         }
+        if let Some(meta) = &batch.install {
+            extent = self.install(log, meta, extent)?;
+        }
+        if let Some(base) = batch.compact_to.filter(|base| *base > extent.base) {
+            extent = Extent { base, last: extent.last.max(base.index), ..extent };
+        }
         for entry in &batch.append {
             assert_eq!(entry.id.index, extent.last.next(), "the log has no gaps");
             let body = record::encode(entry)?;
@@ -160,6 +185,51 @@ impl Writer<'_> {
         }
         extent.commit_hint = batch.commit_hint.unwrap_or(extent.commit_hint);
         Ok(extent)
+    }
+
+    /// Lets a snapshot stand for the log up to its last entry. What follows that entry stays if the log holds it.
+    fn install(&self, log: &mut Rows<'_, u64>, meta: &SnapMeta, before: Extent) -> Result<Extent, StoreError> {
+        let base = meta.last;
+        if self.holds(log, base, before)? {
+            return Ok(Extent { base, ..before });
+        }
+        self.truncate(log, base.index.next())?;
+        Ok(Extent { base, last: base.index, ..before })
+    }
+
+    /// Whether the log holds this very entry.
+    fn holds(&self, log: &Rows<'_, u64>, id: LogId, extent: Extent) -> Result<bool, StoreError> {
+        let index = id.index;
+        if index <= extent.base.index || index > extent.last {
+            return Ok(false);
+        }
+        let row = log.get(index.0).map_err(|error| self.engine(error))?;
+        let bad = |what: String| StoreError::corrupt(self.path, format!("entry {index}: {what}"));
+        let row = row.ok_or_else(|| bad(String::from("missing")))?;
+        let entry: Entry = record::read::<u64, _>(&index.0, row.value()).map_err(bad)?;
+        Ok(entry.id == id)
+    }
+
+    /// Removes at most about `limit` rows of a range, fewer if they are large. Returns whether none is left.
+    pub(super) fn sweep<K: Key + 'static>(
+        &self,
+        rows: &mut Rows<'_, K>,
+        range: RangeInclusive<K::SelfType<'static>>,
+        limit: usize,
+    ) -> Result<bool, StoreError>
+    where
+        K::SelfType<'static>: std::borrow::Borrow<K::SelfType<'static>>,
+    {
+        let mut bytes = 0;
+        let extracted = rows.extract_from_if(range, |_, _| true).map_err(|error| self.engine(error))?;
+        for (count, row) in extracted.enumerate() {
+            let (_, row) = row.map_err(|error| self.engine(error))?;
+            bytes += row.value().len();
+            if count + 1 >= limit || bytes >= SWEEP_BYTES {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Removes this entry and all that follow.
@@ -178,7 +248,7 @@ impl Writer<'_> {
     }
 
     /// Names the file in an error of the engine.
-    fn engine(&self, error: impl Into<redb::Error>) -> StoreError {
+    pub(super) fn engine(&self, error: impl Into<redb::Error>) -> StoreError {
         StoreError::engine("write", self.path, error)
     }
 }
@@ -208,14 +278,20 @@ fn follower(last: Index, index: u64, row: &[u8]) -> Result<Entry, String> {
     Ok(entry)
 }
 
-/// The version of the tables and rows below.
-pub(super) const FORMAT: u32 = 1;
+/// The version of the tables and rows. Format 1 knew no images.
+pub(super) const FORMAT: u32 = 2;
 
 const META: TableDefinition<'_, &'static str, &'static [u8]> = TableDefinition::new("meta");
-const LOG: TableDefinition<'_, u64, &'static [u8]> = TableDefinition::new("log");
+pub(super) const LOG: TableDefinition<'_, u64, &'static [u8]> = TableDefinition::new("log");
 
 /// Where the extent stands in `log`: behind any entry there can be.
 const END: u64 = u64::MAX;
+
+/// How many entries that the base has passed one commit removes, beside twice as many as it appends.
+const SWEEP_ROWS: usize = if cfg!(test) { 4 } else { 512 };
+
+/// How many bytes of rows that nobody needs one commit removes.
+const SWEEP_BYTES: usize = 2 * 1024 * 1024;
 
 /// The rows of `meta`: the version, a `u32`.
 pub(super) const FORMAT_ROW: &str = "format";

@@ -6,9 +6,9 @@ use std::sync::mpsc;
 use protocol::NodeId;
 use protocol::durable::Durable;
 
-use super::super::{LogStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use super::super::{Change, LogStore, RedbStore, StoreError, StoreEvent, StoreThread};
 use super::platter::{Fault, Loss, Platter};
-use super::script::{Dice, Script};
+use super::script::{Dice, Script, same};
 
 #[test]
 fn the_first_error_is_final_and_loses_nothing_acknowledged() {
@@ -50,22 +50,29 @@ fn nothing_is_acknowledged_after_a_failure() {
         let mut dice = Dice::new(seed);
         let platter = Platter::new(Vec::new());
         let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
-        let mut script = Script::new(dice.roll(), store.load().unwrap());
+        let mut script = Script::without_saves(dice.roll(), store.load().unwrap());
         let mut models = vec![script.model.clone()];
         platter.arm(random_failure(&mut dice));
         let (tell, events) = mpsc::channel();
         let thread = StoreThread::start(Box::new(store), Box::new(move |event| tell.send(event).unwrap())).unwrap();
         // More than any of the failures waits for.
         for _ in 0..400 {
-            thread.handle().persist(script.batch());
-            models.push(script.model.clone());
+            match script.change() {
+                Change::Batch(batch) => {
+                    thread.handle().persist(batch);
+                    models.push(script.model.clone());
+                }
+                Change::Stage { last, place, chunk } => thread.handle().stage(last, place, chunk),
+                Change::Save { .. } => unreachable!("a script without them"),
+            }
             std::thread::yield_now();
         }
         thread.shutdown();
         let events: Vec<_> = events.iter().collect();
         let (last, before) = events.split_last().unwrap();
-        let acknowledged = before.iter().map(|event| match event {
-            StoreEvent::Persisted { seq } => usize::try_from(*seq).unwrap(),
+        let acknowledged = before.iter().filter_map(|event| match event {
+            StoreEvent::Persisted { seq } => Some(usize::try_from(*seq).unwrap()),
+            StoreEvent::Image(_) => None,
             StoreEvent::Failed { message } => panic!("seed {seed}: failed twice: {message}"),
         });
         let acknowledged: Vec<_> = acknowledged.collect();
@@ -74,7 +81,7 @@ fn nothing_is_acknowledged_after_a_failure() {
         let found = recover(platter.image(Loss::any(&mut dice), &mut dice));
         let first = match last {
             StoreEvent::Failed { .. } => acknowledged.last().copied().unwrap_or(0),
-            StoreEvent::Persisted { .. } => 400,
+            StoreEvent::Persisted { .. } | StoreEvent::Image(_) => models.len() - 1,
         };
         assert!(models[first..].iter().any(|model| same(&found, model)), "seed {seed}");
     }
@@ -99,8 +106,4 @@ fn random_failure(dice: &mut Dice) -> Fault {
 
 fn recover(image: Vec<u8>) -> Durable {
     RedbStore::over(Platter::new(image), 0, None).unwrap().load().unwrap()
-}
-
-fn same(found: &Durable, expected: &Durable) -> bool {
-    *found == Durable { incarnation: found.incarnation, ..expected.clone() }
 }

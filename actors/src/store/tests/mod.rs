@@ -3,8 +3,10 @@
 mod crash;
 mod fault;
 mod folder;
+mod image;
 mod model;
 mod platter;
+mod repair;
 mod rot;
 mod script;
 mod thread;

@@ -5,7 +5,7 @@ use protocol::durable::Durable;
 
 use super::super::{LogStore, RedbStore, StoreError};
 use super::platter::{Loss, Platter};
-use super::script::{Dice, Script};
+use super::script::{Dice, Script, same};
 
 #[test]
 fn a_flipped_bit_is_harmless_or_reported() {
@@ -91,10 +91,6 @@ fn written() -> (Vec<u8>, Durable) {
 
 fn read(image: Vec<u8>) -> Result<Durable, StoreError> {
     RedbStore::over(Platter::new(image), 0, None)?.load()
-}
-
-fn same(found: &Durable, expected: &Durable) -> bool {
-    *found == Durable { incarnation: found.incarnation, ..expected.clone() }
 }
 
 fn page(number: u64) -> usize {

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use protocol::durable::{Durable, Entry, Payload, Persist};
 use protocol::{ClusterTime, Epoch, Incarnation, Index, LogId, NodeId};
 
-use super::super::{LogStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use super::super::{Change, LogStore, RedbStore, StoreError, StoreEvent, StoreThread};
 
 /// A store that says how many batches each commit brings, and goes on when it is told to.
-struct Gate {
-    sizes: Sender<usize>,
-    open: Receiver<()>,
+pub(super) struct Gate {
+    pub(super) sizes: Sender<usize>,
+    pub(super) open: Receiver<()>,
 }
 
 impl LogStore for Gate {
@@ -20,10 +20,14 @@ impl LogStore for Gate {
         Ok(Durable::fresh(NodeId(7), Incarnation(1)))
     }
 
-    fn commit(&mut self, batches: &[Persist]) -> Result<(), StoreError> {
-        self.sizes.send(batches.len()).expect("the test listens");
+    fn commit(&mut self, changes: &[Change]) -> Result<bool, StoreError> {
+        self.sizes.send(changes.len()).expect("the test listens");
         self.open.recv().expect("the test opens the gate, or lets us panic");
-        Ok(())
+        Ok(false)
+    }
+
+    fn read(&mut self, _: LogId, place: u32) -> Result<Option<(u32, Bytes)>, StoreError> {
+        Ok(Some((place + 1, Bytes::from_static(b"chunk"))))
     }
 }
 
@@ -75,7 +79,9 @@ fn shutdown_commits_what_is_queued_and_frees_the_folder() {
 fn the_cost_of_a_small_commit_is_printed() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = RedbStore::open(folder.path(), 0, NodeId(7)).unwrap();
-    let direct = micros(1..=300, |seq| store.commit(&[batch(seq)]).unwrap());
+    let direct = micros(1..=300, |seq| {
+        store.commit(&[Change::Batch(batch(seq))]).unwrap();
+    });
     let (thread, events) = start(store);
     let queued = micros(301..=600, |seq| {
         thread.handle().persist(batch(seq));
@@ -85,7 +91,7 @@ fn the_cost_of_a_small_commit_is_printed() {
 }
 
 /// The median time of `run`, in microseconds.
-fn micros(seqs: impl Iterator<Item = u64>, mut run: impl FnMut(u64)) -> u128 {
+pub(super) fn micros(seqs: impl Iterator<Item = u64>, mut run: impl FnMut(u64)) -> u128 {
     let mut times: Vec<_> = seqs
         .map(|seq| {
             let started = Instant::now();
@@ -97,7 +103,7 @@ fn micros(seqs: impl Iterator<Item = u64>, mut run: impl FnMut(u64)) -> u128 {
     times[times.len() / 2]
 }
 
-fn start(store: impl LogStore + 'static) -> (StoreThread, Receiver<StoreEvent>) {
+pub(super) fn start(store: impl LogStore + 'static) -> (StoreThread, Receiver<StoreEvent>) {
     let (tell, events) = mpsc::channel();
     let on_event = move |event| {
         // A test that has seen enough no longer listens.
@@ -107,7 +113,7 @@ fn start(store: impl LogStore + 'static) -> (StoreThread, Receiver<StoreEvent>) 
 }
 
 /// A batch of one entry of 200 bytes.
-fn batch(seq: u64) -> Persist {
+pub(super) fn batch(seq: u64) -> Persist {
     let entry = Entry {
         id: LogId { epoch: Epoch(1), index: Index(seq) },
         time: ClusterTime(seq),
