@@ -108,5 +108,6 @@ pub enum Message {
 
 /// How many chunks one receiver has asked for at a time: 512 KiB, the bulk window of a link.
 pub const WANTED_MAX: u32 = 2;
-/// About how many bytes one chunk holds; a single record that is larger stands alone.
-pub const CHUNK_BYTES: usize = 256 * 1024;
+/// How many bytes one chunk holds at most; a single record that is larger stands alone. With what a store and a link put
+/// around it, it fits into a page and half a window of 256 KiB.
+pub const CHUNK_BYTES: usize = 252 * 1024;

@@ -221,5 +221,5 @@ const CHUNKS: TableDefinition<'_, Key, &'static [u8]> = TableDefinition::new("ch
 /// Our snapshot, if there is one: which generation, and what it stands for.
 const SNAPSHOT: &str = "snapshot";
 
-/// How many chunks one commit removes: more than it adds, so that what nobody needs does not grow.
-const SWEEP_CHUNKS: usize = if cfg!(test) { 3 } else { 8 };
+/// How many chunks one commit removes: more than it adds of our own, so that what nobody needs does not grow.
+const SWEEP_CHUNKS: usize = 3;

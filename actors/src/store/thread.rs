@@ -3,8 +3,9 @@
 //! Everything that is queued when the thread comes by becomes one commit, so a slow disk makes larger commits, not a
 //! longer queue of them. The caller's way back is one call from this thread, without a hop in between.
 //!
-//! A snapshot of our own is written beside that: each commit takes one chunk of it along, and when nothing is queued, the
-//! thread goes on chunk by chunk.
+//! A snapshot of our own is written beside that, chunk by chunk, each with whatever is queued by then. A chunk costs some
+//! times as much as a small batch, so after each the disk belongs to the batches for a while: a snapshot takes longer, and
+//! few batches meet one. Tidying up goes by the same rule when nothing else is to be done.
 //!
 //! # Invariants
 //!
@@ -25,7 +26,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::durable::{Entry, Payload, Persist, SnapMeta};
@@ -190,11 +191,16 @@ impl Shared {
         }
     }
 
-    /// Takes all jobs; waits for one unless there `is_more` to do. `None` once the queue is closed and empty.
-    fn take(&self, is_more: bool) -> Option<Queue> {
+    /// Waits for jobs, or until it is time for something `else_at`, and takes all there are. `None` once the queue is
+    /// closed and empty.
+    fn take(&self, else_at: Option<Instant>) -> Option<Queue> {
         let mut queue = self.lock();
-        while queue.jobs.is_empty() && !is_more && !queue.is_closed {
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        while queue.jobs.is_empty() && !queue.is_closed {
+            queue = match else_at.map(|at| at.saturating_duration_since(Instant::now())) {
+                None => self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(rest) => self.wake.wait_timeout(queue, rest).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
         let is_closed = queue.is_closed;
         if is_closed && queue.jobs.is_empty() {
@@ -241,17 +247,19 @@ struct Worker {
     saving: VecDeque<Saving>,
     /// Whether the store has something to tidy up.
     is_untidy: bool,
+    /// Until when the disk belongs to the batches.
+    rest_until: Instant,
 }
 
 impl Worker {
     fn new(store: Box<dyn LogStore>) -> Self {
         // A store that was just opened may have left-overs of the last run: the first commit will tell.
-        Self { store, saving: VecDeque::new(), is_untidy: false }
+        Self { store, saving: VecDeque::new(), is_untidy: false, rest_until: Instant::now() }
     }
 
     /// Commits until the queue is closed or something fails.
     fn run(mut self, shared: &Shared, on_event: &dyn Fn(StoreEvent)) {
-        while let Some(Queue { jobs, bytes, .. }) = shared.take(self.is_untidy || !self.saving.is_empty()) {
+        while let Some(Queue { jobs, bytes, .. }) = shared.take(self.else_at()) {
             let done = if bytes > QUEUE_BYTES_MAX {
                 Err(format!("{bytes} bytes wait for the disk, more than the {QUEUE_BYTES_MAX} allowed"))
             } else {
@@ -264,6 +272,11 @@ impl Worker {
                 return;
             }
         }
+    }
+
+    /// When there is something to do beside what is queued.
+    fn else_at(&self) -> Option<Instant> {
+        (self.is_untidy || !self.saving.is_empty()).then_some(self.rest_until)
     }
 
     /// Makes all changes among the jobs durable in one commit, answers, then reads what is asked for.
@@ -291,7 +304,9 @@ impl Worker {
                 Job::Read { to, last, place } => reads.push((to, last, place)),
             }
         }
-        if let Some(saving) = self.saving.front_mut() {
+        let begun = Instant::now();
+        let has_rested = begun >= self.rest_until;
+        if has_rested && let Some(saving) = self.saving.front_mut() {
             let change = saving.next();
             if matches!(change, Change::Save { whole: Some(_), .. }) {
                 done.push(Done::Saved { last: saving.meta.last });
@@ -299,8 +314,11 @@ impl Worker {
             }
             changes.push(change);
         }
-        if self.is_untidy || !changes.is_empty() {
+        if !changes.is_empty() || (has_rested && self.is_untidy) {
             self.commit(&changes, batches)?;
+        }
+        if has_rested && self.else_at().is_some() {
+            self.rest_until = Instant::now() + (begun.elapsed() * REST_PART).min(REST_MAX);
         }
         if let Some(seq) = persisted {
             on_event(StoreEvent::Persisted { seq });
@@ -333,3 +351,9 @@ pub(super) fn reason(panic: &(dyn Any + Send)) -> String {
 
 /// How much may wait for the disk: far more than the machines let in, far less than a host has.
 const QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How many times as long as a chunk took the disk belongs to the batches after it.
+const REST_PART: u32 = 3;
+
+/// A disk that takes longer than this for a chunk has no time for batches in any case.
+const REST_MAX: Duration = Duration::from_millis(20);

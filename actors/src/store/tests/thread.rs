@@ -91,7 +91,7 @@ fn the_cost_of_a_small_commit_is_printed() {
 }
 
 /// The median time of `run`, in microseconds.
-pub(super) fn micros(seqs: impl Iterator<Item = u64>, mut run: impl FnMut(u64)) -> u128 {
+fn micros(seqs: impl Iterator<Item = u64>, mut run: impl FnMut(u64)) -> u128 {
     let mut times: Vec<_> = seqs
         .map(|seq| {
             let started = Instant::now();
