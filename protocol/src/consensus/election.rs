@@ -55,15 +55,15 @@ impl Consensus {
         self.count_pre_votes(effects);
     }
 
-    /// Asks for votes (E4).
-    fn campaign(&mut self, effects: &mut Vec<Effect>) {
+    /// Asks for votes (E4), because nobody leads or because the leader wants it (T1).
+    pub(super) fn campaign(&mut self, transfer: bool, effects: &mut Vec<Effect>) {
         let epoch = self.hard.epoch.next();
         self.role = Role::Candidate;
         self.leader = None;
         self.votes.clear();
         self.set_hard(epoch, Some(self.node), effects);
         self.deadline = self.draw_patience();
-        let message = Message::Vote { epoch, last: self.log.last(), transfer: false };
+        let message = Message::Vote { epoch, last: self.log.last(), transfer };
         self.ask_voters(&message, self.hard_pending(), effects);
     }
 
@@ -91,6 +91,7 @@ impl Consensus {
             Message::VoteReply { epoch, granted } => self.on_vote_reply(from, epoch, granted, effects),
             Message::Append(append) => self.on_append(from, append, effects),
             Message::AppendReply(reply) => self.on_append_reply(from, &reply, effects),
+            Message::TimeoutNow { epoch } => self.on_timeout_now(from, epoch, effects),
             Message::NotMember { epoch, config } => self.on_not_member(epoch, config, effects),
         }
     }
@@ -119,7 +120,7 @@ impl Consensus {
         let is_bound = self.is_sticky() && !broken!(self, BreaksOwnPromise);
         let own = (!is_bound).then_some(true);
         match self.tally(own) {
-            Tally::Won if !is_bound => self.campaign(effects),
+            Tally::Won if !is_bound => self.campaign(false, effects),
             Tally::Lost => self.role = Role::Follower,
             Tally::Won | Tally::Pending => {}
         }
@@ -177,6 +178,7 @@ impl Consensus {
         self.uncommitted = 0;
         self.read_round = Nanos(0);
         self.told_leavers = Index(0);
+        (self.is_lease_off, self.owes_surrender) = (false, false);
         self.reset_peers();
         self.noop = self.write(Payload::Noop, effects).index;
         self.heartbeat_all(effects);
@@ -195,6 +197,7 @@ impl Consensus {
         if matches!(self.role, Role::Leader | Role::Candidate) {
             self.drop_reads(effects);
             self.peers.clear();
+            self.transfer = None;
             self.deadline = self.draw_deadline();
         }
         self.role = Role::Follower;

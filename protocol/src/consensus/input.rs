@@ -44,6 +44,18 @@ pub enum Input {
         /// Who is to vote and to listen.
         target: Target,
     },
+    /// Hand leadership over to this voter.
+    Transfer {
+        /// Comes back in [`Effect::Dropped`] if it is refused.
+        context: u64,
+        /// The heir.
+        to: NodeId,
+    },
+    /// The answer to [`Effect::Surrender`]: the master of this epoch has stopped, and everything it said is on its way (F6).
+    Surrendered {
+        /// Its epoch.
+        epoch: Epoch,
+    },
     /// A linearizable read: tell the index to wait for.
     Read {
         /// Comes back in [`Effect::ReadReady`] or [`Effect::Dropped`].
@@ -145,6 +157,16 @@ pub enum Effect {
     },
     /// The lease that may be shown began, was extended or ended.
     Authority(Option<Authority>),
+    /// Leadership is being handed over: the master of this epoch must stop, then comes [`Input::Surrendered`].
+    Surrender {
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The hand-over was given up: the master of this epoch may work again. Its lease stays off.
+    Resume {
+        /// Its epoch.
+        epoch: Epoch,
+    },
     /// Remove the log, and remember that this identity has retired: it must never start again.
     Retired,
     /// Stop the process.
@@ -160,6 +182,10 @@ pub enum Drop {
     Epoch,
     /// Too much is under way.
     Busy,
+    /// Leadership is being handed over: ask again soon, here or elsewhere.
+    HandOver,
+    /// Leadership can be handed over only to another voter.
+    NoVoter,
     /// The configuration cannot be changed like this, or not now.
     Change(Refusal),
 }

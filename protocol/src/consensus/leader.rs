@@ -32,7 +32,8 @@ impl Consensus {
     /// Why nothing that was decided in `epoch` may be appended here, if so.
     pub(super) fn refuses_proposals(&self, epoch: Epoch) -> Option<Drop> {
         match self.role {
-            Role::Leader => (epoch != self.hard.epoch).then_some(Drop::Epoch),
+            Role::Leader if epoch != self.hard.epoch => Some(Drop::Epoch),
+            Role::Leader => self.transfer.is_some().then_some(Drop::HandOver),
             _ => Some(Drop::NotLeader),
         }
     }
@@ -78,6 +79,7 @@ impl Consensus {
                 self.send_heartbeat(at, effects);
             }
         }
+        self.urge_heir(effects);
     }
 
     /// Sends what the windows allow (R8) and says whether that was anything.
@@ -175,6 +177,7 @@ impl Consensus {
         // A commit may have completed a change: then the places of the followers are others, or this node leads no more.
         if self.peers.get(at).is_some_and(|peer| peer.node == node) {
             self.serve(at, effects);
+            self.urge_heir(effects);
         }
     }
 

@@ -6,7 +6,8 @@
 //! # Invariants
 //!
 //! * Winning an election gives no lease; only acknowledgements in this epoch do (L2).
-//! * A lease is valid only on a leader whose no-op is applied (L3). No write rests on it.
+//! * A lease is valid only on a leader whose no-op is applied and who has not begun to hand over (L3, L4). No write rests
+//!   on it.
 //! * A read is confirmed by acknowledgements of messages sent at or after its arrival, and by nothing older.
 
 use crate::effects::Role;
@@ -74,7 +75,7 @@ impl Consensus {
     #[must_use]
     pub fn lease_until(&self, now: Nanos) -> Option<Nanos> {
         let is_begun = self.applied >= self.noop || broken!(self, LeaseFromWinning);
-        let is_master = self.role == Role::Leader && is_begun;
+        let is_master = self.role == Role::Leader && is_begun && !self.is_lease_off;
         is_master.then(|| self.lease_end()).filter(|end| now < *end)
     }
 
@@ -82,7 +83,13 @@ impl Consensus {
     /// are committed by the log, so this needs no clock bound.
     #[must_use]
     pub fn has_authority(&self, now: Nanos) -> bool {
-        self.role == Role::Leader && self.applied >= self.noop && self.is_in_touch(now)
+        self.is_at_work() && self.is_in_touch(now)
+    }
+
+    /// Whether this node's master may exist: the node leads, its no-op is applied, and it is not handing over.
+    #[must_use]
+    pub fn is_at_work(&self) -> bool {
+        self.role == Role::Leader && self.applied >= self.noop && self.transfer.is_none()
     }
 
     /// Whether what this node knows of the leader is recent: on the leader itself, that it is in touch with a quorum;

@@ -54,6 +54,12 @@ pub enum Message {
         /// Where that configuration begins.
         config: Index,
     },
+    /// "Campaign at once, I want you to lead." From the leader of this epoch, when its master has stopped and the receiver holds
+    /// its whole log (T1). Lost: sent again every heartbeat interval. Repeated: the epoch is another by then.
+    TimeoutNow {
+        /// The leader's epoch.
+        epoch: Epoch,
+    },
 }
 
 /// See [`Message::Append`].
@@ -107,7 +113,8 @@ impl Message {
             | Self::PreVoteReply { epoch, .. }
             | Self::Vote { epoch, .. }
             | Self::VoteReply { epoch, .. }
-            | Self::NotMember { epoch, .. } => *epoch,
+            | Self::NotMember { epoch, .. }
+            | Self::TimeoutNow { epoch } => *epoch,
             Self::Append(append) => append.epoch,
             Self::AppendReply(reply) => reply.epoch,
         }

@@ -16,7 +16,7 @@
 //! # Where things are
 //!
 //! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads, `change` moves the voters,
-//! `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data. Compaction and snapshots have their
+//! `transfer` hands leadership over, `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data. Compaction and snapshots have their
 //! places here but are not built yet.
 
 mod change;
@@ -34,6 +34,7 @@ mod mutants;
 mod oracle;
 mod progress;
 mod quorum;
+mod transfer;
 
 use std::collections::VecDeque;
 
@@ -52,6 +53,7 @@ use disk::Pending;
 use lease::PendingRead;
 use log::Log;
 use progress::Progress;
+use transfer::Transfer;
 
 /// What a core is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,6 +113,11 @@ pub struct Consensus {
     peers: Vec<Progress>,
     heartbeat_due: Nanos,
     uncommitted: usize,
+    transfer: Option<Transfer>,
+    /// A hand-over was begun in this epoch, so its lease is over (L4).
+    is_lease_off: bool,
+    /// The master of this epoch was asked to stop and has not answered.
+    owes_surrender: bool,
     /// Who left with the configuration that begins here was told so.
     told_leavers: Index,
     reads: VecDeque<PendingRead>,
@@ -169,6 +176,9 @@ impl Consensus {
             peers: Vec::new(),
             heartbeat_due: Nanos::NEVER,
             uncommitted: 0,
+            transfer: None,
+            is_lease_off: false,
+            owes_surrender: false,
             told_leavers: Index(0),
             reads: VecDeque::new(),
             read_round: Nanos(0),
@@ -218,11 +228,14 @@ impl Consensus {
     pub fn step(&mut self, now: Nanos, input: Input, effects: &mut Vec<Effect>) {
         self.begin(now);
         self.check_leadership(effects);
+        self.check_transfer(effects);
         match input {
             Input::Tick => self.on_tick(effects),
             Input::Message { from, message } => self.on_message(from, message, effects),
             Input::Propose { context, epoch, payload } => self.on_propose(context, epoch, payload, effects),
             Input::ProposeConf { context, epoch, target } => self.on_propose_conf(context, epoch, &target, effects),
+            Input::Transfer { context, to } => self.on_transfer(context, to, effects),
+            Input::Surrendered { epoch } => self.on_surrendered(epoch, effects),
             Input::Read { context, mode } => self.on_read(context, mode, effects),
             Input::Persisted { seq } => self.on_persisted(seq, effects),
             Input::StorageFailed { why } => self.fail(why, effects),
@@ -249,7 +262,8 @@ impl Consensus {
         let shown = self.told_authority.map_or(Nanos::NEVER, |authority| authority.until);
         // Check-quorum fails when more than an election timeout has passed, so a nanosecond later.
         let alone = (self.quorum_contact() + self.profile.election_timeout).next();
-        self.heartbeat_due.min(alone).min(self.stalls_at()).min(shown)
+        let given_up = self.transfer.as_ref().map_or(Nanos::NEVER, |transfer| transfer.until);
+        self.heartbeat_due.min(alone).min(self.stalls_at()).min(shown).min(given_up)
     }
 
     /// The role.

@@ -56,6 +56,10 @@ pub enum Bug {
     NewHalfDecides,
     /// Whoever gave up its log starts again under its old identity (F2).
     RetiredVotes,
+    /// A hand-over leaves the lease valid (L4).
+    TransferKeepsLease,
+    /// An heir is told to campaign before it holds the whole log (T1).
+    TransferSkipsMatch,
     /// A rejected pre-vote with a higher epoch is not adopted (E3).
     IgnoresHigherEpochs,
     /// A leader counts itself although it has no vote (C4).
@@ -64,7 +68,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,
         Self::CommitsUnverified,
@@ -84,6 +88,8 @@ impl Bug {
         Self::ConfiguresLate,
         Self::NewHalfDecides,
         Self::RetiredVotes,
+        Self::TransferKeepsLease,
+        Self::TransferSkipsMatch,
         Self::IgnoresHigherEpochs,
         Self::CountsItself,
     ];

@@ -38,6 +38,11 @@ pub enum Input {
         /// Of this epoch.
         epoch: Epoch,
     },
+    /// Leadership is being handed over: drop everything, then tell the replica that nothing more comes (F6).
+    Surrender {
+        /// Of this epoch.
+        epoch: Epoch,
+    },
     /// A worker said something.
     Message {
         /// The authenticated sender.

@@ -31,8 +31,9 @@ use std::collections::BTreeMap;
 
 use machine::Master;
 
-use crate::effects::Effects;
+use crate::effects::{Effects, Local};
 use crate::profile::Profile;
+use crate::replica;
 use crate::state::MasterView;
 use crate::types::{Epoch, Incarnation, Nanos, NodeId};
 
@@ -61,6 +62,10 @@ impl Mastership {
         match input {
             Input::Begin(view) => self.on_begin(now, *view, effects),
             Input::End { epoch } => self.on_end(epoch, effects),
+            Input::Surrender { epoch } => {
+                self.on_end(epoch, effects);
+                effects.local.push(Local::Replica(replica::Input::Surrendered { epoch }));
+            }
             Input::LinkUp { node, incarnation } => self.on_link_up(node, incarnation, effects),
             Input::LinkDown { node, incarnation } => self.on_link_down(node, incarnation),
             Input::Evidence { node, incarnation } => self.on_evidence(node, incarnation, effects),

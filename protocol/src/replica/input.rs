@@ -67,6 +67,16 @@ pub enum Input {
         /// Who is to vote and to listen.
         target: consensus::Target,
     },
+    /// Hand leadership over, so that another node becomes master.
+    Transfer {
+        /// The heir; the best one if nobody is named.
+        to: Option<NodeId>,
+    },
+    /// The master of this epoch has stopped, as it was asked to.
+    Surrendered {
+        /// Its epoch.
+        epoch: Epoch,
+    },
     /// All batches up to this one are durable.
     Persisted {
         /// The batch.

@@ -192,6 +192,8 @@ impl Replica {
                 let context = self.context();
                 self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
             }
+            Input::Transfer { to } => self.on_transfer(now, to, effects),
+            Input::Surrendered { epoch } => self.core(now, consensus::Input::Surrendered { epoch }, effects),
             Input::Persisted { seq } => self.on_persisted(now, seq, effects),
             Input::StorageFailed { why } => self.core(now, consensus::Input::StorageFailed { why }, effects),
             Input::Evidence { node, incarnation } => {
@@ -397,6 +399,32 @@ impl Replica {
         self.respond(waiter, Ok(answer), effects);
     }
 
+    // ---- handing over ----
+
+    fn on_transfer(&mut self, now: Nanos, to: Option<NodeId>, effects: &mut Effects) {
+        let Some(to) = to.or_else(|| self.consensus.heir()) else {
+            return effects.note("mastership stays here: no other voter was heard");
+        };
+        let context = self.context();
+        self.core(now, consensus::Input::Transfer { context, to }, effects);
+    }
+
+    /// Stops the master, which says when nothing more comes from it; where there is none yet, nothing can come.
+    fn surrender(&mut self, epoch: Epoch, effects: &mut Effects) {
+        let input = match self.mastering.take() {
+            Some(_) => Local::Master(master::Input::Surrender { epoch }),
+            None => Local::Replica(Input::Surrendered { epoch }),
+        };
+        effects.local.push(input);
+    }
+
+    /// The hand-over was given up: the master of this epoch is built again, from a copy of what is applied by now.
+    fn resume(&mut self, effects: &mut Effects) {
+        if self.consensus.is_at_work() {
+            self.begin_mastering(effects);
+        }
+    }
+
     // ---- the log ----
 
     /// Hands the gathered commands to consensus, unless the store is still busy with an entry of ours and there is room to
@@ -480,6 +508,11 @@ impl Replica {
                 consensus::Effect::Dropped { context, why } => self.on_dropped(context, why, effects),
                 consensus::Effect::Role { role, epoch, leader } => self.on_role(role, epoch, leader, effects),
                 consensus::Effect::Authority(authority) => effects.publish.push(Event::Authority(authority)),
+                consensus::Effect::Surrender { epoch } => self.surrender(epoch, effects),
+                consensus::Effect::Resume { epoch } => {
+                    effects.note(format!("mastership was not handed over: going on in epoch {epoch}"));
+                    self.resume(effects);
+                }
                 consensus::Effect::Retired => effects.note("this node gave up its log and never votes again"),
                 consensus::Effect::Fatal(why) => effects.publish.push(Event::Fatal(why)),
             }
@@ -492,7 +525,10 @@ impl Replica {
         }
         let denied = match why {
             consensus::Drop::NotLeader | consensus::Drop::Epoch => Denied::NotMaster,
-            consensus::Drop::Busy | consensus::Drop::Change(_) => Denied::Busy,
+            consensus::Drop::Busy
+            | consensus::Drop::HandOver
+            | consensus::Drop::NoVoter
+            | consensus::Drop::Change(_) => Denied::Busy,
         };
         if let Some(Question { waiter, .. }) = self.reads.remove(&context) {
             self.respond(waiter, Err(denied), effects);
@@ -562,19 +598,22 @@ impl Replica {
                     }
                 },
             }
-            if entry.payload == Payload::Noop
-                && entry.id.epoch == self.consensus.epoch()
-                && self.consensus.role() == Role::Leader
+            if entry.payload == Payload::Noop && entry.id.epoch == self.consensus.epoch() && self.consensus.is_at_work()
             {
-                self.mastering = Some(entry.id.epoch);
                 changes.clear();
-                let mut view = self.state.master_view(entry.id.epoch);
-                view.time = entry.time;
-                effects.local.push(Local::Master(master::Input::Begin(Box::new(view))));
+                self.begin_mastering(effects);
             }
             self.answer_ended(&changes, effects);
             self.tell_master(&mut changes, &entry, effects);
         }
+    }
+
+    /// Builds the master of this epoch from the state as it is.
+    fn begin_mastering(&mut self, effects: &mut Effects) {
+        let epoch = self.consensus.epoch();
+        self.mastering = Some(epoch);
+        let view = self.state.master_view(epoch);
+        effects.local.push(Local::Master(master::Input::Begin(Box::new(view))));
     }
 
     fn apply_commands(

@@ -135,8 +135,18 @@ impl Laws {
             Seen::Dropped(context, _) => {
                 self.waiting.remove(&context);
             }
+            Seen::Urged(to, last) => {
+                let holds = world.nodes[to].disk.entries.iter().any(|entry| entry.id == last);
+                law(holds, world, "An heir holds the whole log", || format!("n{} without {last}", to + 1));
+            }
             Seen::Fatal(why) => law(false, world, "No core breaks", || format!("n{}: {why}", at + 1)),
-            Seen::Role(..) | Seen::Retired | Seen::Authority(_) | Seen::Sent { .. } | Seen::Wrote(_) => {}
+            Seen::Role(..)
+            | Seen::Retired
+            | Seen::Surrender(_)
+            | Seen::Resume(_)
+            | Seen::Authority(_)
+            | Seen::Sent { .. }
+            | Seen::Wrote(_) => {}
         }
     }
 

@@ -56,6 +56,8 @@ struct Weather {
     lease_reads: bool,
     /// Changes of the configuration.
     changes: u64,
+    /// Leadership is handed over.
+    transfers: u64,
     /// Nodes without a place give up their log.
     retirements: u64,
 }
@@ -96,6 +98,7 @@ impl Weather {
             reads: dice.pick(&[0, 100, 500]),
             lease_reads,
             changes: 0,
+            transfers: dice.pick(&[0, 0, 5, 30]),
             retirements: 0,
         };
         match theme {
@@ -205,6 +208,7 @@ impl Run {
             world.restart(at);
         }
         let weather = Weather::draw(theme, &mut dice, &mut world);
+        world.surrender = dice.pick(&[(0, MS), (0, 30 * MS)]);
         let election_timeout = profiles.iter().map(|profile| profile.election_timeout.as_nanos() as u64).max();
         let mut laws = Laws::default();
         laws.is_wild = is_wild;
@@ -343,6 +347,12 @@ impl Run {
             }
             if self.dice.happens(self.weather.changes) {
                 self.change(at, epoch);
+            }
+            if self.dice.happens(self.weather.transfers) {
+                let to = NodeId(self.dice.between(1, self.world.nodes.len() as u64));
+                self.contexts += 1;
+                self.world.step(at, Input::Transfer { context: self.contexts, to });
+                self.laws.check(&mut self.world);
             }
             if self.dice.happens(self.weather.reads) {
                 let is_lease = self.weather.lease_reads && self.dice.happens(700);

@@ -110,6 +110,7 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
             let promise = words.value("promise").map_or(PROMISE, |word| Duration::from_nanos(span(word)));
             Message::AppendReply(AppendReply { epoch, verdict, sent: receiver - ago, promise })
         }
+        "timeout-now" => Message::TimeoutNow { epoch },
         "not-member" => Message::NotMember { epoch, config: Index(words.number("config").expect("config=")) },
         other => panic!("no such message: {other}"),
     }
@@ -127,6 +128,8 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
                 Drop::NotLeader => "not the leader",
                 Drop::Epoch => "decided in another epoch",
                 Drop::Busy => "busy",
+                Drop::HandOver => "handing over",
+                Drop::NoVoter => "no other voter",
                 Drop::Change(refusal) => return format!("drops {}: {refusal}", name(context)),
             };
             format!("drops {}: {why}", name(context))
@@ -144,6 +147,9 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
         },
         Seen::Authority(Some(_)) => "has the lease".into(),
         Seen::Authority(None) => "has no lease".into(),
+        Seen::Surrender(epoch) => format!("hands over in epoch {epoch}"),
+        Seen::Resume(epoch) => format!("goes on in epoch {epoch}"),
+        Seen::Urged(to, last) => format!("tells n{} to campaign, at {last}", to + 1),
         Seen::Retired => "gives up its log".into(),
         Seen::Fatal(why) => format!("stops: {why}"),
         Seen::Sent { to, message, waits } => {
@@ -171,6 +177,7 @@ fn said(message: &Message) -> String {
             Verdict::Matched(index) => format!("append-reply epoch={epoch} matched={index}"),
             Verdict::Rejected { at, hint } => format!("append-reply epoch={epoch} rejected={at} hint={hint}"),
         },
+        Message::TimeoutNow { epoch } => format!("timeout-now epoch={epoch}"),
         Message::NotMember { epoch, config } => format!("not-member epoch={epoch} config={config}"),
     }
 }

@@ -28,6 +28,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// How messages travel.
     pub net: Net,
+    /// How long a master takes to stop, from and to.
+    pub surrender: (u64, u64),
     /// Chance for everything but the cores.
     pub dice: Dice,
     /// What the cores said that a checker may want to see, until it is taken.
@@ -109,6 +111,12 @@ pub enum Seen {
     Role(Role, Epoch, Option<NodeId>),
     /// See [`Effect::Authority`].
     Authority(Option<Authority>),
+    /// See [`Effect::Surrender`].
+    Surrender(Epoch),
+    /// See [`Effect::Resume`].
+    Resume(Epoch),
+    /// The leader told this node to campaign when its log ended there.
+    Urged(usize, LogId),
     /// See [`Effect::Retired`].
     Retired,
     /// See [`Effect::Fatal`].
@@ -138,6 +146,7 @@ enum Happening {
     Arrival { from: usize, to: usize, message: Message },
     Wake { node: usize, run: u64 },
     Synced { node: usize, run: u64 },
+    Surrendered { node: usize, run: u64, epoch: Epoch },
 }
 
 /// Two happenings are ordered by time and age alone.
@@ -177,6 +186,7 @@ impl World {
             time: 1,
             nodes,
             net,
+            surrender: (MS / 10, MS / 10),
             dice,
             seen: Vec::new(),
             steps: 0,
@@ -229,8 +239,10 @@ impl World {
         }
         let Reverse(Scheduled { at, what, .. }) = self.queue.pop().expect("just seen");
         self.time = self.time.max(at);
-        let (Happening::Arrival { to: node, .. } | Happening::Wake { node, .. } | Happening::Synced { node, .. }) =
-            what;
+        let (Happening::Arrival { to: node, .. }
+        | Happening::Wake { node, .. }
+        | Happening::Synced { node, .. }
+        | Happening::Surrendered { node, .. }) = what;
         let resumes = self.nodes[node].paused_until;
         if resumes > self.time {
             self.schedule(resumes, what);
@@ -241,6 +253,9 @@ impl World {
                 self.step(to, Input::Message { from: NodeId(from as u64 + 1), message });
             }
             Happening::Wake { node, run } if self.nodes[node].run == run => self.wake(node),
+            Happening::Surrendered { node, run, epoch } if self.nodes[node].run == run => {
+                self.step(node, Input::Surrendered { epoch });
+            }
             Happening::Synced { node, run } if self.nodes[node].run == run => self.sync(node),
             _ => {}
         }
@@ -384,6 +399,9 @@ impl World {
                 }
                 Effect::Send { to, message, after } => {
                     let to = (to.0 - 1) as usize;
+                    if matches!(message, Message::TimeoutNow { .. }) {
+                        self.seen.push((at, Seen::Urged(to, self.core(at).last())));
+                    }
                     match after.filter(|seq| *seq > self.nodes[at].synced_seq) {
                         Some(seq) => self.nodes[at].held.push((seq, to, message)),
                         None => self.transmit(at, to, message),
@@ -402,6 +420,13 @@ impl World {
                     self.nodes[at].authority = authority;
                     self.seen.push((at, Seen::Authority(authority)));
                 }
+                Effect::Surrender { epoch } => {
+                    self.seen.push((at, Seen::Surrender(epoch)));
+                    let (least, most) = self.surrender;
+                    let (run, due) = (self.nodes[at].run, self.time + self.dice.between(least, most));
+                    self.schedule(due, Happening::Surrendered { node: at, run, epoch });
+                }
+                Effect::Resume { epoch } => self.seen.push((at, Seen::Resume(epoch))),
                 Effect::Retired => {
                     self.nodes[at].retire();
                     self.seen.push((at, Seen::Retired));
