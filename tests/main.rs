@@ -15,5 +15,6 @@ mod dev;
 mod faults;
 mod linear;
 mod map;
+mod netns;
 mod registers;
 mod support;

@@ -1,5 +1,6 @@
 //! A cluster to be hurt, and the file that knows how often work was done.
 
+mod clients;
 mod ledger;
 
 use std::future::Future;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use tenure::cli::{Cluster, Diagnostic, Patient, Request};
 use tenure::processes::{Processes, Settings};
 
+pub use clients::Clients;
 pub use ledger::Ledger;
 
 /// Three nodes, stopped and removed on drop.
@@ -136,6 +138,11 @@ impl TestCluster {
             found.is_some()
         });
         found.expect("waited for it")
+    }
+
+    /// Whether this node says that it is ready.
+    pub fn is_ready(&self, place: usize) -> bool {
+        self.wait(self.processes.is_ready(place))
     }
 
     /// Waits until all nodes that run are ready.

@@ -26,13 +26,15 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts `program` with `args`; it ends with this process. What it prints goes to the end of the file `log`.
-    pub(super) fn spawn(program: &Path, args: &[String], log: &Path) -> io::Result<Self> {
+    /// Starts `program` with `args`, behind the words of `wrapper`; it ends with this process. What it prints goes to the end
+    /// of the file `log`.
+    pub(super) fn spawn(program: &Path, wrapper: &[String], args: &[String], log: &Path) -> io::Result<Self> {
         let out = OpenOptions::new().create(true).append(true).open(log)?;
         let mut command = Command::new(program);
         // The wrapper asks for the parent's death signal, checks that we are still its parent and becomes the program.
         command
             .args(["with-parent", &std::process::id().to_string(), "--"])
+            .args(wrapper)
             .arg(program)
             .args(args)
             .stdin(Stdio::null())

@@ -13,8 +13,24 @@ use std::sync::{Mutex, OnceLock, mpsc};
 
 /// Starts a child from the thread that lives as long as this process.
 pub(super) fn spawn(command: Command) -> io::Result<Child> {
+    let (answer, answered) = mpsc::channel();
+    orders()
+        .lock()
+        .expect("nothing can panic while it is held")
+        .send(Order { command, answer })
+        .expect("the thread never ends");
+    answered.recv().expect("the thread answers every order")
+}
+
+/// Starts the thread, unless it runs. What its children inherit (a network namespace for example) is what the caller of
+/// this has now.
+pub(super) fn start() {
+    orders();
+}
+
+fn orders() -> &'static Mutex<mpsc::Sender<Order>> {
     static ORDERS: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
-    let orders = ORDERS.get_or_init(|| {
+    ORDERS.get_or_init(|| {
         let (sender, receiver) = mpsc::channel::<Order>();
         std::thread::Builder::new()
             .name("launcher".into())
@@ -28,14 +44,7 @@ pub(super) fn spawn(command: Command) -> io::Result<Child> {
             })
             .expect("a process that cannot start a thread cannot do anything");
         Mutex::new(sender)
-    });
-    let (answer, answered) = mpsc::channel();
-    orders
-        .lock()
-        .expect("nothing can panic while it is held")
-        .send(Order { command, answer })
-        .expect("the thread never ends");
-    answered.recv().expect("the thread answers every order")
+    })
 }
 
 struct Order {

@@ -12,18 +12,21 @@
 mod child;
 mod interrupt;
 mod launcher;
+mod netns;
 mod ports;
 mod probe;
 mod table;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use child::Child;
 pub(crate) use interrupt::interrupted;
+pub use netns::{Network, NetworkError};
 pub(crate) use table::table;
 
 use crate::diagnostic::{Code, Diagnostic};
@@ -47,6 +50,9 @@ pub struct Settings {
     pub folder: Option<PathBuf>,
     /// More flags for every node.
     pub flags: Vec<String>,
+    /// The network in which the nodes run, one namespace each, instead of the machine's loopback interface. They are
+    /// reached only from inside of it ([`Network::inside`]).
+    pub network: Option<Arc<Network>>,
 }
 
 /// Why a cluster did not start.
@@ -130,6 +136,7 @@ impl Settings {
             allow_exec: false,
             folder: None,
             flags: Vec::new(),
+            network: None,
         })
     }
 }
@@ -151,7 +158,13 @@ impl Processes {
             (None, None) => unreachable!("one of the two was just made"),
         };
         std::fs::create_dir_all(&folder).map_err(io(format!("make {}", folder.display())))?;
-        let addresses = ports::free(settings.nodes * 2).map_err(io("find free ports"))?;
+        let addresses = match &settings.network {
+            None => ports::free(settings.nodes * 2).map_err(io("find free ports"))?,
+            Some(network) => {
+                let places = (0..settings.nodes).map(|place| network.address(place));
+                places.flat_map(|address| PORTS.map(|port| SocketAddr::new(address, port))).collect()
+            }
+        };
         let nodes = addresses
             .chunks_exact(2)
             .enumerate()
@@ -236,7 +249,8 @@ impl Processes {
         self.kill(place);
         let args = self.arguments(place);
         let log = self.log(place);
-        let child = Child::spawn(&self.settings.program, &args, &log)
+        let wrapper = self.settings.network.as_ref().map_or(Vec::new(), |network| network.wrapper(place));
+        let child = Child::spawn(&self.settings.program, &wrapper, &args, &log)
             .map_err(io(format!("start {}", self.settings.program.display())))?;
         self.nodes[place].child = Some(child);
         Ok(())
@@ -391,6 +405,7 @@ impl Processes {
         args.extend(["--slots".into(), self.settings.slots.to_string()]);
         args.extend(["--profile".into(), self.settings.profile.clone()]);
         args.extend(self.settings.allow_exec.then(|| "--allow-exec".into()));
+        args.extend(self.settings.network.is_some().then(|| "--insecure".into()));
         args.extend(self.settings.flags.iter().cloned());
         args
     }
@@ -425,6 +440,9 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
 
 /// Between two looks at a process: short beside everything it can be waited for.
 const POLL: Duration = Duration::from_millis(10);
+
+/// For links and HTTP, where a node has a namespace to itself.
+const PORTS: [u16; 2] = [7400, 8400];
 
 /// How often a cluster is started before a port in use is an error.
 const START_TRIES: u32 = 3;
