@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::state::{ClusterChange, Command, Expect, MasterCommand, Offer, Operation, Outcome, State, TaskSpec};
+use protocol::state::{
+    ClusterChange, Command, Expect, MasterCommand, Offer, Operation, Outcome, Restore, State, TaskSpec,
+};
 use protocol::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Seq, SessionId, TaskId};
 
 /// How many commands of each kind are applied.
@@ -32,6 +34,19 @@ fn main() {
     let began = Clock::now();
     black_box(run.state.master_view(Epoch(1)));
     report("view for a new master, a task", began.elapsed(), COUNT);
+    let began = Clock::now();
+    let frozen = run.state.clone();
+    report("copy", began.elapsed(), 1);
+    let began = Clock::now();
+    let chunks: Vec<_> = frozen.image().collect();
+    report("image, a chunk", began.elapsed(), chunks.len() as u64);
+    let began = Clock::now();
+    let mut restore = Restore::default();
+    chunks.iter().for_each(|chunk| restore.take(chunk).expect("an image is readable"));
+    let restored = restore.finish().expect("an image is whole");
+    report("restore, a chunk", began.elapsed(), chunks.len() as u64);
+    assert_eq!(restored.digest(), run.state.digest());
+    drop((frozen, restored));
     run.measure("assign", |_, n| {
         let attempt = Attempt { task: TaskId(n + 1), number: 1 };
         Command::Master(MasterCommand::Assign { attempt, session: SessionId(2) })

@@ -10,6 +10,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::image::{Done, Work};
 use crate::types::{ClusterId, ClusterTime, Epoch, Incarnation, Index, LogId, NodeId};
 
 /// One entry of the replicated log.
@@ -205,6 +206,43 @@ impl Durable {
         }
         if let Some(index) = batch.commit_hint {
             self.commit_hint = index;
+        }
+    }
+
+    /// Does a piece of work on images at once, as a store does it bit by bit.
+    ///
+    /// # Panics
+    ///
+    /// If a chunk is to be staged behind one that is not there: that is a bug of the caller.
+    pub fn perform(&mut self, work: Work) -> Done {
+        match work {
+            Work::Save { meta, state } => {
+                let last = meta.last;
+                // What was installed meanwhile is newer, and the log may begin after what this one stands for.
+                let is_newer = self.snapshot.as_ref().is_none_or(|held| held.meta.last.index < last.index);
+                if is_newer {
+                    self.snapshot = Some(Snapshot { meta, chunks: state.image().collect() });
+                }
+                Done::Saved { last }
+            }
+            Work::Read { to, last, place } => {
+                let chunks = self.snapshot.as_ref().filter(|held| held.meta.last == last).map(|held| &held.chunks);
+                let found = chunks.and_then(|chunks| {
+                    let count = u32::try_from(chunks.len()).expect("an image has fewer chunks than that");
+                    chunks.get(place as usize).map(|chunk| (count, chunk.clone()))
+                });
+                Done::Read { to, last, place, found }
+            }
+            Work::Stage { last, place, chunk } => {
+                if place == 0 {
+                    self.staged = Some((last, Vec::new()));
+                }
+                let staged = self.staged.as_mut().filter(|(staged, _)| *staged == last);
+                let (_, chunks) = staged.expect("a chunk is staged behind those of the same image");
+                assert_eq!(place as usize, chunks.len(), "chunks are staged without gaps");
+                chunks.push(chunk);
+                Done::Staged { last, place }
+            }
         }
     }
 

@@ -40,6 +40,8 @@ pub enum Bug {
     NeverReconciles,
     /// A new run of a node keeps the session of the old one (F12).
     RunsShareSessions,
+    /// The answers that clients may ask for again are not in an image (S1).
+    ForgetsReplies,
 }
 
 impl Bug {

@@ -91,7 +91,7 @@ fn each_foreign_world_is_known_by_one_package() {
 fn protocol_is_pure() {
     assert_eq!(
         dependencies("protocol").into_iter().collect::<Vec<_>>(),
-        ["bincode", "bytes", "serde", "thiserror"],
+        ["bincode", "bytes", "crc32c", "imbl", "serde", "thiserror"],
         "a machine needs nothing else"
     );
     let impure =

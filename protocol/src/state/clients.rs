@@ -10,11 +10,13 @@
 //! * A session that ended is never created again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::digest::{Sum, Tag, fingerprint};
+use super::image::Item;
 use super::limits::{LINE_BYTES, MAX_REPLY_BYTES, MAX_SESSIONS, REPLY_BYTES, TASK_BYTES, WINDOW, check_ttl};
-use super::sessions::Sessions;
+use super::sessions::{Session, Sessions};
 use crate::mutants::{Bug, is_on};
 use crate::state::{Answer, Refused};
 use crate::types::{ClusterTime, Revision, Seq, SessionId};
@@ -121,8 +123,47 @@ impl Clients {
         self.sessions.renew(id, now)
     }
 
+    /// Takes a session as it was elsewhere; says whether it can stand here.
+    pub(super) fn restore(
+        &mut self,
+        id: SessionId,
+        ttl: Duration,
+        deadline: ClusterTime,
+        first_incomplete: Seq,
+    ) -> bool {
+        let window = Window { first_incomplete, replies: BTreeMap::new() };
+        self.digest.add(window.fingerprint(id));
+        self.sessions.restore(id, Session { ttl, deadline, holder: window })
+    }
+
+    /// Takes a kept answer as it was elsewhere; says whether it can stand here.
+    pub(super) fn restore_reply(&mut self, id: SessionId, seq: Seq, answer: Answer) -> bool {
+        let Some(window) = self.sessions.holder_mut(id) else { return false };
+        let is_inside = seq.0.checked_sub(window.first_incomplete.0).is_some_and(|ahead| ahead < WINDOW);
+        if !is_inside || window.replies.contains_key(&seq) {
+            return false;
+        }
+        self.keep(id, seq, answer);
+        true
+    }
+
+    /// All of this as records of an image.
+    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+        self.sessions.into_iter().flat_map(|(id, session)| {
+            let Session { ttl, deadline, holder } = Arc::unwrap_or_clone(session);
+            let client = Item::Client { id, ttl, deadline, first_incomplete: holder.first_incomplete };
+            let replies = holder.replies.into_iter().map(|(seq, reply)| Item::Reply { seq, answer: reply.answer });
+            std::iter::once(client).chain(replies)
+        })
+    }
+
+    /// How many bytes the kept answers take.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// The sessions themselves.
-    pub(super) fn sessions(&self) -> &Sessions<impl Sized> {
+    pub(super) fn sessions(&self) -> &Sessions<impl Clone + use<>> {
         &self.sessions
     }
 

@@ -4,12 +4,14 @@
 //!
 //! * `created <= modified`, and both are revisions: a key that was deleted and made again never has an old one.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::OrdMap;
 
 use super::Step;
 use super::digest::{Sum, Tag, fingerprint};
+use super::image::Item;
 use super::limits::{KEY_BYTES, check_key, check_size, full};
 use crate::state::{Expect, Refused, Value};
 use crate::types::Revision;
@@ -18,7 +20,7 @@ use crate::wire::MAX_VALUE;
 /// All keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Keys {
-    values: BTreeMap<String, Stored>,
+    values: OrdMap<Arc<str>, Stored>,
     bytes: u64,
     digest: Sum,
 }
@@ -83,6 +85,20 @@ impl Keys {
         self.bytes -= weight(key, &stored.value.value);
         self.values.remove(key);
         Ok(step.grant())
+    }
+
+    /// Takes a key as it was elsewhere; says whether it can stand here.
+    pub(super) fn restore(&mut self, key: Arc<str>, value: Value) -> bool {
+        let is_sound = check_key(&key).is_ok() && value.value.len() <= MAX_VALUE && value.created <= value.modified;
+        let digest = value.fingerprint(&key);
+        self.digest.add(digest);
+        self.bytes += weight(&key, &value.value);
+        is_sound && self.values.insert(key, Stored { value, digest }).is_none()
+    }
+
+    /// All of this as records of an image.
+    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+        self.values.into_iter().map(|(key, stored)| Item::Key(key, stored.value))
     }
 
     /// A key's value.

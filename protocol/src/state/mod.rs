@@ -16,6 +16,7 @@ mod change;
 mod clients;
 mod command;
 mod digest;
+mod image;
 mod keys;
 pub mod limits;
 mod nodes;
@@ -30,6 +31,7 @@ use std::time::Duration;
 
 pub use change::*;
 pub use command::*;
+pub use image::{ImageError, Restore};
 pub use roster::{MAX_EXCLUDED, MAX_VOTERS, Roster};
 
 use self::clients::{Admission, Clients};

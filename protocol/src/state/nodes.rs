@@ -5,10 +5,13 @@
 //! * A node has at most one session: that of its newest run heard of.
 //! * A newer run of the same data folder is proof that the older one is dead (F12); an older run never comes back.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
+
 use super::digest::{Sum, Tag, fingerprint};
+use super::image::Item;
 use super::limits::{MAX_NODES, check_offer, check_ttl};
 use super::sessions::{Session, Sessions};
 use crate::state::{NodeSession, NodeView, Offer, Refused};
@@ -18,7 +21,7 @@ use crate::types::{ClusterTime, Incarnation, NodeId, Revision, SessionId};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Nodes {
     sessions: Sessions<Run>,
-    by_node: BTreeMap<NodeId, SessionId>,
+    by_node: OrdMap<NodeId, SessionId>,
     digest: Sum,
 }
 
@@ -91,6 +94,30 @@ impl Nodes {
         self.sessions.get(id).map(|session| (id, session.holder.incarnation))
     }
 
+    /// Takes a session as it was elsewhere; says whether it can stand here.
+    pub(super) fn restore(
+        &mut self,
+        id: SessionId,
+        ttl: Duration,
+        deadline: ClusterTime,
+        (node, incarnation): (NodeId, Incarnation),
+        offer: &Offer,
+    ) -> bool {
+        let run = Run::new(id, node, incarnation, offer);
+        self.digest.add(run.digest);
+        let is_first = self.by_node.insert(node, id).is_none();
+        self.sessions.restore(id, Session { ttl, deadline, holder: run }) && is_first
+    }
+
+    /// All of this as records of an image.
+    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+        self.sessions.into_iter().map(|(id, session)| {
+            let Session { ttl, deadline, holder } = Arc::unwrap_or_clone(session);
+            let Run { node, incarnation, offer, .. } = holder;
+            Item::Node { id, ttl, deadline, node, incarnation, offer }
+        })
+    }
+
     /// The sessions themselves.
     pub(super) fn sessions(&self) -> &Sessions<Run> {
         &self.sessions
@@ -129,7 +156,7 @@ impl Nodes {
     pub(super) fn assert_coherent(&self) {
         self.sessions.assert_coherent();
         let mut digest = Sum::default();
-        let mut by_node = BTreeMap::new();
+        let mut by_node = OrdMap::new();
         for (id, session) in self.sessions.iter() {
             let run = &session.holder;
             digest.add(Run::new(id, run.node, run.incarnation, &run.offer).digest);

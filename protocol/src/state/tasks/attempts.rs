@@ -9,6 +9,7 @@
 //! * A task that may run once is granted at most once, whatever happens to its worker.
 //! * A task that has ended stays as it is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,7 +34,7 @@ impl Tasks {
         node: NodeId,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        let record = self.records.get_mut(&attempt.task).ok_or(Refused::NotFound)?;
+        let record = self.records.get_mut(&attempt.task).map(Arc::make_mut).ok_or(Refused::NotFound)?;
         match *record.state() {
             TaskState::Pending { not_before }
                 if not_before <= step.time && record.attempts.checked_add(1) == Some(attempt.number) => {}
@@ -84,7 +85,7 @@ impl Tasks {
     /// Takes back all attempts of a session that has just ended.
     pub(in crate::state) fn end_session(&mut self, session: SessionId, cause: ReleaseCause, step: &mut Step<'_>) {
         for id in self.held.get(&session).cloned().unwrap_or_default() {
-            let grant = self.records.get(&id).and_then(Record::grant).expect("a held task has a grant");
+            let grant = self.records.get(&id).and_then(|record| record.grant()).expect("a held task has a grant");
             self.take_back(id, grant, cause, step);
         }
     }
@@ -97,7 +98,7 @@ impl Tasks {
         outcome: &Outcome,
         step: &mut Step<'_>,
     ) -> Answer {
-        let Some(record) = self.records.get_mut(&id) else {
+        let Some(record) = self.records.get_mut(&id).map(Arc::make_mut) else {
             judged(id, fence, false, step);
             return Answer::Refused(Refused::NotFound);
         };
@@ -136,7 +137,7 @@ impl Tasks {
         reason: &str,
         step: &mut Step<'_>,
     ) -> Result<Answer, Refused> {
-        let record = self.records.get_mut(&id).ok_or(Refused::NotFound)?;
+        let record = self.records.get_mut(&id).map(Arc::make_mut).ok_or(Refused::NotFound)?;
         if record.state().is_final() {
             return Err(Refused::Ended);
         }
@@ -153,7 +154,7 @@ impl Tasks {
     fn judge(&mut self, id: TaskId, grant: Assigned, outcome: &Outcome, step: &mut Step<'_>) {
         judged(id, grant.fence, true, step);
         let full = self.bytes > MAX_BYTES_WITH_RESULTS;
-        let record = self.records.get_mut(&id).expect("the caller has found it");
+        let record = self.records.get_mut(&id).map(Arc::make_mut).expect("the caller has found it");
         record.set_fate(grant.fence, Fate::Judged);
         // What cannot be kept fails the attempt as a whole, and for good: the next one would produce the same.
         let (message, retry, output) = match outcome {
@@ -179,7 +180,7 @@ impl Tasks {
     }
 
     fn take_back(&mut self, id: TaskId, grant: Assigned, cause: ReleaseCause, step: &mut Step<'_>) {
-        let record = self.records.get_mut(&id).expect("the caller has found it");
+        let record = self.records.get_mut(&id).map(Arc::make_mut).expect("the caller has found it");
         record.set_fate(grant.fence, Fate::TakenBack);
         record.note(step.time, grant.number, HistoryEvent::Released(cause));
         let at = step.time;
@@ -212,7 +213,7 @@ impl Tasks {
         by_worker: bool,
         step: &mut Step<'_>,
     ) {
-        let record = self.records.get_mut(&id).expect("the caller has found it");
+        let record = self.records.get_mut(&id).map(Arc::make_mut).expect("the caller has found it");
         record.failures += 1;
         if !retry || record.failures > record.spec().retries {
             return self.end(id, Some(grant), verdict, by_worker, step);

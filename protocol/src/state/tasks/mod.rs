@@ -12,14 +12,20 @@
 mod attempts;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(super) use self::attempts::backoff;
-use self::record::{Record, spec_weight};
+pub(super) use self::record::Record;
+use self::record::spec_weight;
 use super::Step;
 use super::digest::{Sum, Tag, fingerprint};
+use super::image::Item;
 use super::limits::{MAX_PAGE, MAX_PAGE_BYTES, check_batch, full};
 use crate::state::{ClusterChange, LiveTask, Refused, Submitted, Summary, TaskSpec, TaskState, TaskView};
 use crate::types::{ClusterTime, SessionId, TaskId};
@@ -27,27 +33,36 @@ use crate::types::{ClusterTime, SessionId, TaskId};
 /// All tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tasks {
-    records: BTreeMap<TaskId, Record>,
+    records: OrdMap<TaskId, Arc<Record>>,
     last_id: TaskId,
-    once: BTreeMap<String, TaskId>,
+    once: OrdMap<Arc<str>, TaskId>,
     /// Pending or granted.
-    live: BTreeSet<TaskId>,
+    live: OrdSet<TaskId>,
     /// Granted, by the worker's session.
-    held: BTreeMap<SessionId, BTreeSet<TaskId>>,
+    held: OrdMap<SessionId, OrdSet<TaskId>>,
     /// Ended, by the end of their time.
-    ended: BTreeSet<(ClusterTime, TaskId)>,
+    ended: OrdSet<(ClusterTime, TaskId)>,
     counts: Counts,
     bytes: u64,
     digest: Sum,
 }
 
 /// What is counted: the first four describe the records, the others only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 struct Counts {
     pending: u64,
     assigned: u64,
     done: u64,
     failed: u64,
+    results_recorded: u64,
+    results_refused: u64,
+    attempts: u64,
+}
+
+/// What is in no record and does not follow from them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(super) struct Totals {
+    last_id: TaskId,
     results_recorded: u64,
     results_refused: u64,
     attempts: u64,
@@ -62,7 +77,7 @@ impl Tasks {
         step: &mut Step<'_>,
     ) -> Result<Vec<Submitted>, Refused> {
         check_batch(specs)?;
-        let fresh = |spec: &&TaskSpec| spec.once_key.as_ref().is_none_or(|key| !self.once.contains_key(key));
+        let fresh = |spec: &&TaskSpec| spec.once_key.as_ref().is_none_or(|key| !self.once.contains_key(key.as_str()));
         if specs.iter().filter(fresh).map(spec_weight).sum::<u64>() > room {
             return Err(full());
         }
@@ -71,11 +86,11 @@ impl Tasks {
 
     /// Removes the record whose time ended first, if that is not after `time`. Says whether there was one.
     pub(super) fn forget_one(&mut self, time: ClusterTime) -> bool {
-        let Some(&(_, id)) = self.ended.first().filter(|(end, _)| *end <= time) else { return false };
-        self.ended.pop_first();
+        let Some(&(_, id)) = self.ended.get_min().filter(|(end, _)| *end <= time) else { return false };
+        self.ended.remove_min();
         let record = self.records.remove(&id).expect("every ended task in the index has a record");
         if let Some(key) = &record.spec().once_key {
-            self.once.remove(key);
+            self.once.remove(key.as_str());
         }
         *self.counts.of(record.state()) -= 1;
         self.bytes -= record.weight();
@@ -83,14 +98,50 @@ impl Tasks {
         true
     }
 
+    /// What was counted elsewhere and is in no record.
+    pub(super) fn restore_totals(&mut self, totals: Totals) {
+        let Totals { last_id, results_recorded, results_refused, attempts } = totals;
+        self.last_id = last_id;
+        self.counts = Counts { results_recorded, results_refused, attempts, ..self.counts };
+    }
+
+    /// Takes a task as it was elsewhere, its input apart if it was sent so; says whether it can stand here.
+    pub(super) fn restore(&mut self, mut record: Record, payload: Option<Bytes>) -> bool {
+        let is_sound = record.restore(payload, &mut self.digest);
+        let id = record.id();
+        if !is_sound || id > self.last_id || self.records.contains_key(&id) {
+            return false;
+        }
+        let earlier = record.spec().once_key.as_ref().map(|key| self.once.insert(key.as_str().into(), id));
+        self.bytes += record.weight();
+        *self.counts.of(record.state()) += 1;
+        self.index(id, &record);
+        self.records.insert(id, Arc::new(record));
+        earlier.flatten().is_none()
+    }
+
+    /// All of this as records of an image.
+    pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
+        self.records.into_iter().flat_map(|(_, record)| {
+            let (payload, record) = record.parts();
+            payload.map(Item::Payload).into_iter().chain([Item::Task(record)])
+        })
+    }
+
+    /// What is in no record.
+    pub(super) fn totals(&self) -> Totals {
+        let Counts { results_recorded, results_refused, attempts, .. } = self.counts;
+        Totals { last_id: self.last_id, results_recorded, results_refused, attempts }
+    }
+
     /// Where a task stands, if there is a record of it.
     pub(super) fn state(&self, id: TaskId) -> Option<&TaskState> {
-        self.records.get(&id).map(Record::state)
+        self.records.get(&id).map(|record| record.state())
     }
 
     /// A task as it is shown.
     pub(super) fn view(&self, id: TaskId) -> Option<TaskView> {
-        self.records.get(&id).map(Record::view)
+        self.records.get(&id).map(|record| record.view())
     }
 
     /// A page of tasks with ids above `after`. It ends early where results are large, but is empty only at the end.
@@ -111,7 +162,7 @@ impl Tasks {
 
     /// All tasks that have not ended, oldest first.
     pub(super) fn live(&self) -> Vec<LiveTask> {
-        self.live.iter().filter_map(|id| self.records.get(id)).map(Record::for_master).collect()
+        self.live.iter().filter_map(|id| self.records.get(id)).map(|record| record.for_master()).collect()
     }
 
     /// How many attempts a session holds.
@@ -121,7 +172,7 @@ impl Tasks {
 
     /// When the time of the first kept record ends.
     pub(super) fn next_expiry(&self) -> Option<ClusterTime> {
-        self.ended.first().map(|&(end, _)| end)
+        self.ended.get_min().map(|&(end, _)| end)
     }
 
     /// Writes the counts of tasks into a summary.
@@ -148,7 +199,7 @@ impl Tasks {
     }
 
     fn record(&mut self, spec: &TaskSpec, step: &mut Step<'_>) -> Submitted {
-        if let Some(&task) = spec.once_key.as_ref().and_then(|key| self.once.get(key)) {
+        if let Some(&task) = spec.once_key.as_ref().and_then(|key| self.once.get(key.as_str())) {
             return Submitted { task, fresh: false };
         }
         self.last_id = self.last_id.next();
@@ -157,18 +208,19 @@ impl Tasks {
         record.seal(&mut self.digest);
         step.changes.push(ClusterChange::Submitted(Box::new(record.for_master())));
         if let Some(key) = &spec.once_key {
-            self.once.insert(key.clone(), id);
+            self.once.insert(key.as_str().into(), id);
         }
         self.bytes += record.weight();
         self.counts.pending += 1;
         self.live.insert(id);
-        self.records.insert(id, record);
+        self.records.insert(id, Arc::new(record));
         Submitted { task: id, fresh: true }
     }
 
     /// Lets a record stand elsewhere. The caller has changed it already as the rule demands, and it is sealed here.
     fn transit(&mut self, id: TaskId, state: TaskState) {
         let record = self.records.get_mut(&id).expect("only a recorded task moves");
+        let record = Arc::make_mut(record);
         self.bytes -= record.weight();
         let old = record.set_state(state);
         self.bytes += record.weight();
@@ -191,6 +243,25 @@ impl Tasks {
             self.live.remove(&id);
             self.ended.insert((end, id));
         }
+    }
+
+    /// Makes a record that was taken from elsewhere known to the indexes.
+    fn index(&mut self, id: TaskId, record: &Record) {
+        if let TaskState::Assigned { session, .. } = *record.state() {
+            self.held.entry(session).or_default().insert(id);
+        }
+        match record.end() {
+            Some(end) => drop(self.ended.insert((end, id))),
+            None => drop(self.live.insert(id)),
+        }
+    }
+}
+
+impl Totals {
+    /// Says whether nothing here has come near the end of its numbers.
+    pub(super) fn is_sound(&self, most: u64) -> bool {
+        let Self { last_id, results_recorded, results_refused, attempts } = *self;
+        last_id.0.max(results_recorded).max(results_refused).max(attempts) <= most
     }
 }
 
@@ -217,21 +288,15 @@ impl Tasks {
             counts: Counts { results_recorded, results_refused, attempts, ..Counts::default() },
             ..Self::default()
         };
-        for (&id, record) in &self.records {
+        for (&id, record) in self.records.iter() {
             record.assert_coherent();
             fresh.digest.add(record.digest());
             fresh.bytes += record.weight();
             *fresh.counts.of(record.state()) += 1;
             if let Some(key) = &record.spec().once_key {
-                fresh.once.insert(key.clone(), id);
+                fresh.once.insert(key.as_str().into(), id);
             }
-            if let TaskState::Assigned { session, .. } = *record.state() {
-                fresh.held.entry(session).or_default().insert(id);
-            }
-            match record.end() {
-                Some(end) => drop(fresh.ended.insert((end, id))),
-                None => drop(fresh.live.insert(id)),
-            }
+            fresh.index(id, record);
         }
         assert_eq!(&fresh, self, "an index, count or hash of the tasks drifted");
     }

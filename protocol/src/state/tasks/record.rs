@@ -6,20 +6,22 @@
 //! * History, remembered attempts and texts are bounded, whatever a task goes through.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::state::digest::{Sum, Tag, fingerprint};
 use crate::state::limits::{MAX_HISTORY, MAX_LINE, MAX_PAST, MAX_TEXT, MIN_KEEP, TASK_BYTES, cut};
 use crate::state::{Assigned, HistoryEvent, HistoryLine, LiveTask, TaskSpec, TaskState, TaskView};
 use crate::types::{Attempt, ClusterTime, Fence, Revision, TaskId};
+use crate::wire::MAX_VALUE;
 
 /// The record of one task.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::state) struct Record {
     id: TaskId,
-    spec: TaskSpec,
+    spec: Arc<TaskSpec>,
     state: TaskState,
     /// The revision of its submission.
     recorded: Revision,
@@ -36,14 +38,18 @@ pub(super) struct Record {
     /// Lines ever written, also those that are gone.
     lines: u64,
     // Hashes of the parts that are long or rarely change, so that a change does not go over all of them.
+    #[serde(skip)]
     spec_digest: u64,
+    #[serde(skip)]
     state_digest: u64,
+    #[serde(skip)]
     history_digest: Sum,
+    #[serde(skip)]
     digest: u64,
 }
 
 /// One attempt, remembered by its fence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Past {
     number: u32,
     fence: Fence,
@@ -51,7 +57,7 @@ struct Past {
 }
 
 /// What became of an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Fate {
     /// Its worker has the right to it.
     Held,
@@ -69,7 +75,7 @@ impl Record {
         let state = TaskState::Pending { not_before: now };
         Self {
             id,
-            spec: spec.clone(),
+            spec: Arc::new(spec.clone()),
             spec_digest: fingerprint(Tag::Spec, spec),
             state_digest: fingerprint(Tag::Standing, &state),
             state,
@@ -90,8 +96,8 @@ impl Record {
     pub(super) fn set_state(&mut self, state: TaskState) -> TaskState {
         if let TaskState::Done { .. } = state {
             // Nobody needs the input of a task that is done; that of a failed one may go again some day.
-            self.spec.payload = Bytes::new();
-            self.spec_digest = fingerprint(Tag::Spec, &self.spec);
+            Arc::make_mut(&mut self.spec).payload = Bytes::new();
+            self.spec_digest = fingerprint(Tag::Spec, &*self.spec);
         }
         self.state_digest = fingerprint(Tag::Standing, &state);
         std::mem::replace(&mut self.state, state)
@@ -130,6 +136,32 @@ impl Record {
         sum.remove(self.digest);
         self.digest = self.fingerprint();
         sum.add(self.digest);
+    }
+
+    /// Makes a record whole that was read from an image, with its input if that was apart; says whether it is sound.
+    pub(super) fn restore(&mut self, payload: Option<Bytes>, sum: &mut Sum) -> bool {
+        if let Some(payload) = payload {
+            Arc::make_mut(&mut self.spec).payload = payload;
+        }
+        let Some(first) = self.lines.checked_sub(self.history.len() as u64) else { return false };
+        self.rehash(first);
+        sum.add(self.digest);
+        self.history.len() <= MAX_HISTORY && self.past.len() <= MAX_PAST
+    }
+
+    /// The record as an image holds it: its input apart if both input and result are large.
+    pub(super) fn parts(self: Arc<Self>) -> (Option<Bytes>, Arc<Self>) {
+        if self.spec.payload.len() + self.outcome_bytes() <= MAX_VALUE {
+            return (None, self);
+        }
+        let mut rest = Arc::unwrap_or_clone(self);
+        let payload = std::mem::take(&mut Arc::make_mut(&mut rest.spec).payload);
+        (Some(payload), Arc::new(rest))
+    }
+
+    /// Which task it is.
+    pub(super) fn id(&self) -> TaskId {
+        self.id
     }
 
     /// What was asked for.
@@ -237,6 +269,17 @@ impl Record {
         fingerprint(Tag::Task, &(self.id, self.recorded, self.submitted, counts, &self.past, parts))
     }
 
+    /// Takes every hash anew, where `first` is the number of the first line of history that is kept.
+    fn rehash(&mut self, first: u64) {
+        self.spec_digest = fingerprint(Tag::Spec, &*self.spec);
+        self.state_digest = fingerprint(Tag::Standing, &self.state);
+        self.history_digest = Sum::default();
+        for (number, line) in (first..).zip(&self.history) {
+            self.history_digest.add(self.line_digest(number, line));
+        }
+        self.digest = self.fingerprint();
+    }
+
     fn line_digest(&self, number: u64, line: &HistoryLine) -> u64 {
         fingerprint(Tag::Line, &(number, line))
     }
@@ -264,14 +307,7 @@ impl Record {
     /// Recomputes every hash from the content, and compares.
     pub(super) fn assert_coherent(&self) {
         let mut fresh = self.clone();
-        fresh.spec_digest = fingerprint(Tag::Spec, &self.spec);
-        fresh.state_digest = fingerprint(Tag::Standing, &self.state);
-        fresh.history_digest = Sum::default();
-        let first = self.lines - self.history.len() as u64;
-        for (number, line) in (first..).zip(&self.history) {
-            fresh.history_digest.add(self.line_digest(number, line));
-        }
-        fresh.digest = fresh.fingerprint();
+        fresh.rehash(self.lines - self.history.len() as u64);
         assert_eq!(&fresh, self, "a digest of {} drifted", self.id);
         assert!(self.history.len() <= MAX_HISTORY && self.past.len() <= MAX_PAST);
     }

@@ -1,5 +1,6 @@
 //! What the state promises, one sentence a test.
 
+mod image;
 mod naive;
 mod random;
 mod sessions;
