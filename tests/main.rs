@@ -12,6 +12,7 @@
 mod command_line;
 mod demo;
 mod dev;
+mod disk;
 mod faults;
 mod linear;
 mod map;

@@ -1,0 +1,100 @@
+//! Disks that rot and disks that are full, under real processes.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use crate::support::{BINARY, TestCluster};
+
+#[test]
+fn a_node_whose_log_rots_comes_back_as_another_one_and_no_write_is_lost() {
+    let mut cluster = TestCluster::start();
+    let (master, _) = cluster.master_after(0);
+    let place = (master + 1) % 3;
+    let before = cluster.status(place).expect("it runs")["node"].clone();
+    for number in 0..20 {
+        let key = format!("before-{number}");
+        cluster.until("the write is acknowledged", || cluster.put(&key, ROTTING).is_ok());
+    }
+    cluster.processes.ask_to_end(place);
+    while cluster.processes.is_alive(place) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let folder = cluster.processes.folder().join(cluster.processes.label(place));
+    rot(&folder.join("tenure.redb"));
+    cluster.processes.restart(place).expect("it starts again");
+
+    let log = cluster.processes.log(place);
+    cluster.until("the node says what it does", || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.contains("tenure.redb is corrupt: entry ") && log.contains(" has retired and never votes again; ")
+    });
+    cluster.until("it runs as another node", || {
+        cluster.status(place).is_some_and(|status| status["node"] != before && !status["node"].is_null())
+    });
+    assert!(folder.join("tenure.redb.damaged-0").exists(), "the damaged file is kept");
+    cluster.until("writes go on", || cluster.put("after", "x").is_ok());
+    for number in 0..20 {
+        assert_eq!(cluster.get(&format!("before-{number}")).as_deref(), Some(ROTTING));
+    }
+}
+
+/// Needs a file system of its own, which only root can mount.
+#[test]
+fn a_node_whose_disk_is_full_ends_with_an_error_and_loses_nothing_acknowledged() {
+    if !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: mounting a small file system needs root");
+        return;
+    }
+    let tools = tempfile::tempdir().expect("a temporary folder");
+    let wrapper = tools.path().join("small-disk");
+    // The processes stay what they are: each step becomes the next one.
+    let script = format!(
+        "#!/bin/sh\n\
+         case \"$1 $5\" in \"node \"*/n2) mkdir -p \"$5\" && exec unshare -m sh -c \
+         'mount -t tmpfs -o size=4m tenure \"$0\" && exec \"$@\"' \"$5\" {BINARY} \"$@\";; esac\n\
+         exec {BINARY} \"$@\"\n"
+    );
+    fs::write(&wrapper, script).expect("it can be written");
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("it is ours");
+
+    let mut cluster = TestCluster::with(|settings| settings.program = wrapper);
+    let value = "x".repeat(50_000);
+    let mut acknowledged = BTreeSet::new();
+    let mut ended = None;
+    for number in 0..2000 {
+        let key = format!("key-{number}");
+        if cluster.put(&key, &value).is_ok() {
+            acknowledged.insert(key);
+        }
+        ended = cluster.processes.ended(1);
+        if ended.is_some() {
+            break;
+        }
+    }
+    let (status, lines) = ended.expect("100 MB do not fit into 4 MiB");
+    assert_eq!(status, "exit status: 1", "{lines:#?}");
+    let lines = lines.join("\n");
+    assert!(lines.contains("this node had to stop: disk full: cannot write "), "{lines}");
+    assert!(lines.contains("No space left on device"), "{lines}");
+    cluster.until("the others go on", || cluster.put("after", "x").is_ok());
+    assert!(acknowledged.len() > 10);
+    for key in &acknowledged {
+        assert_eq!(cluster.get(key).as_ref(), Some(&value));
+    }
+}
+
+/// Flips a bit in every copy of what was written, whichever of them the log now uses.
+fn rot(path: &std::path::Path) {
+    let mut image = fs::read(path).expect("the node wrote it");
+    let places: Vec<_> =
+        (0..image.len() - ROTTING.len()).filter(|&at| image[at..].starts_with(ROTTING.as_bytes())).collect();
+    assert!(!places.is_empty(), "what was acknowledged is in the file");
+    for at in places {
+        image[at + 3] ^= 1;
+    }
+    fs::write(path, image).expect("the node has ended");
+}
+
+const ROTTING: &str = "what rots on the disk of one node is known to the others";
