@@ -6,6 +6,8 @@
 //! * A completion counts by its number and never by an index: an entry that was truncated and written anew is durable only
 //!   with its own batch.
 
+use std::time::Duration;
+
 use crate::durable::{Entry, HardState, Payload, Persist};
 use crate::types::{Epoch, Index, Nanos, NodeId};
 
@@ -125,6 +127,11 @@ impl Consensus {
             self.pending.iter().find(|batch| batch.last >= index).map(|batch| batch.seq)
         };
         log.max(self.hard_pending())
+    }
+
+    /// For how long the oldest batch has waited.
+    pub(super) fn pending_for(&self) -> Duration {
+        self.pending.front().map_or(Duration::ZERO, |oldest| self.now.since(oldest.at))
     }
 
     /// When the oldest batch has waited for longer than an election timeout (E8).

@@ -25,11 +25,21 @@ impl Consensus {
     /// A deadline may have passed.
     pub(super) fn on_tick(&mut self, effects: &mut Vec<Effect>) {
         match self.role {
-            Role::Leader if self.now >= self.heartbeat_due => self.heartbeat_all(effects),
+            Role::Leader if self.now >= self.heartbeat_due => self.on_beat(effects),
             Role::Leader | Role::Halted => {}
             _ if self.now < self.deadline || !self.may_campaign() => {}
             _ => self.on_election_deadline(effects),
         }
+    }
+
+    /// A heartbeat is due. How late this comes is itself a sign of health.
+    fn on_beat(&mut self, effects: &mut Vec<Effect>) {
+        let late = self.now.since(self.heartbeat_due);
+        if late >= self.profile.heartbeat {
+            self.health.note_lag(self.now, late);
+        }
+        self.heartbeat_all(effects);
+        self.check_health(effects);
     }
 
     /// Nobody was heard for a while: E8 (a node whose disk stalls does not campaign, unless nobody else does for long,
@@ -178,6 +188,7 @@ impl Consensus {
         self.uncommitted = 0;
         self.read_round = Nanos(0);
         self.told_leavers = Index(0);
+        self.health.reset();
         (self.is_lease_off, self.owes_surrender) = (false, false);
         self.reset_peers();
         self.noop = self.write(Payload::Noop, effects).index;

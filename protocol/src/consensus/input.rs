@@ -5,6 +5,8 @@
 //! * Effects are carried out in their order; a message waits for the batch that its `after` names.
 //! * Entries are applied by the caller in the step that says so; the core counts them as applied from then on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::durable::Persist;
@@ -89,6 +91,11 @@ pub enum Input {
     Suspected {
         /// The suspect.
         node: NodeId,
+    },
+    /// What we are told or tell came this late: queues are long, or the machine is busy.
+    Lag {
+        /// How late.
+        span: Duration,
     },
     /// Give up the log and with it, for ever, the right to vote under this identity (F2). Ignored while this node has a
     /// place in its latest configuration.

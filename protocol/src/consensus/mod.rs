@@ -16,13 +16,14 @@
 //! # Where things are
 //!
 //! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads, `change` moves the voters,
-//! `transfer` hands leadership over, `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data. Compaction and snapshots have their
+//! `transfer` hands leadership over, `health` says when to, `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data. Compaction and snapshots have their
 //! places here but are not built yet.
 
 mod change;
 mod disk;
 mod election;
 mod follower;
+mod health;
 mod input;
 mod leader;
 mod lease;
@@ -50,6 +51,7 @@ use crate::profile::Profile;
 use crate::types::{ClusterTime, Epoch, Index, LogId, Nanos, NodeId};
 
 use disk::Pending;
+use health::Health;
 use lease::PendingRead;
 use log::Log;
 use progress::Progress;
@@ -113,6 +115,7 @@ pub struct Consensus {
     peers: Vec<Progress>,
     heartbeat_due: Nanos,
     uncommitted: usize,
+    health: Health,
     transfer: Option<Transfer>,
     /// A hand-over was begun in this epoch, so its lease is over (L4).
     is_lease_off: bool,
@@ -176,6 +179,7 @@ impl Consensus {
             peers: Vec::new(),
             heartbeat_due: Nanos::NEVER,
             uncommitted: 0,
+            health: Health::default(),
             transfer: None,
             is_lease_off: false,
             owes_surrender: false,
@@ -242,6 +246,7 @@ impl Consensus {
             Input::Evidence { node, .. } => self.on_evidence(node),
             Input::Unreachable { node } => self.on_unreachable(node),
             Input::Suspected { node } => self.on_suspected(node, effects),
+            Input::Lag { span } => self.health.note_lag(self.now, span),
             Input::Retire => self.on_retire(effects),
         }
         self.finish(effects);

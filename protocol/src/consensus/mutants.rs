@@ -113,6 +113,7 @@ impl Consensus {
     pub fn forget_time(&mut self) {
         (self.now, self.deadline, self.heartbeat_due) = (Nanos(1), Nanos::NEVER, Nanos::NEVER);
         (self.elected_at, self.read_round, self.random) = (Nanos(1), Nanos(0), 0);
+        self.health = super::Health::default();
         (self.contact, self.boot, self.waived, self.told_authority) = (None, None, false, None);
         self.peers.iter_mut().for_each(Progress::forget_time);
         self.forget_batch_times();

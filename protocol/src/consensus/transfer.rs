@@ -35,13 +35,17 @@ impl Consensus {
     pub(super) fn on_transfer(&mut self, context: u64, to: NodeId, effects: &mut Vec<Effect>) {
         let is_voter = to != self.node && self.conf().is_some_and(|conf| conf.voters.contains(&to));
         let why = match self.role {
-            // A late answer to an earlier try must not count for this one.
-            Role::Leader if self.transfer.is_some() || self.owes_surrender => Drop::HandOver,
+            Role::Leader if !self.may_hand_over() => Drop::HandOver,
             Role::Leader if !is_voter => Drop::NoVoter,
             Role::Leader => return self.begin_transfer(to, effects),
             _ => Drop::NotLeader,
         };
         effects.push(Effect::Dropped { context, why });
+    }
+
+    /// Whether no hand-over is under way; a late answer of the master to an earlier one must not count for the next.
+    pub(super) fn may_hand_over(&self) -> bool {
+        self.transfer.is_none() && !self.owes_surrender
     }
 
     pub(super) fn begin_transfer(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
@@ -96,11 +100,11 @@ impl Consensus {
         }
     }
 
-    /// The best voter to hand over to: heard within two heartbeat intervals, and of those the one that holds most.
+    /// The best voter to hand over to: heard within half an election timeout, and of those the one that holds most.
     #[must_use]
     pub fn heir(&self) -> Option<NodeId> {
         let conf = self.conf().filter(|_| self.role == Role::Leader)?;
-        let is_heard = |node: NodeId| self.was_heard(node, self.profile.heartbeat * 2);
+        let is_heard = |node: NodeId| self.was_heard(node, self.profile.election_timeout / 2);
         let voters = self.peers.iter().filter(|peer| conf.voters.contains(&peer.node) && is_heard(peer.node));
         voters.max_by_key(|peer| (peer.matched, peer.acked)).map(|peer| peer.node)
     }

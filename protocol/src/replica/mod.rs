@@ -192,6 +192,7 @@ impl Replica {
                 let context = self.context();
                 self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
             }
+            Input::Lag { span } => self.core(now, consensus::Input::Lag { span }, effects),
             Input::Transfer { to } => self.on_transfer(now, to, effects),
             Input::Surrendered { epoch } => self.core(now, consensus::Input::Surrendered { epoch }, effects),
             Input::Persisted { seq } => self.on_persisted(now, seq, effects),
