@@ -207,6 +207,11 @@ impl Host {
         *last
     }
 
+    /// Says whether nothing that left `from` earlier is still on its way to `to`.
+    pub fn is_hop_clear(&self, time: u64, from: Part, to: Part) -> bool {
+        self.hops[from as usize][to as usize] < time
+    }
+
     /// The replica, if the host is a node that is up.
     pub fn replica(&self) -> Option<&Replica> {
         self.machines.as_ref().and_then(|machines| machines.replica.as_ref())

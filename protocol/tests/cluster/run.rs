@@ -11,6 +11,8 @@ use crate::world::World;
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
+    /// Simulated time.
+    pub nanos: u64,
     /// Steps of machines.
     pub steps: u64,
     /// The hash over all that happened.
@@ -38,6 +40,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
         world.is_told = is_told;
         let verdict = live(&mut world);
         let report = Report {
+            nanos: world.time,
             steps: world.steps,
             trace: world.trace,
             committed: world.check.committed.len(),

@@ -38,8 +38,9 @@ pub fn run_all(seeds: Range<u64>, draw: impl Fn(u64) -> Options + Sync) {
     let (sum, failed) = all.into_inner().expect("no holder of the lock panics");
     let seconds = spent.into_inner() as f64 / 1e9;
     println!(
-        "{} seeds, {} steps, {:.0} steps per CPU-second, {seconds:.1} CPU-seconds, {} violations",
+        "{} seeds, {:.0} simulated seconds, {} steps, {:.0} steps per CPU-second, {seconds:.1} CPU-seconds, {} violations",
         seeds.end - seeds.start,
+        sum.nanos as f64 / 1e9,
         sum.steps,
         sum.steps as f64 / seconds.max(1e-9),
         failed.len()
@@ -61,6 +62,7 @@ fn cpu_nanos() -> u64 {
 
 impl Report {
     fn add(&mut self, other: &Self) {
+        self.nanos += other.nanos;
         self.steps += other.steps;
         self.trace ^= other.trace;
         self.committed += other.committed;

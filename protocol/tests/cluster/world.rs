@@ -245,7 +245,12 @@ impl World {
         }
         let (from_id, to_id) = (self.hosts[from].id, self.hosts[to].id);
         let local = route::receive(from_id, Incarnation(from_run), to_id, body);
-        self.hand_on(to, Part::Gateway, local);
+        let slow = self.slow_hop(to, Part::Gateway);
+        if slow.is_none() && self.hosts[to].is_hop_clear(self.time, Part::Gateway, target(&local)) {
+            // A short hop is part of the way that the message came: it needs no happening of its own.
+            return self.step(to, local);
+        }
+        self.hop(to, Part::Gateway, slow.unwrap_or(1_000), local);
     }
 
     fn wake(&mut self, at: usize, part: Part) {
@@ -445,14 +450,20 @@ impl World {
 
     /// Sends an input on its way from one part of a host to the machine that it is for.
     pub fn hand_on(&mut self, at: usize, from: Part, local: Local) {
-        let held_up = self.hosts[at].held_up.filter(|(source, _)| *source == from);
-        let delay = if let Some((_, span)) = held_up {
-            span
-        } else if self.options.slow_hop > 0 && self.dice.happens(self.options.slow_hop) {
-            self.dice.between(0, self.options.slow_hop_delay)
-        } else {
-            self.dice.between(1_000, 200_000)
-        };
+        let delay = self.slow_hop(at, from).unwrap_or_else(|| self.dice.between(1_000, 200_000));
+        self.hop(at, from, delay, local);
+    }
+
+    /// How long what leaves this part is under way inside its host, if that is longer than usual.
+    fn slow_hop(&mut self, at: usize, from: Part) -> Option<u64> {
+        if let Some((_, span)) = self.hosts[at].held_up.filter(|(source, _)| *source == from) {
+            return Some(span);
+        }
+        let is_slow = self.options.slow_hop > 0 && self.dice.happens(self.options.slow_hop);
+        is_slow.then(|| self.dice.between(0, self.options.slow_hop_delay))
+    }
+
+    fn hop(&mut self, at: usize, from: Part, delay: u64, local: Local) {
         let due = self.hosts[at].hop(self.time, from, target(&local), delay);
         let run = self.hosts[at].run;
         self.queue.add(due, Happening::Input { at, run, local });
