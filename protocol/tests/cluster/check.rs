@@ -9,13 +9,13 @@
 use std::collections::BTreeMap;
 
 use protocol::consensus::{Consensus, Message};
-use protocol::durable::{Entry, HardState, Payload, Persist};
+use protocol::durable::{ConfState, Entry, GENESIS, HardState, Payload, Persist};
 use protocol::effects::Role;
 use protocol::message::Body;
 use protocol::replica::Replica;
 use protocol::state::Delivery;
 use protocol::worker::Run;
-use protocol::{Epoch, Fence, Index, LogId, Nanos, NodeId, Profile};
+use protocol::{ClusterId, Epoch, Fence, Index, LogId, Nanos, NodeId, Profile};
 
 use crate::oracle::Oracle;
 
@@ -26,6 +26,8 @@ pub type Verdict = Result<(), String>;
 pub struct Checker {
     /// The committed log and its meaning.
     pub oracle: Oracle,
+    /// The cluster under whose genesis the first entry was committed.
+    cluster: Option<ClusterId>,
     /// The committed entries, beginning with the first after the genesis.
     pub committed: Vec<(LogId, u64)>,
     /// For each of them, the epoch of whoever committed it first.
@@ -61,6 +63,7 @@ impl Checker {
     pub fn new(hosts: usize, is_clock_bound_kept: bool, profile: Profile) -> Self {
         Self {
             oracle: Oracle::default(),
+            cluster: None,
             committed: Vec::new(),
             committers: Vec::new(),
             leaders: BTreeMap::new(),
@@ -165,15 +168,15 @@ impl Checker {
     }
 
     /// I7: a leader that heard from no quorum for an election timeout leads no more after its next step.
-    pub fn a_leader_alone_steps_down(&self, at: usize, now: Nanos, core: &Consensus) -> Verdict {
+    pub fn a_leader_alone_steps_down(&self, at: usize, own: NodeId, now: Nanos, core: &Consensus) -> Verdict {
         let seen = &self.nodes[at];
         let Some(conf) = core.conf().filter(|_| core.role() == Role::Leader) else { return Ok(()) };
         let least = now - self.profile.election_timeout - SLACK;
-        let heard = seen.contacts.iter().filter(|(_, contact)| *contact >= least).count() + 1;
-        if heard > conf.voters.len() / 2 || seen.elected_at >= least {
+        let heard = |node: NodeId| seen.contacts.iter().any(|(peer, contact)| *peer == node && *contact >= least);
+        if seen.elected_at >= least || has_quorum(conf, |node| node == own || heard(node)) {
             return Ok(());
         }
-        Err(format!("I7 a leader in epoch {} has heard from {heard} voters only, itself included", core.epoch()))
+        Err(format!("I7 a leader in epoch {} has not heard from a quorum of {conf:?}", core.epoch()))
     }
 
     /// I7: at any instant at most one lease is valid, as long as clocks keep their bound. `until` is global time.
@@ -192,12 +195,30 @@ impl Checker {
         Ok(())
     }
 
+    /// F1: entries are committed under one genesis only, whatever was lost while the cluster began.
+    pub fn one_cluster(&mut self, replica: &Replica) -> Verdict {
+        let Some(genesis) = replica.founding().genesis().filter(|_| replica.consensus().commit() > GENESIS.index)
+        else {
+            return Ok(());
+        };
+        match self.cluster {
+            Some(cluster) if cluster == genesis.cluster => Ok(()),
+            Some(cluster) => Err(format!("I1 {} commits beside {cluster}", genesis.cluster)),
+            None => {
+                self.cluster = Some(genesis.cluster);
+                self.oracle.state.found(&genesis.voters, genesis.target);
+                Ok(())
+            }
+        }
+    }
+
     /// I7: what a node takes for committed is on the disks of a quorum; nobody commits anything else at that place.
-    pub fn commits_are_durable_and_agree<'a>(
+    /// `holds` says whether the disk of a node holds an entry.
+    pub fn commits_are_durable_and_agree(
         &mut self,
         at: usize,
         core: &Consensus,
-        logs: impl Iterator<Item = (LogId, &'a [Entry])> + Clone,
+        holds: impl Fn(NodeId, LogId) -> bool,
     ) -> Verdict {
         let commit = core.commit().0;
         let seen = self.nodes[at].commit;
@@ -213,6 +234,9 @@ impl Checker {
             }
         }
         for entry in core.entries(Index(known + 1)..=Index(commit)) {
+            if entry.id.index.0 != self.committed.len() as u64 + 2 {
+                return Err(format!("I1 committed {} and holds nothing before it", entry.id));
+            }
             self.committed.push((entry.id, fingerprint(entry)));
             let newest = self.committers.last().copied().unwrap_or_default();
             self.committers.push(core.epoch().max(newest));
@@ -221,13 +245,12 @@ impl Checker {
         if commit <= known {
             return Ok(());
         }
-        let last = self.committed.last().expect("something was committed just now").0;
-        let voters = core.conf().map_or(0, |conf| conf.voters.len());
-        let holders = logs.filter(|(base, entries)| holds(*base, entries, last)).count();
-        if holders > voters / 2 {
+        let last = self.committed.last().ok_or("I1 something was committed, and nobody holds it")?.0;
+        let conf = core.conf().ok_or("I1 something was committed where nobody votes")?;
+        if has_quorum(conf, |node| holds(node, last)) {
             return Ok(());
         }
-        Err(format!("I7 {last} is committed, but only {holders} of {voters} disks hold it"))
+        Err(format!("I7 {last} is committed, but not on the disks of a quorum of {conf:?}"))
     }
 
     /// I9, I12: replicas that have applied the same entries have the same state, and replaying the log gives it too.
@@ -293,11 +316,10 @@ pub fn mix(sum: u64, number: u64) -> u64 {
     mixed ^ (mixed >> 29)
 }
 
-/// Says whether a log on a disk holds this entry.
-fn holds(base: LogId, entries: &[Entry], id: LogId) -> bool {
-    base == id
-        || id.index.0.checked_sub(base.index.0 + 1).and_then(|place| entries.get(place as usize)).map(|entry| entry.id)
-            == Some(id)
+/// Says whether most voters agree, in both halves of a joint configuration.
+pub fn has_quorum(conf: &ConfState, agrees: impl Fn(NodeId) -> bool) -> bool {
+    let is_most = |voters: &[NodeId]| voters.iter().filter(|node| agrees(**node)).count() * 2 > voters.len();
+    is_most(&conf.voters) && (conf.outgoing.is_empty() || is_most(&conf.outgoing))
 }
 
 /// Rounding between clocks.

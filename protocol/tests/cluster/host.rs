@@ -16,7 +16,7 @@ use protocol::master::Mastership;
 use protocol::replica::Replica;
 use protocol::state::{Offer, Outcome};
 use protocol::worker::Worker;
-use protocol::{ClusterId, Fence, Incarnation, Nanos, NodeId, Profile, SessionId, client, replica, worker};
+use protocol::{ClusterId, Fence, Incarnation, LogId, Nanos, NodeId, Profile, SessionId, client, replica, worker};
 
 /// Which machine of a host, or what else can hand something to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +89,18 @@ pub struct Disk {
     pub waiting: VecDeque<Persist>,
     /// How many of these the sync under way covers.
     pub syncing: usize,
+}
+
+impl Disk {
+    /// Says whether the log on it holds this entry, or a snapshot that stands for it does.
+    pub fn holds(&self, id: LogId) -> bool {
+        let Durable { base, entries, .. } = &self.durable;
+        let place = id.index.0.checked_sub(base.index.0 + 1);
+        match place.and_then(|place| entries.get(place as usize)) {
+            Some(entry) => entry.id == id,
+            None => id.index <= base.index,
+        }
+    }
 }
 
 /// What every node of a world is started with.

@@ -81,7 +81,7 @@ impl Oracle {
         let mut changes = Vec::new();
         match &entry.payload {
             Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
-            Payload::Config(_) => {}
+            Payload::Config(conf) => self.state.configure(entry.time, conf, &mut changes),
             Payload::Commands(bytes) => {
                 let commands: Vec<Command> =
                     wire::decode(bytes, wire::MAX_MESSAGE).map_err(|error| format!("I12 unreadable entry: {error}"))?;

@@ -356,12 +356,14 @@ impl World {
         let host = &hosts[at];
         let Some(replica) = host.replica() else { return Ok(()) };
         let core = replica.consensus();
-        let logs = hosts.iter().map(|host| (host.disk.durable.base, host.disk.durable.entries.as_slice()));
         let before = check.committed.len();
-        check.commits_are_durable_and_agree(at, core, logs)?;
+        check.one_cluster(replica)?;
+        check.commits_are_durable_and_agree(at, core, |node, id| {
+            hosts.iter().any(|host| host.id == node && host.disk.holds(id))
+        })?;
         check.one_complete_leader_per_epoch(at, host.id, now, core)?;
         if is_for_core {
-            check.a_leader_alone_steps_down(at, now, core)?;
+            check.a_leader_alone_steps_down(at, host.id, now, core)?;
         }
         check.equal_state_at_equal_index(at, replica)?;
         let lease = core.lease_until(now).map(|until| (core.epoch(), host.global(until)));
