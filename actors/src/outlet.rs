@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use protocol::durable::Persist;
 use protocol::effects::Local;
+use protocol::image::Work;
 use protocol::message::Body;
 use protocol::{Incarnation, NodeId, client, master, replica, route, wire, worker};
 use ractor::ActorRef;
@@ -61,6 +62,17 @@ impl Outlet {
 
     pub(crate) fn persist(&self, batch: Persist) {
         self.inner.store.as_ref().expect("only a replica persists, and it has a store").persist(batch);
+    }
+
+    /// Hands work on images to the store, behind the batches that were handed to it before. A state that is to be saved
+    /// is cut into chunks over there, one at a time.
+    pub(crate) fn image(&self, work: Work) {
+        let store = self.inner.store.as_ref().expect("only a replica has images, and it has a store");
+        match work {
+            Work::Save { meta, state } => store.save(meta, state.image()),
+            Work::Read { to, last, place } => store.read(to, last, place),
+            Work::Stage { last, place, chunk } => store.stage(last, place, chunk),
+        }
     }
 
     pub(crate) fn send(&self, to: NodeId, body: Body) {

@@ -64,6 +64,9 @@ impl<M: Machine> Shell<M> {
         for batch in self.effects.persist.drain(..) {
             self.outlet.persist(batch);
         }
+        for work in self.effects.images.drain(..) {
+            self.outlet.image(work);
+        }
         for outgoing in self.effects.send.drain(..) {
             if let Some(outgoing) = self.gate.pass(outgoing) {
                 self.outlet.send(outgoing.to, outgoing.body);

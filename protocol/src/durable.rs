@@ -68,6 +68,14 @@ pub struct SnapMeta {
     pub conf: ConfState,
 }
 
+impl SnapMeta {
+    /// Whether it stands for more than the snapshot held, if there is one.
+    #[must_use]
+    pub fn is_newer_than(&self, held: Option<&Self>) -> bool {
+        held.is_none_or(|held| held.last.index < self.last.index)
+    }
+}
+
 /// A snapshot as it is stored: the image of the state in chunks, as [`crate::image`] makes and reads them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Snapshot {
@@ -219,8 +227,7 @@ impl Durable {
             Work::Save { meta, state } => {
                 let last = meta.last;
                 // What was installed meanwhile is newer, and the log may begin after what this one stands for.
-                let is_newer = self.snapshot.as_ref().is_none_or(|held| held.meta.last.index < last.index);
-                if is_newer {
+                if meta.is_newer_than(self.snapshot.as_ref().map(|held| &held.meta)) {
                     self.snapshot = Some(Snapshot { meta, chunks: state.image().collect() });
                 }
                 Done::Saved { last }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::{ClusterId, Incarnation, NodeId, wire};
+use protocol::image::{self, CHUNK_BYTES};
+use protocol::message::Body;
+use protocol::{ClusterId, Incarnation, LogId, NodeId, wire};
 
 use super::memory::{Hub, MemoryLinks};
 use super::*;
@@ -98,6 +100,30 @@ async fn a_consumer_that_takes_nothing_stops_its_peer_and_taking_frees_it() {
     });
     assert_eq!(class.await, Class::Data);
     a.send(NodeId(2), Class::Data, Bytes::from_static(b"again")).unwrap();
+}
+
+#[tokio::test]
+async fn what_a_receiver_asks_for_of_an_image_fits_into_the_window_and_a_heartbeat_passes_it() {
+    let [(a, _inbox_a), (_b, mut inbox_b)] = two(&Hub::new()).await;
+    let chunk = Bytes::from(vec![7; CHUNK_BYTES]);
+    let last = LogId::default();
+    let message =
+        |place| Body::from(image::Message::Chunk { last, place, count: 9, crc: u32::MAX, chunk: chunk.clone() });
+    for place in 0..image::WANTED_MAX {
+        let body = message(place);
+        let bytes = Bytes::from(wire::encode(&body, wire::MAX_MESSAGE).unwrap());
+        a.send(NodeId(2), body.class(), bytes).unwrap();
+    }
+    // Nothing of them waits for credit, although nobody took anything off yet.
+    a.send(NodeId(2), Class::Bulk, Bytes::from_static(b"a little more")).unwrap();
+    a.send(NodeId(2), Class::Control, Bytes::from_static(b"beat")).unwrap();
+    let mut lengths = Vec::new();
+    for _ in 0..4 {
+        lengths.push(self::message(&mut inbox_b).await.len());
+    }
+    lengths.sort_unstable();
+    assert_eq!(lengths[..2], [4, 13]);
+    assert!(lengths[2..].iter().all(|len| *len > CHUNK_BYTES));
 }
 
 #[tokio::test]

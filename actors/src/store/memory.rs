@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use protocol::durable::{Durable, Snapshot};
+use protocol::image::{Done, Work};
 use protocol::{Incarnation, LogId, NodeId};
 
 use super::{Change, LogStore, StoreError};
@@ -20,15 +21,6 @@ impl MemoryStore {
     pub fn new(node: NodeId, incarnation: Incarnation) -> Self {
         Self { durable: Durable::fresh(node, incarnation), draft: Vec::new() }
     }
-
-    /// Takes the next chunk of an image into its place.
-    fn add(chunks: &mut Vec<Bytes>, place: u32, chunk: &Bytes) {
-        if place == 0 {
-            chunks.clear();
-        }
-        assert_eq!(u32::try_from(chunks.len()), Ok(place), "an image has no gaps");
-        chunks.push(chunk.clone());
-    }
 }
 
 impl LogStore for MemoryStore {
@@ -46,16 +38,21 @@ impl LogStore for MemoryStore {
                     self.durable.apply(batch);
                 }
                 Change::Save { place, chunk, whole } => {
-                    Self::add(&mut self.draft, *place, chunk);
+                    if *place == 0 {
+                        self.draft.clear();
+                    }
+                    assert_eq!(u32::try_from(self.draft.len()), Ok(*place), "an image has no gaps");
+                    self.draft.push(chunk.clone());
                     if let Some(meta) = whole {
                         let chunks = std::mem::take(&mut self.draft);
-                        self.durable.snapshot = Some(Snapshot { meta: meta.clone(), chunks });
+                        if meta.is_newer_than(self.durable.snapshot.as_ref().map(|held| &held.meta)) {
+                            self.durable.snapshot = Some(Snapshot { meta: meta.clone(), chunks });
+                        }
                     }
                 }
                 Change::Stage { last, place, chunk } => {
-                    let mut chunks = self.durable.staged.take().map_or_else(Vec::new, |(_, chunks)| chunks);
-                    Self::add(&mut chunks, *place, chunk);
-                    self.durable.staged = Some((*last, chunks));
+                    let work = Work::Stage { last: *last, place: *place, chunk: chunk.clone() };
+                    self.durable.perform(work);
                 }
             }
         }
@@ -63,10 +60,9 @@ impl LogStore for MemoryStore {
     }
 
     fn read(&mut self, last: LogId, place: u32) -> Result<Option<(u32, Bytes)>, StoreError> {
-        let snapshot = self.durable.snapshot.as_ref().filter(|snapshot| snapshot.meta.last == last);
-        Ok(snapshot.and_then(|Snapshot { chunks, .. }| {
-            let chunk = chunks.get(usize::try_from(place).ok()?)?;
-            Some((u32::try_from(chunks.len()).ok()?, chunk.clone()))
-        }))
+        match self.durable.perform(Work::Read { to: NodeId(0), last, place }) {
+            Done::Read { found, .. } => Ok(found),
+            Done::Saved { .. } | Done::Staged { .. } => unreachable!("a read is answered as one"),
+        }
     }
 }

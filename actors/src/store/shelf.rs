@@ -108,7 +108,11 @@ impl Shelf {
                     put(draft.next(*place), chunk)?;
                     if let Some(meta) = whole {
                         let draft = self.draft.take().expect("it was there a line ago");
-                        self.keep(meta.clone(), draft);
+                        if meta.is_newer_than(self.kept.as_ref().map(|kept| &kept.meta)) {
+                            self.keep(meta.clone(), draft);
+                        } else {
+                            self.garbage.insert(draft.generation);
+                        }
                     }
                 }
                 Change::Stage { last, place, chunk } => {

@@ -44,6 +44,39 @@ fn the_first_error_is_final_and_loses_nothing_acknowledged() {
     assert_eq!(failures, 150);
 }
 
+/// Each write, resize and sync of a script fails once, with an error and with a full disk, for once and for good.
+#[test]
+fn an_error_at_any_boundary_loses_nothing_acknowledged() {
+    let steps = fail(u64::MAX, ErrorKind::Other, true).expect_err("nothing fails");
+    for at in 0..steps {
+        let kind = [ErrorKind::Other, ErrorKind::StorageFull][usize::from(at % 2 == 1)];
+        let error = fail(at, kind, at % 3 == 0).expect("the disk fails");
+        assert_eq!(matches!(error, StoreError::Full { .. }), at % 2 == 1, "step {at}: {error}");
+    }
+    println!("{steps} boundaries");
+}
+
+/// Runs a script over a disk that fails at this step, opens what is left and checks it. The error, or how many steps there
+/// were.
+fn fail(at: u64, kind: ErrorKind, lasts: bool) -> Result<StoreError, u64> {
+    let platter = Platter::new(Vec::new());
+    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut script = Script::new(12, store.load().unwrap());
+    let (before, _) = platter.steps();
+    platter.arm(Fault::Fail { at: at.min(u64::MAX / 2), kind, lasts });
+    for _ in 0..40 {
+        let sure = script.model.clone();
+        let Err(error) = store.commit(&script.commit()) else { continue };
+        drop(store);
+        platter.kill();
+        let mut dice = Dice::new(at);
+        let found = recover(platter.image(Loss::any(&mut dice), &mut dice));
+        assert!(same(&found, &sure) || same(&found, &script.model), "step {at}");
+        return Ok(error);
+    }
+    Err(platter.steps().0 - before)
+}
+
 #[test]
 fn nothing_is_acknowledged_after_a_failure() {
     for seed in 0..50 {

@@ -135,7 +135,10 @@ impl Script {
         let last = choose(&mut self.dice, self.model.entries.iter().map(|entry| entry.id)).unwrap_or(self.model.base);
         let whole = self.dice.one_in(3).then(|| meta(last));
         if let Some(meta) = &whole {
-            self.model.snapshot = Some(Snapshot { meta: meta.clone(), chunks: std::mem::take(&mut self.draft) });
+            let chunks = std::mem::take(&mut self.draft);
+            if meta.is_newer_than(self.model.snapshot.as_ref().map(|held| &held.meta)) {
+                self.model.snapshot = Some(Snapshot { meta: meta.clone(), chunks });
+            }
         }
         Change::Save { place, chunk, whole }
     }
