@@ -13,6 +13,7 @@
 
 mod batch;
 mod input;
+mod policy;
 
 pub use input::{Input, Status};
 
