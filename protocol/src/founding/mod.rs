@@ -4,6 +4,9 @@
 //! durable, and founds only after **every** address has promised, durably, to accept no genesis under a smaller ballot. All
 //! initial voters are in that genesis, so that the first entry already needs a majority of them.
 //!
+//! Whoever comes later joins: it takes the genesis from an elected leader, so from a cluster that has begun, and has no vote
+//! by it. A leader offers it to every node that it is linked to.
+//!
 //! # Invariants
 //!
 //! * Two geneses never both reach a majority while fewer than a majority of the listed nodes lose their disk or are replaced
@@ -11,6 +14,7 @@
 //! * A node accepts at most one genesis in its life.
 //! * A promise is durable before it is told.
 //! * A founder that meets an accepted genesis hands on exactly that one.
+//! * A node without a vote in a genesis takes it only from an elected leader: one that may come to nothing binds nobody else.
 
 mod message;
 
@@ -67,8 +71,12 @@ pub struct Founding {
     /// A cluster with our name is known to exist: never found another.
     exists: bool,
     bid: Option<Bid>,
-    /// Voters that are known to have accepted our genesis.
+    /// Nodes that are known to have accepted our genesis.
     confirmed: BTreeSet<NodeId>,
+    /// Nodes that can be spoken to.
+    links: BTreeSet<NodeId>,
+    /// Places of the list that an operator gave up.
+    without: BTreeSet<usize>,
     /// When to try again.
     deadline: Nanos,
     /// The operator was told of what does not change by itself.
@@ -95,6 +103,8 @@ impl Founding {
             exists: false,
             bid: None,
             confirmed,
+            links: BTreeSet::new(),
+            without: BTreeSet::new(),
             deadline: now,
             told: false,
         }
@@ -128,7 +138,40 @@ impl Founding {
     }
 
     /// A link to a peer came up: what was lost with the last one is said again.
-    pub fn link_up(&mut self, now: Nanos) {
+    pub fn link_up(&mut self, now: Nanos, node: NodeId) {
+        self.links.insert(node);
+        self.wake(now);
+    }
+
+    /// The link to a peer broke.
+    pub fn link_down(&mut self, node: NodeId) {
+        self.links.remove(&node);
+        // Whoever joined says so again; a list of all who ever did would grow for ever.
+        if self.genesis.as_ref().is_some_and(|genesis| !genesis.voters.contains(&node)) {
+            self.confirmed.remove(&node);
+        }
+    }
+
+    /// This node was elected: from here on it may offer its genesis to everybody.
+    pub fn lead(&mut self, now: Nanos) {
+        self.wake(now);
+    }
+
+    /// An operator's word: these places of the list will not answer, found without them. What they may have promised or
+    /// accepted is on the operator's head.
+    pub fn found_without(&mut self, now: Nanos, places: &BTreeSet<usize>, effects: &mut Vec<Effect>) {
+        if self.genesis.is_some() || self.exists || self.config.list.len() <= places.len() {
+            effects.push(Effect::Note("there is nothing to found here".into()));
+            return;
+        }
+        self.without.clone_from(places);
+        if !self.is_founder() {
+            effects.push(Effect::Note(format!(
+                "this node founds nothing: of the addresses that are left, {} stands first, and that is not this node",
+                self.remaining().next().map_or("none", |place| &self.config.list[place]),
+            )));
+        }
+        self.bid = None;
         self.wake(now);
     }
 
@@ -221,7 +264,13 @@ impl Founding {
         let Some(bid) = self.bid.take() else { return };
         self.exists = true;
         if !genesis.voters.contains(&self.config.node) {
-            self.refuse_as_outsider(&genesis, effects);
+            // Its leader, if it has one, will say so.
+            if !std::mem::replace(&mut self.told, true) {
+                effects.push(Effect::Note(format!(
+                    "cluster {:?} ({}) exists already: this node founds nothing and joins it as soon as it has a master",
+                    self.config.name, genesis.cluster,
+                )));
+            }
             return;
         }
         self.accept(Genesis { ballot: bid.ballot, ..genesis }, effects);
@@ -230,11 +279,8 @@ impl Founding {
 
     fn on_genesis(&mut self, from: NodeId, genesis: Genesis, is_established: bool, effects: &mut Vec<Effect>) {
         if self.genesis.is_none() {
-            if !genesis.voters.contains(&self.config.node) {
-                self.refuse_as_outsider(&genesis, effects);
-                return;
-            }
-            if genesis.ballot < self.promised && !is_established {
+            let is_initial = genesis.voters.contains(&self.config.node) && genesis.ballot >= self.promised;
+            if !is_initial && !is_established {
                 return;
             }
             self.accept(genesis, effects);
@@ -268,7 +314,7 @@ impl Founding {
             self.bid = Some(Bid { ballot, clean: BTreeSet::from([self.config.node]) });
         }
         let bid = self.bid.as_ref().expect("made above");
-        for &node in self.resolved.values().filter(|node| !bid.clean.contains(node)) {
+        for node in self.listed().filter(|node| !bid.clean.contains(node)) {
             let message = Message::Found {
                 name: self.config.name.clone(),
                 list: self.config.list.clone(),
@@ -283,10 +329,10 @@ impl Founding {
 
     fn found_if_all_are_clean(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
         let Some(bid) = &self.bid else { return };
-        if self.exists || !self.resolved.values().all(|node| bid.clean.contains(node)) {
+        if self.exists || !self.listed().all(|node| bid.clean.contains(&node)) {
             return;
         }
-        let mut voters: Vec<NodeId> = self.resolved.values().copied().take(usize::from(self.config.voters)).collect();
+        let mut voters: Vec<NodeId> = self.listed().take(usize::from(self.config.voters)).collect();
         voters.sort_unstable();
         let genesis = self.new_genesis(bid.ballot, voters);
         self.accept(genesis, effects);
@@ -295,14 +341,17 @@ impl Founding {
         self.hand_on(now, false, effects);
     }
 
-    /// Sends the genesis to every initial voter that is not known to have it.
+    /// Sends the genesis to every initial voter that is not known to have it; a leader, to every node.
     fn hand_on(&mut self, now: Nanos, leads: bool, effects: &mut Vec<Effect>) {
         let Some(genesis) = &self.genesis else { return };
         let mut missing = false;
-        for &voter in genesis.voters.iter().filter(|voter| !self.confirmed.contains(voter)) {
+        let is_initial = genesis.voters.contains(&self.config.node);
+        let voters = genesis.voters.iter().filter(|_| is_initial || leads);
+        let guests = self.links.iter().filter(|node| leads && !genesis.voters.contains(node));
+        for &node in voters.chain(guests).filter(|node| !self.confirmed.contains(node)) {
             missing = true;
             let message = if leads { Message::Established(genesis.clone()) } else { Message::Genesis(genesis.clone()) };
-            effects.push(Effect::Send(voter, message));
+            effects.push(Effect::Send(node, message));
         }
         self.deadline = if missing { now + self.config.retry } else { Nanos::NEVER };
     }
@@ -322,26 +371,13 @@ impl Founding {
         effects.push(Effect::Accept(genesis));
     }
 
-    fn refuse_as_outsider(&mut self, genesis: &Genesis, effects: &mut Vec<Effect>) {
-        if !std::mem::replace(&mut self.told, true) {
-            effects.push(Effect::Note(format!(
-                "cluster {:?} ({}) exists already and node {} is not one of its {} voters: it cannot take part until voters can be \
-                 replaced; start it with the data folder of the voter whose address it has",
-                self.config.name,
-                genesis.cluster,
-                self.config.node,
-                genesis.voters.len(),
-            )));
-        }
-    }
-
     /// Says whether every place of the list is resolved to a node of its own.
     fn all_are_known(&mut self, effects: &mut Vec<Effect>) -> bool {
-        if self.resolved.len() < self.config.list.len() {
+        if self.remaining().any(|place| !self.resolved.contains_key(&place)) {
             return false;
         }
         let mut seen = BTreeMap::new();
-        for (&place, &node) in &self.resolved {
+        for (&place, &node) in self.resolved.iter().filter(|(place, _)| !self.without.contains(place)) {
             if let Some(other) = seen.insert(node, place) {
                 effects.push(Effect::Fatal(format!(
                     "the join list names one node twice: {} and {} are both node {node}",
@@ -354,7 +390,18 @@ impl Founding {
     }
 
     fn is_founder(&self) -> bool {
-        self.resolved.get(&0) == Some(&self.config.node)
+        let first = self.remaining().next();
+        first.is_some_and(|place| self.resolved.get(&place) == Some(&self.config.node))
+    }
+
+    /// The places of the list that count.
+    fn remaining(&self) -> impl Iterator<Item = usize> {
+        (0..self.config.list.len()).filter(|place| !self.without.contains(place))
+    }
+
+    /// The nodes that count, as far as they are known, in the order of the list.
+    fn listed(&self) -> impl Iterator<Item = NodeId> {
+        self.resolved.iter().filter(|(place, _)| !self.without.contains(place)).map(|(_, &node)| node)
     }
 
     fn new_genesis(&self, ballot: Ballot, voters: Vec<NodeId>) -> Genesis {

@@ -87,6 +87,87 @@ fn a_promise_refuses_a_smaller_genesis_but_not_an_established_one() {
 }
 
 #[test]
+fn a_newcomer_joins_the_cluster_of_an_elected_leader_and_of_nobody_else() {
+    let mut newcomer = founding(4, 3);
+    let mut effects = Vec::new();
+    let genesis = Genesis {
+        cluster: ClusterId(1),
+        ballot: Ballot { round: 1, node: NodeId(1) },
+        voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+        target: 3,
+    };
+    newcomer.message(Nanos(1), NodeId(1), Message::Genesis(genesis.clone()), &mut effects);
+    assert_eq!((newcomer.genesis(), effects.len()), (None, 0), "a genesis may come to nothing");
+    newcomer.message(Nanos(2), NodeId(1), Message::Established(genesis.clone()), &mut effects);
+    assert_eq!(effects[0], Effect::Accept(genesis.clone()));
+    assert_eq!(sent(&effects), [(NodeId(1), Message::GenesisReply { genesis })]);
+}
+
+#[test]
+fn a_leader_offers_its_cluster_to_every_node_until_that_is_in_it() {
+    let mut leader = founding(1, 0);
+    let mut effects = Vec::new();
+    leader.tick(Nanos(1), false, &mut effects);
+    let genesis = leader.genesis().unwrap().clone();
+    effects.clear();
+    leader.link_up(Nanos(2), NodeId(9));
+    leader.tick(Nanos(2), false, &mut effects);
+    assert_eq!(effects, [], "it is not elected yet");
+    leader.lead(Nanos(3));
+    for _ in 0..2 {
+        effects.clear();
+        leader.tick(leader.next_deadline().max(Nanos(3)), true, &mut effects);
+        assert_eq!(sent(&effects), [(NodeId(9), Message::Established(genesis.clone()))]);
+    }
+    leader.message(Nanos(9), NodeId(9), Message::GenesisReply { genesis }, &mut effects);
+    effects.clear();
+    leader.tick(leader.next_deadline(), true, &mut effects);
+    assert_eq!((effects, leader.next_deadline()), (Vec::new(), Nanos::NEVER));
+}
+
+#[test]
+fn an_operator_founds_without_an_address_that_cannot_answer() {
+    let mut second = founding(2, 3);
+    let mut effects = Vec::new();
+    second.resolved(Nanos(1), 1, NodeId(2));
+    second.resolved(Nanos(1), 2, NodeId(3));
+    second.tick(Nanos(2), false, &mut effects);
+    assert_eq!(effects, [], "the first address founds");
+    second.found_without(Nanos(3), &BTreeSet::from([0]), &mut effects);
+    second.tick(Nanos(3), false, &mut effects);
+    let Effect::Promise(ballot) = effects[0] else { panic!("{effects:?}") };
+    effects.clear();
+    let answer = FoundAnswer::Clean(NodeId(3));
+    second.message(Nanos(4), NodeId(3), Message::FoundReply { ballot, answer }, &mut effects);
+    let genesis = second.genesis().unwrap();
+    assert_eq!((genesis.voters.as_slice(), genesis.target), ([NodeId(2), NodeId(3)].as_slice(), 3));
+}
+
+#[test]
+fn a_founder_whose_disk_was_wiped_waits_to_join_what_it_founded_before() {
+    let mut founder = founding(4, 3);
+    let mut effects = Vec::new();
+    for (place, node) in [4, 2, 3].into_iter().enumerate() {
+        founder.resolved(Nanos(1), place, NodeId(node));
+    }
+    founder.tick(Nanos(2), false, &mut effects);
+    let Effect::Promise(ballot) = effects[0] else { panic!("{effects:?}") };
+    let genesis = Genesis {
+        cluster: ClusterId(1),
+        ballot: Ballot { round: 1, node: NodeId(1) },
+        voters: vec![NodeId(1), NodeId(2), NodeId(3)],
+        target: 3,
+    };
+    effects.clear();
+    let answer = FoundAnswer::Member { cluster: ClusterId(1), genesis: genesis.clone() };
+    founder.message(Nanos(3), NodeId(2), Message::FoundReply { ballot, answer }, &mut effects);
+    founder.tick(founder.next_deadline(), false, &mut effects);
+    assert!(matches!(effects[..], [Effect::Note(_)]), "it founds nothing: {effects:?}");
+    founder.message(Nanos(4), NodeId(2), Message::Established(genesis.clone()), &mut effects);
+    assert_eq!(founder.genesis(), Some(&genesis));
+}
+
+#[test]
 fn another_list_stops_the_founder_with_both_lists_in_the_error() {
     let mut founder = founding(1, 3);
     let mut effects = Vec::new();

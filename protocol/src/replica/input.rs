@@ -1,5 +1,7 @@
 //! What a replica is told, and what it tells of itself.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Request, Response};
@@ -41,6 +43,11 @@ pub enum Input {
         place: usize,
         /// Who is there.
         node: NodeId,
+    },
+    /// An operator's word: found without these places of the join list, counted from zero (F1).
+    FoundWithout {
+        /// The places.
+        places: BTreeSet<usize>,
     },
     /// Gossip or a link knows of a cluster with our name: never found another one.
     ClusterExists,

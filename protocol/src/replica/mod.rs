@@ -178,14 +178,22 @@ impl Replica {
                 self.found(now, effects, |founding, out| founding.message(now, from, message, out));
             }
             Input::Resolved { place, node } => {
+                let leads = self.consensus.role() == Role::Leader;
                 self.found(now, effects, |founding, out| {
                     founding.resolved(now, place, node);
-                    founding.tick(now, false, out);
+                    founding.tick(now, leads, out);
                 });
             }
             // Nobody asks for an image before consensus announces one.
             Input::Image { .. } | Input::ImageDone(_) => {}
             Input::ClusterExists => self.founding.cluster_exists(),
+            Input::FoundWithout { places } => {
+                let leads = self.consensus.role() == Role::Leader;
+                self.found(now, effects, |founding, out| {
+                    founding.found_without(now, &places, out);
+                    founding.tick(now, leads, out);
+                });
+            }
             Input::Request { from, request } => self.on_request(now, from, request, effects),
             Input::Response(response) => self.on_response(response, effects),
             Input::Propose { epoch, commands } => self.on_propose(epoch, commands, effects),
@@ -201,7 +209,7 @@ impl Replica {
             Input::Evidence { node, incarnation } => {
                 self.core(now, consensus::Input::Evidence { node, incarnation }, effects);
             }
-            Input::LinkUp { .. } => self.founding.link_up(now),
+            Input::LinkUp { node } => self.founding.link_up(now, node),
             Input::LinkDown { node } => self.on_link_down(now, node, effects),
             Input::Suspected { node } => self.core(now, consensus::Input::Suspected { node }, effects),
         }
@@ -367,6 +375,7 @@ impl Replica {
 
     fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
         self.awaiting.retain(|_, awaiting| awaiting.waiter.from != node);
+        self.founding.link_down(node);
         self.give_back_forwarded(|forwarded| forwarded.to == node, effects);
         self.core(now, consensus::Input::Unreachable { node }, effects);
     }
@@ -551,7 +560,9 @@ impl Replica {
             let epoch = self.mastering.take().expect("checked above");
             effects.local.push(Local::Master(master::Input::End { epoch }));
         }
-        if role != Role::Leader {
+        if role == Role::Leader {
+            self.founding.lead(self.now);
+        } else {
             self.stop_leading(effects);
         }
         if leader != self.leader {
