@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use protocol::effects::{Authority, Event, Role};
+use protocol::effects::{Authority, Event, Part, Role};
 use protocol::replica::{Input, Replica, Status};
 use protocol::{ClusterId, Epoch, NodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -57,6 +57,8 @@ pub struct Mastership {
     pub authority: Option<Authority>,
     /// The cluster this node is in.
     pub cluster: ClusterId,
+    /// What this node is to the log.
+    pub part: Part,
 }
 
 pub(crate) struct State {
@@ -111,6 +113,10 @@ impl Views {
                 tracing::info!(cluster = %genesis.cluster, voters = genesis.voters.len(), "in a cluster");
                 self.links.set_cluster(genesis.cluster);
                 self.mastership.send_modify(|view| view.cluster = genesis.cluster);
+            }
+            Event::Part(part) => {
+                tracing::info!(?part, "place in the log changed");
+                self.mastership.send_modify(|view| view.part = part);
             }
             Event::Authority(authority) => {
                 // It is extended with every heartbeat: whoever watches is woken only when it begins or ends.

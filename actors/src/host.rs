@@ -41,6 +41,8 @@ pub struct Settings {
     pub profile: Profile,
     /// What it offers to run.
     pub offer: Offer,
+    /// How long a voter may be silent before another member takes its place.
+    pub replace_after: Duration,
 }
 
 /// Where a node remembers.
@@ -262,7 +264,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     assert!(late.set(outlet.clone()).is_ok(), "set once");
 
     let now = clock::now();
-    let Settings { cluster, join, voters, profile, offer, .. } = settings;
+    let Settings { cluster, join, voters, profile, offer, replace_after, .. } = settings;
     let mastership = watch::Sender::new(Mastership { cluster: durable.cluster(), ..Mastership::default() });
     let is_idle = watch::Sender::new(false);
     let replica = Replica::new(
@@ -274,6 +276,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
             voters,
             seed: rand::random(),
             cluster: ClusterId(rand::random()),
+            replace_after,
         },
         durable,
         now,
@@ -301,6 +304,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     });
     let arguments = members::Arguments { outlet: outlet.clone(), node, join };
     let (members, _) = spawned(Actor::spawn_linked(None, members::Members, arguments, parent()).await);
+    tokio::spawn(pass_on_part(mastership.subscribe(), members.clone()));
     let gateway =
         tokio::spawn(gateway::run(node, inbox, outlet.clone(), Some(members.clone()), gateway::Home::Node(views)));
     let deaf = fatal.clone();
@@ -375,6 +379,24 @@ async fn open_links(settings: &Settings, durable: &Durable) -> Result<(Arc<dyn L
             (Arc::new(links) as Arc<dyn Links>, inbox)
         }
     })
+}
+
+/// Tells who dials what this node is to the log, from the time at which it is in a cluster.
+async fn pass_on_part(mut mastership: watch::Receiver<Mastership>, members: ActorRef<members::Message>) {
+    let mut told = None;
+    loop {
+        let now = *mastership.borrow_and_update();
+        let part = (now.cluster != ClusterId::NONE).then_some(now.part);
+        if let Some(part) = part.filter(|_| part != told) {
+            told = Some(part);
+            if members.cast(members::Message::Part(part)).is_err() {
+                return;
+            }
+        }
+        if mastership.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Brings the store's answers to the replica: one hop from the thread that synced.

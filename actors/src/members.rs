@@ -1,15 +1,21 @@
 //! The actor that knows where the others are: it turns the join list and what membership hears into links, and tells the
 //! machines what gossip suspects. All of it is hints; no right ever moves by it.
+//!
+//! # Invariants
+//!
+//! * A node that holds no log keeps links to those who do, and to nobody else, as soon as it knows one of them: so a thousand
+//!   workers stay possible.
+//! * An address belongs to the node that was heard there last.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use protocol::effects::Local;
+use protocol::effects::{Local, Part};
 use protocol::{Incarnation, NodeId, replica};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
-use crate::links::Target;
+use crate::links::{Role, Target};
 use crate::outlet::Outlet;
 
 /// What membership knows, in words that do not name a gossip protocol.
@@ -20,6 +26,15 @@ pub enum Fact {
         /// The member.
         node: NodeId,
         /// Where it listens.
+        link: SocketAddr,
+        /// What it says that it is to the log.
+        part: Part,
+    },
+    /// A member was there at an earlier time; whether it still is, nobody said.
+    Was {
+        /// The member.
+        node: NodeId,
+        /// Where it listened.
         link: SocketAddr,
     },
     /// A member does not answer probes.
@@ -48,6 +63,8 @@ pub(crate) enum Message {
         /// Who is there; may be this node.
         node: NodeId,
     },
+    /// What this node is to the log, once it is in a cluster.
+    Part(Part),
     /// Look up again the names of the join list that have no address yet.
     Resolve,
 }
@@ -63,7 +80,11 @@ pub(crate) struct State {
     join: Vec<String>,
     /// The address of each place of the join list, once it is known.
     places: BTreeMap<usize, SocketAddr>,
-    members: BTreeMap<NodeId, SocketAddr>,
+    members: BTreeMap<NodeId, (SocketAddr, Part)>,
+    /// Where members were that are no more.
+    gone: BTreeMap<NodeId, SocketAddr>,
+    /// What this node is to the log; nothing before it is in a cluster.
+    part: Option<Part>,
     /// Who answered at which address.
     identified: BTreeMap<SocketAddr, NodeId>,
 }
@@ -83,7 +104,8 @@ impl Actor for Members {
     async fn pre_start(&self, myself: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { outlet, node, join } = arguments;
         myself.cast(Message::Resolve)?;
-        Ok(State { outlet, node, join, places: BTreeMap::new(), members: BTreeMap::new(), identified: BTreeMap::new() })
+        let (places, members, gone, identified) = Default::default();
+        Ok(State { outlet, node, join, places, members, gone, part: None, identified })
     }
 
     async fn handle(
@@ -95,6 +117,10 @@ impl Actor for Members {
         match message {
             Message::Fact(fact) => state.on_fact(fact),
             Message::Identified { addr, node } => state.on_identified(addr, node),
+            Message::Part(part) => {
+                state.part = Some(part);
+                state.dial();
+            }
             Message::Resolve => {
                 if !state.resolve().await {
                     myself.send_after(RESOLVE_AGAIN, || Message::Resolve);
@@ -108,23 +134,48 @@ impl Actor for Members {
 impl State {
     fn on_fact(&mut self, fact: Fact) {
         match fact {
-            Fact::Here { node, link } => {
-                if node != self.node && self.members.insert(node, link) != Some(link) {
-                    self.dial();
+            Fact::Here { node, link, part } => self.on_here(node, link, part),
+            Fact::Was { node, link } => {
+                if !self.members.contains_key(&node) {
+                    self.gone.insert(node, link);
+                    self.tell_member(node, link, false);
                 }
             }
             Fact::Suspected(node) => self.outlet.deliver(Local::Replica(replica::Input::Suspected { node })),
             Fact::Down { node, .. } => {
-                self.members.remove(&node);
+                self.on_gone(node);
                 self.outlet.links().close_if_silent(node, SILENCE);
-                self.dial();
             }
-            Fact::Left(node) => {
-                self.members.remove(&node);
-                self.dial();
-            }
+            Fact::Left(node) => self.on_gone(node),
             Fact::ClusterExists => self.outlet.deliver(Local::Replica(replica::Input::ClusterExists)),
         }
+    }
+
+    fn on_here(&mut self, node: NodeId, link: SocketAddr, part: Part) {
+        if node == self.node || self.members.insert(node, (link, part)) == Some((link, part)) {
+            return;
+        }
+        // Two processes cannot listen at one address: whoever was there before is gone.
+        let before =
+            self.members.iter().find(|(other, (at, _))| **other != node && *at == link).map(|(&other, _)| other);
+        if let Some(before) = before {
+            self.on_gone(before);
+        }
+        self.gone.remove(&node);
+        self.tell_member(node, link, true);
+        self.dial();
+    }
+
+    fn on_gone(&mut self, node: NodeId) {
+        if let Some((link, _)) = self.members.remove(&node) {
+            self.gone.insert(node, link);
+            self.tell_member(node, link, false);
+        }
+        self.dial();
+    }
+
+    fn tell_member(&self, node: NodeId, address: SocketAddr, is_alive: bool) {
+        self.outlet.deliver(Local::Replica(replica::Input::Member { node, address, is_alive }));
     }
 
     fn on_identified(&mut self, addr: SocketAddr, node: NodeId) {
@@ -156,11 +207,31 @@ impl State {
     }
 
     fn dial(&self) {
+        let known = |(&node, &(addr, _)): (&NodeId, &(SocketAddr, Part))| Target { addr, node: Some(node) };
+        if self.part == Some(Part::Outside) {
+            let holders: Vec<Target> =
+                self.members.iter().filter(|(_, (_, part))| *part != Part::Outside).map(known).collect();
+            if !holders.is_empty() {
+                self.outlet.links().set_targets(holders);
+                return self.close_needless();
+            }
+        }
         let listed = self.places.values().map(|&addr| Target { addr, node: None });
-        let known = self.members.iter().map(|(&node, &addr)| Target { addr, node: Some(node) });
         // An address that is in both lists is dialled for whoever is there: the join list may name a successor's.
-        let known = known.filter(|target| !self.places.values().any(|addr| *addr == target.addr));
+        let known =
+            self.members.iter().map(known).filter(|target| !self.places.values().any(|addr| *addr == target.addr));
         self.outlet.links().set_targets(listed.chain(known).collect());
+    }
+
+    /// Closes links to nodes that hold no log either: they come from the time when that was not known.
+    fn close_needless(&self) {
+        let links = self.outlet.links();
+        let is_plain = |node: &NodeId| self.members.get(node).is_some_and(|(_, part)| *part == Part::Outside);
+        links
+            .peers()
+            .iter()
+            .filter(|peer| peer.role == Role::Node && is_plain(&peer.node))
+            .for_each(|peer| links.close(peer.node));
     }
 }
 

@@ -46,6 +46,7 @@ fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
             kinds: BTreeSet::from(["echo".to_owned()]),
             ..Offer::default()
         },
+        replace_after: protocol::replica::REPLACE_AFTER,
     }
 }
 

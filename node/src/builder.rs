@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actors::Storage;
 use protocol::Profile;
+use protocol::replica::REPLACE_AFTER;
 use protocol::state::Offer;
 
 use crate::builtin::exec::{self, ExecHandler};
@@ -30,6 +32,7 @@ pub struct Builder {
     handlers: BTreeMap<String, Arc<dyn RawHandler>>,
     exec: Option<Wrapping>,
     is_insecure: bool,
+    replace_after: Duration,
 }
 
 /// Whether commands are wrapped so that they end with this process.
@@ -57,6 +60,7 @@ impl Builder {
             handlers: builtin.collect(),
             exec: None,
             is_insecure: false,
+            replace_after: REPLACE_AFTER,
         }
     }
 
@@ -145,6 +149,12 @@ impl Builder {
         self
     }
 
+    /// How long a voter may be silent before another member takes its place (five minutes unless told otherwise).
+    pub fn replace_after(mut self, silence: Duration) -> Self {
+        self.replace_after = silence;
+        self
+    }
+
     /// Starts the node. It works when this returns; whether it is in a cluster by then, [`Node::ready`] tells.
     ///
     /// # Errors
@@ -203,6 +213,7 @@ impl Builder {
             profile: self.profile,
             handlers: self.handlers,
             is_insecure: self.is_insecure,
+            replace_after: self.replace_after,
         })
     }
 }

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use actors::{Fact, Mastership, Teller};
 use membership::{Config, Event, EventStream, MemberState, Membership, Timing};
+use protocol::effects::Part;
 use protocol::{ClusterId, Profile};
 use tokio::sync::watch;
 
@@ -60,13 +61,16 @@ pub(crate) async fn start(
 }
 
 /// What this node says of itself.
-pub(crate) fn tags(identity: &Identity, cluster: ClusterId) -> BTreeMap<String, String> {
+pub(crate) fn tags(identity: &Identity, cluster: ClusterId, part: Part) -> BTreeMap<String, String> {
     let mut tags = BTreeMap::from([(NAME.to_owned(), identity.name.clone())]);
     if let Some(http) = identity.http {
         tags.insert(HTTP.to_owned(), http.to_string());
     }
     if cluster != ClusterId::NONE {
         tags.insert(CLUSTER.to_owned(), cluster.to_string());
+    }
+    if let Some(word) = part_word(part) {
+        tags.insert(PART.to_owned(), word.to_owned());
     }
     tags
 }
@@ -99,12 +103,12 @@ pub(crate) async fn pass_on(mut events: EventStream, teller: Teller, duplicate: 
 
 /// Shows the others which cluster this node is in and, while it is master, that it is.
 pub(crate) async fn show(identity: Identity, mut mastership: watch::Receiver<Mastership>, membership: Membership) {
-    let mut shown = ClusterId::NONE;
+    let mut shown = (ClusterId::NONE, Part::Outside);
     loop {
         let now = *mastership.borrow_and_update();
-        if now.cluster != shown {
-            shown = now.cluster;
-            if let Err(error) = membership.set_tags(tags(&identity, shown)) {
+        if (now.cluster, now.part) != shown {
+            shown = (now.cluster, now.part);
+            if let Err(error) = membership.set_tags(tags(&identity, now.cluster, now.part)) {
                 tracing::warn!(%error, "the others are not told which cluster this node is in");
             }
         }
@@ -136,15 +140,31 @@ fn row(member: &membership::Member) -> Member {
         },
         link: member.link,
         http: member.tags.get(HTTP).cloned(),
+        part: part(member),
         rtt: member.rtt,
     }
 }
 
 fn here(teller: &Teller, member: &membership::Member) {
-    teller.tell(Fact::Here { node: member.node, link: member.link });
+    teller.tell(Fact::Here { node: member.node, link: member.link, part: part(member) });
     // Tags arrive after the member itself: whoever shows a cluster id is in one.
     if member.tags.contains_key(CLUSTER) {
         teller.tell(Fact::ClusterExists);
+    }
+}
+
+/// What a member says that it is to the log.
+fn part(member: &membership::Member) -> Part {
+    let said = member.tags.get(PART).map(String::as_str);
+    [Part::Learner, Part::Voter].into_iter().find(|part| said == part_word(*part)).unwrap_or_default()
+}
+
+/// The word for it; none for a member that holds no log.
+fn part_word(part: Part) -> Option<&'static str> {
+    match part {
+        Part::Outside => None,
+        Part::Learner => Some("learner"),
+        Part::Voter => Some("voter"),
     }
 }
 
@@ -179,3 +199,4 @@ fn timing(profile: Profile) -> Timing {
 const NAME: &str = "name";
 const HTTP: &str = "http";
 const CLUSTER: &str = "cluster";
+const PART: &str = "part";

@@ -42,7 +42,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use membership::Membership;
 use protocol::client::Work;
-use protocol::effects::Role;
+use protocol::effects::{Part, Role};
 use protocol::replica::Status;
 use protocol::state::{Answer, Offer};
 use protocol::worker::{AbortCause, Run};
@@ -81,6 +81,7 @@ pub(crate) struct Plan {
     pub(crate) profile: Profile,
     pub(crate) handlers: BTreeMap<String, Arc<dyn RawHandler>>,
     pub(crate) is_insecure: bool,
+    pub(crate) replace_after: Duration,
 }
 
 /// What HTTP sees of a node.
@@ -116,6 +117,7 @@ impl Node {
             voters: plan.voters,
             profile: plan.profile,
             offer: plan.offer.clone(),
+            replace_after: plan.replace_after,
         };
         let host = Host::start(settings, handlers).await.map_err(start::host)?;
         let http = plan.http.as_ref().and_then(|listener| listener.local_addr().ok());
@@ -129,7 +131,7 @@ impl Node {
             http,
             kinds,
         };
-        let tags = gossip::tags(&identity, ClusterId::NONE);
+        let tags = gossip::tags(&identity, ClusterId::NONE, Part::Outside);
         let settings = gossip::Settings { profile: plan.profile, join: &plan.join, is_insecure: plan.is_insecure };
         let (membership, events) = gossip::start(&identity, &settings, plan.listen.port() == 0, tags).await?;
         let (found, duplicate) = watch::channel(false);

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use protocol::effects::Part;
 use protocol::replica::Status;
 use protocol::{Incarnation, NodeId};
 
@@ -58,6 +59,8 @@ pub struct Member {
     pub link: SocketAddr,
     /// Where it serves HTTP, if it does.
     pub http: Option<String>,
+    /// What it says that it is to the log.
+    pub part: Part,
     /// How long a probe takes.
     pub rtt: Option<Duration>,
 }

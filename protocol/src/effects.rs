@@ -68,6 +68,8 @@ pub enum Event {
     },
     /// This node is in a cluster from here on, and that is durable: links and gossip may say so.
     Founded(crate::durable::Genesis),
+    /// What this node is to the log has changed: who dials whom follows from it.
+    Part(Part),
     /// The authority that may be shown to the application; `None` takes it back.
     Authority(Option<Authority>),
     /// Run this attempt.
@@ -110,6 +112,18 @@ pub enum Role {
     Leader,
     /// Storage failed, or the log was given up: neither votes nor acknowledges again.
     Halted,
+}
+
+/// What a node is to the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Part {
+    /// It holds none: a plain member, worker and client.
+    #[default]
+    Outside,
+    /// It holds the log without a vote.
+    Learner,
+    /// It holds the log and votes.
+    Voter,
 }
 
 /// Mastership as the application may see it.

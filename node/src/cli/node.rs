@@ -49,6 +49,9 @@ pub(super) struct Args {
     /// Allow addresses outside this machine although nothing is encrypted yet
     #[arg(long, env = "TENURE_INSECURE")]
     insecure: bool,
+    /// How long a voter may be silent before another member takes its place
+    #[arg(long, env = "TENURE_REPLACE_AFTER", value_parser = parse::duration, default_value = "5m", value_name = "TIME")]
+    replace_after: Duration,
     /// How long to wait for running tasks when told to stop
     #[arg(long, env = "TENURE_DRAIN", value_parser = parse::duration, default_value = "30s", value_name = "TIME")]
     drain: Duration,
@@ -136,8 +139,12 @@ async fn report_ready(node: &Node) {
 }
 
 fn builder(args: Args) -> crate::Builder {
-    let mut builder =
-        Node::builder(args.cluster).listen(args.listen).http(args.http).join(args.join).profile(match args.profile {
+    let mut builder = Node::builder(args.cluster)
+        .listen(args.listen)
+        .http(args.http)
+        .join(args.join)
+        .replace_after(args.replace_after)
+        .profile(match args.profile {
             ProfileName::Dev => Profile::DEV,
             ProfileName::Lan => Profile::LAN,
             ProfileName::Wan => Profile::WAN,

@@ -6,8 +6,9 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse as _;
+use protocol::effects::Part;
 use protocol::state::{Answer as StateAnswer, NodeView, Query, Summary};
-use protocol::{NodeId, replica};
+use protocol::{ClusterId, NodeId, replica};
 use serde_json::{Value, json};
 
 use super::Door;
@@ -22,6 +23,7 @@ pub(super) async fn status(State(door): State<Door>) -> Answer {
     let members = door.site.members();
     let master = status.leader.map(|node| Identity::name_of(&members, node));
     let nodes = |list: &[NodeId]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (voters, learners) = conf(&door, &status).await;
     let mut document = json!({
         "schema": SCHEMA,
         "cluster": identity.cluster,
@@ -39,11 +41,35 @@ pub(super) async fn status(State(door): State<Door>) -> Answer {
         "applied": status.applied,
         "revision": status.revision,
         "state_hash": format!("{:016x}", status.state_hash),
-        "voters": nodes(&status.voters),
+        "part": part_word(status.part),
+        "voters": nodes(&voters),
+        "learners": nodes(&learners),
         "heard": nodes(&status.heard),
     });
     document["tasks"] = summary(&door).await.map_or(Value::Null, |summary| counts(&summary));
     Ok(Json(document).into_response())
+}
+
+/// Who votes and who listens; a node that holds no log asks the master.
+async fn conf(door: &Door, status: &replica::Status) -> (Vec<NodeId>, Vec<NodeId>) {
+    if status.part != Part::Outside || status.cluster == ClusterId::NONE {
+        return (status.voters.clone(), status.learners.clone());
+    }
+    match door.site.client().timeout(PATIENCE).read(Query::Roster).await {
+        Ok(StateAnswer::Roster(view)) => {
+            (view.roster.voters.into_iter().collect(), view.roster.learners.into_iter().collect())
+        }
+        _ => (Vec::new(), Vec::new()),
+    }
+}
+
+/// What a node is to the log, in a word.
+fn part_word(part: Part) -> &'static str {
+    match part {
+        Part::Voter => "voter",
+        Part::Learner => "learner",
+        Part::Outside => "member",
+    }
 }
 
 /// Counts as this node has applied them: no question to the master, so that status answers without a quorum too.
@@ -101,7 +127,7 @@ fn document(member: &Member, session: Option<&NodeView>, status: &replica::Statu
     document["node"] = member.node.to_string().into();
     document["label"] = member.name.clone().into();
     document["incarnation"] = member.incarnation.0.into();
-    document["role"] = part(member.node, status).into();
+    document["role"] = part(member.node, Some(member.part), status).into();
     document["state"] = member.presence.as_str().into();
     document["link"] = member.link.to_string().into();
     document["http"] = member.http.clone().into();
@@ -114,7 +140,7 @@ fn unseen(node: NodeId, view: &NodeView, status: &replica::Status) -> Value {
     document["node"] = node.to_string().into();
     document["label"] = view.offer.label.clone().into();
     document["incarnation"] = view.incarnation.0.into();
-    document["role"] = part(node, status).into();
+    document["role"] = part(node, None, status).into();
     document["state"] = "unreachable".into();
     document
 }
@@ -130,13 +156,20 @@ fn of_session(view: &NodeView) -> Value {
 }
 
 /// What a node is in the cluster.
-fn part(node: NodeId, status: &replica::Status) -> &'static str {
+fn part(node: NodeId, said: Option<Part>, status: &replica::Status) -> &'static str {
     if status.leader == Some(node) && status.master_fresh {
         "master"
     } else if status.voters.contains(&node) {
         "voter"
+    } else if status.learners.contains(&node) {
+        "learner"
     } else {
-        "member"
+        // Whoever holds no log knows of the voters only what they say of themselves.
+        match said.filter(|_| status.part == Part::Outside) {
+            Some(Part::Voter) => "voter",
+            Some(Part::Learner) => "learner",
+            _ => "member",
+        }
     }
 }
 

@@ -137,6 +137,7 @@ impl Site for ToySite {
             presence,
             link: format!("127.0.0.1:740{number}").parse().unwrap(),
             http: None,
+            part: protocol::effects::Part::Voter,
             rtt: Some(Duration::from_micros(400)),
         };
         let second = if self.toy.has_quorum.load(Ordering::SeqCst) { Presence::Alive } else { Presence::Suspect };

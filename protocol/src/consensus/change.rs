@@ -74,6 +74,17 @@ pub(super) fn is_joint(conf: &ConfState) -> bool {
     !conf.outgoing.is_empty()
 }
 
+/// One follower in the eyes of the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Follower {
+    /// Who.
+    pub node: NodeId,
+    /// Whether it answered something sent within the last election timeout.
+    pub is_heard: bool,
+    /// Whether it is a learner that may become a voter (C2).
+    pub is_caught_up: bool,
+}
+
 impl Consensus {
     /// Begins a change, if this node leads the epoch in which it was decided and all of C2 holds.
     pub(super) fn on_propose_conf(&mut self, context: u64, epoch: Epoch, target: &Target, effects: &mut Vec<Effect>) {
@@ -110,6 +121,29 @@ impl Consensus {
         #[cfg(feature = "mutants")]
         let joint = self.unjoined(joint);
         Ok(joint)
+    }
+
+    /// Whether this node leads and could begin a change now, if that is a good one (C2).
+    #[must_use]
+    pub fn may_begin_change(&self) -> bool {
+        let is_settled = |(since, conf): &(Index, ConfState)| *since <= self.commit.index && !is_joint(conf);
+        self.role == Role::Leader && self.commit.index >= self.noop && self.confs.last().is_some_and(is_settled)
+    }
+
+    /// On a leader: how the others who hold the log are.
+    pub fn followers(&self, now: Nanos) -> impl Iterator<Item = Follower> {
+        let peers = if self.role == Role::Leader { self.peers.as_slice() } else { &[] };
+        peers.iter().map(move |peer| Follower {
+            node: peer.node,
+            is_heard: peer.acked > Nanos(0) && now <= peer.acked + self.profile.election_timeout,
+            is_caught_up: self.conf().is_some_and(|conf| self.is_caught_up(conf, peer.node)),
+        })
+    }
+
+    /// Whether a leader said that this node has no place in a configuration newer than any it knows (C6).
+    #[must_use]
+    pub fn is_dismissed(&self) -> bool {
+        self.confs.last().is_some_and(|(since, _)| *since < self.excluded_at)
     }
 
     /// Whether a learner may become a voter.

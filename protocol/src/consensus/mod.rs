@@ -39,7 +39,7 @@ mod transfer;
 
 use std::collections::VecDeque;
 
-pub use change::{Refusal, Target};
+pub use change::{Follower, Refusal, Target};
 pub use input::{Drop, Effect, Input, ReadMode};
 pub use message::{Append, AppendReply, Message, Verdict};
 #[cfg(feature = "mutants")]

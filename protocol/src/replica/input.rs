@@ -1,6 +1,7 @@
 //! What a replica is told, and what it tells of itself.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,22 @@ pub enum Input {
         /// The peer.
         node: NodeId,
     },
+    /// Gossip knows of a member, or that it is gone.
+    Member {
+        /// The member.
+        node: NodeId,
+        /// Where it listens.
+        address: SocketAddr,
+        /// Whether it is here.
+        is_alive: bool,
+    },
+    /// The worker of this node heard the master of this epoch.
+    MasterHeard {
+        /// The master.
+        node: NodeId,
+        /// Its epoch.
+        epoch: Epoch,
+    },
     /// Gossip suspects this node.
     Suspected {
         /// The suspect.
@@ -147,8 +164,12 @@ pub struct Status {
     pub state_hash: u64,
     /// The revision at `applied`.
     pub revision: u64,
-    /// The voters.
+    /// What this node is to the log.
+    pub part: crate::effects::Part,
+    /// The voters, as far as this node knows: one without a place in the log does not.
     pub voters: Vec<NodeId>,
+    /// Those who hold the log without a vote.
+    pub learners: Vec<NodeId>,
     /// On the leader: which voters answered within the election timeout.
     pub heard: Vec<NodeId>,
 }

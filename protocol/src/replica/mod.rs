@@ -12,9 +12,12 @@
 //! * State and applied index change together: nobody sees one without the other.
 
 mod batch;
+mod growth;
 mod input;
 mod policy;
+mod staff;
 
+pub use growth::REPLACE_AFTER;
 pub use input::{Input, Status};
 
 use std::collections::BTreeMap;
@@ -24,15 +27,17 @@ use std::time::Duration;
 use crate::client::{Consistency, Denied, Origin, Request, RequestBody, Response};
 use crate::consensus::{self, Consensus, ReadMode};
 use crate::durable::{Durable, Genesis, Payload};
-use crate::effects::{Effects, Event, Local, Outgoing, Role};
+use crate::effects::{Effects, Event, Local, Outgoing, Part, Role};
 use crate::founding::{self, Founding};
 use crate::mutants::{Bug, is_on};
 use crate::profile::Profile;
-use crate::state::{Answer, ClusterChange, Command, Query, Refused, State};
+use crate::state::{Answer, ClusterChange, Command, Operation, Query, Refused, State};
 use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId, TaskId};
 use crate::{master, wire};
 
 use batch::{Batch, Placed, Waiter};
+use growth::Herald;
+use staff::Staff;
 
 /// How a replica was told to begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +56,8 @@ pub struct Config {
     pub seed: u64,
     /// The identity to give a cluster that this node founds: random, different in every run.
     pub cluster: ClusterId,
+    /// How long a voter may be silent before the leader has it replaced.
+    pub replace_after: Duration,
 }
 
 /// See the module.
@@ -78,6 +85,11 @@ pub struct Replica {
     mastering: Option<Epoch>,
     /// The last leader that was published.
     leader: Option<NodeId>,
+    /// The master that the worker of this node heard.
+    herald: Option<Herald>,
+    staff: Staff,
+    /// What was published of this node's place in the log.
+    told_part: Part,
     /// The batch of the last founding promise or acceptance.
     promised_seq: u64,
     /// An entry could not be read: nothing more is done here.
@@ -154,6 +166,9 @@ impl Replica {
             next_context: 0,
             mastering: None,
             leader: None,
+            herald: None,
+            staff: Staff::new(config.node, config.profile, config.replace_after),
+            told_part: Part::Outside,
             promised_seq: 0,
             is_broken: false,
             now,
@@ -209,11 +224,17 @@ impl Replica {
             Input::Evidence { node, incarnation } => {
                 self.core(now, consensus::Input::Evidence { node, incarnation }, effects);
             }
-            Input::LinkUp { node } => self.founding.link_up(now, node),
+            Input::LinkUp { node } => {
+                self.staff.link_up(node);
+                self.founding.link_up(now, node);
+            }
             Input::LinkDown { node } => self.on_link_down(now, node, effects),
+            Input::Member { node, address, is_alive } => self.staff.note_member(node, address, is_alive),
+            Input::MasterHeard { node, epoch } => self.on_master_heard(now, node, epoch, effects),
             Input::Suspected { node } => self.core(now, consensus::Input::Suspected { node }, effects),
         }
         self.propose_batch(now, effects);
+        self.tell_part(effects);
     }
 
     /// When [`Input::Tick`] has something to do.
@@ -225,13 +246,13 @@ impl Replica {
     /// What this node knows of the cluster.
     #[must_use]
     pub fn status(&self, now: Nanos) -> Status {
-        let leads = self.consensus.role() == Role::Leader;
+        let conf = self.consensus.conf().filter(|_| self.part() != Part::Outside);
         Status {
             cluster: self.founding.genesis().map_or(ClusterId::NONE, |genesis| genesis.cluster),
             role: self.consensus.role(),
-            epoch: self.consensus.epoch(),
-            leader: self.consensus.leader(),
-            master_fresh: if leads { self.consensus.has_authority(now) } else { self.consensus.is_fresh(now) },
+            epoch: self.leader_epoch(),
+            leader: self.leader(),
+            master_fresh: self.is_master_fresh(now),
             lease_ms: self
                 .consensus
                 .lease_until(now)
@@ -240,7 +261,9 @@ impl Replica {
             applied: self.consensus.applied().0,
             state_hash: self.state.digest(),
             revision: self.state.revision().0,
-            voters: self.consensus.conf().map_or_else(Vec::new, |conf| conf.voters.clone()),
+            part: self.part(),
+            voters: conf.map_or_else(Vec::new, |conf| conf.voters.clone()),
+            learners: conf.map_or_else(Vec::new, |conf| conf.learners.clone()),
             heard: self.consensus.heard(now),
         }
     }
@@ -268,6 +291,7 @@ impl Replica {
             self.sweep();
         }
         self.core(now, consensus::Input::Tick, effects);
+        self.tend_staff(now, effects);
         let leads = self.consensus.role() == Role::Leader;
         self.found(now, effects, |founding, out| founding.tick(now, leads, out));
     }
@@ -299,7 +323,9 @@ impl Replica {
     fn on_request(&mut self, now: Nanos, from: NodeId, request: Request, effects: &mut Effects) {
         let waiter = Waiter { origin: request.origin, from };
         match request.body {
-            RequestBody::Read { query, consistency: Consistency::Stale } => self.answer(waiter, &query, effects),
+            RequestBody::Read { query, consistency: Consistency::Stale } if !self.is_outside() => {
+                self.answer(waiter, &query, effects)
+            }
             RequestBody::Read { query, .. } if self.consensus.role() == Role::Leader && is_on(Bug::ReadsBlindly) => {
                 self.answer(waiter, &query, effects);
             }
@@ -334,7 +360,7 @@ impl Replica {
 
     /// Asks the leader on the client's behalf, once.
     fn forward(&mut self, waiter: Waiter, was_forwarded: bool, body: RequestBody, effects: &mut Effects) {
-        let leader = self.consensus.leader().filter(|&leader| leader != self.node && !was_forwarded);
+        let leader = self.leader().filter(|&leader| leader != self.node && !was_forwarded);
         let Some(to) = leader else {
             self.respond(waiter, Err(Denied::NotMaster), effects);
             return;
@@ -376,6 +402,8 @@ impl Replica {
     fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
         self.awaiting.retain(|_, awaiting| awaiting.waiter.from != node);
         self.founding.link_down(node);
+        self.staff.link_down(node);
+        self.forget_herald(node);
         self.give_back_forwarded(|forwarded| forwarded.to == node, effects);
         self.core(now, consensus::Input::Unreachable { node }, effects);
     }
@@ -391,11 +419,14 @@ impl Replica {
     }
 
     fn respond(&self, waiter: Waiter, result: Result<Answer, Denied>, effects: &mut Effects) {
-        effects.send(waiter.from, Response { origin: waiter.origin, leader: self.consensus.leader(), result });
+        effects.send(waiter.from, Response { origin: waiter.origin, leader: self.leader(), result });
     }
 
     fn answer(&mut self, waiter: Waiter, query: &Query, effects: &mut Effects) {
-        let answer = self.state.query(query);
+        let answer = match self.state.query(query) {
+            Answer::Roster(view) => return self.answer_roster(waiter, *view, effects),
+            answer => answer,
+        };
         if let (Query::Await(task), Answer::Task(view)) = (query, &answer)
             && !view.state.is_final()
         {
@@ -562,6 +593,7 @@ impl Replica {
         }
         if role == Role::Leader {
             self.founding.lead(self.now);
+            self.staff.begin();
         } else {
             self.stop_leading(effects);
         }
@@ -600,7 +632,10 @@ impl Replica {
             let entry = self.consensus.entries(Index(index)..=Index(index))[0].clone();
             match &entry.payload {
                 Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
-                Payload::Config(conf) => self.state.configure(entry.time, conf, &mut changes),
+                Payload::Config(conf) => {
+                    self.state.configure(entry.time, conf, &mut changes);
+                    self.staff.stir();
+                }
                 Payload::Commands(bytes) => match batch::decode(bytes.as_ref()) {
                     Ok(commands) => self.apply_commands(&entry, &commands, &mut changes, effects),
                     Err(error) => {
@@ -641,6 +676,9 @@ impl Replica {
         let mut waiters = waiters.map(|(_, waiters)| waiters).unwrap_or_default().into_iter().peekable();
         for (place, command) in commands.iter().enumerate() {
             let answer = self.state.apply(entry.time, command, changes);
+            if matches!(command, Command::Client { operation: Operation::Roster(_), .. }) {
+                self.staff.stir();
+            }
             while let Some(Placed { waiter, .. }) = waiters.next_if(|waiting| is_ours && waiting.place == place) {
                 self.respond(waiter, Ok(answer.clone()), effects);
             }

@@ -44,8 +44,13 @@ pub(super) enum Next {
     Nothing,
     /// Nothing can be done now; it waits for this, in words.
     Wait(String),
-    /// This node is to lose its vote: another one shall lead first.
-    HandOver,
+    /// As `Change`, but this node is to lose its vote: another one should lead first.
+    HandOver {
+        /// The voters.
+        voters: BTreeSet<NodeId>,
+        /// The learners.
+        learners: BTreeSet<NodeId>,
+    },
     /// Change the configuration to this.
     Change {
         /// The voters.
@@ -59,16 +64,16 @@ pub(super) enum Next {
 pub(super) fn next(view: &View<'_>) -> Next {
     let seats = Seats::of(view);
     let voters = seats.voters(view);
-    let learners = seats.learners(view, &voters);
+    let learners = seats.learners(&voters);
     let moves_votes = voters != *view.voters;
     if moves_votes && has_majority(view, view.voters) && has_majority(view, &voters) {
         // Where no voter that is here goes on, the leader leaves last, and by itself.
         let has_heir = view.voters.intersection(&voters).any(|node| view.heard.contains(node));
         let goes = !voters.contains(&view.leader) && has_heir;
-        return if goes { Next::HandOver } else { Next::Change { voters, learners } };
+        return if goes { Next::HandOver { voters, learners } } else { Next::Change { voters, learners } };
     }
     // Who listens may change meanwhile.
-    let learners = if moves_votes { seats.learners(view, view.voters) } else { learners };
+    let learners = if moves_votes { seats.learners(view.voters) } else { learners };
     if learners != *view.learners && has_majority(view, view.voters) {
         return Next::Change { voters: view.voters.clone(), learners };
     }
@@ -156,7 +161,7 @@ impl Seats {
     }
 
     /// The learners beside these voters.
-    fn learners(&self, _view: &View<'_>, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+    fn learners(&self, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
         let all = self.ready.iter().chain(&self.coming).chain(&self.called);
         all.filter(|node| !voters.contains(node)).copied().collect()
     }

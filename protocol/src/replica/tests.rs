@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::RequestBody;
-use crate::state::{Operation, TaskSpec};
+use crate::state::TaskSpec;
 use crate::types::{Incarnation, Seq};
 
 /// A cluster of one node, and the virtual disk that answers it at once.
@@ -22,6 +22,7 @@ impl Alone {
             voters: None,
             seed: 1,
             cluster: ClusterId(7),
+            replace_after: REPLACE_AFTER,
         };
         let replica = Replica::new(config, Durable::fresh(node, Incarnation(1)), Nanos(1));
         let mut alone = Self { replica, now: Nanos(1) };

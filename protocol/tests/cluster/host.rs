@@ -155,6 +155,7 @@ impl Host {
                     voters: None,
                     seed,
                     cluster: ClusterId(u128::from(seed) + 1),
+                    replace_after: replica::REPLACE_AFTER,
                 },
                 self.disk.durable.clone(),
                 now,

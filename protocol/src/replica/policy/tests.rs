@@ -101,7 +101,7 @@ impl Bench {
                     (self.voters, self.learners) = (voters, learners);
                     self.lost.retain(|node| conf.voters.contains(node) || conf.learners.contains(node));
                 }
-                Next::HandOver => {
+                Next::HandOver { .. } => {
                     self.steps.push("hand over".into());
                     let is_heir =
                         |node: &&NodeId| self.here.contains(node) && !self.state.roster().excluded.contains(node);

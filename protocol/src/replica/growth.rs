@@ -1,0 +1,124 @@
+//! How a replica grows its cluster when it leads, and how it serves when it has no place in the log.
+//!
+//! # Invariants
+//!
+//! * One change at a time, decided anew from what is there; the policy is asked only by the leader.
+//! * A node outside the log answers nothing from its own state: what it is asked goes to the master, of whom it hears
+//!   through its worker.
+
+use std::time::Duration;
+
+use super::policy::Next;
+use super::{Replica, Waiter};
+use crate::consensus::{self, Target};
+use crate::effects::{Effects, Event, Part, Role};
+use crate::state::{Answer, RosterView};
+use crate::types::{Epoch, Nanos, NodeId};
+
+/// What the worker of this node heard of the master, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Herald {
+    pub(super) node: NodeId,
+    pub(super) epoch: Epoch,
+    at: Nanos,
+}
+
+impl Replica {
+    /// Takes the next step towards the roster, if this node leads and there is one.
+    pub(super) fn tend_staff(&mut self, now: Nanos, effects: &mut Effects) {
+        let (voters, learners) = match self.staff.look(now, &self.consensus, self.state.roster()) {
+            Next::Nothing | Next::Wait(_) => return,
+            Next::Change { voters, learners } | Next::HandOver { voters, learners } => (voters, learners),
+        };
+        effects.note(format!("the voters change to {} with {} learners", named(&voters), learners.len()));
+        let target = Target { voters: voters.into_iter().collect(), learners: learners.into_iter().collect() };
+        let (context, epoch) = (self.context(), self.consensus.epoch());
+        self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
+    }
+
+    /// The worker heard a master. One of a later epoch than any that replicas spoke of is known before them.
+    pub(super) fn on_master_heard(&mut self, now: Nanos, node: NodeId, epoch: Epoch, effects: &mut Effects) {
+        if self.herald.is_some_and(|herald| herald.epoch > epoch) {
+            return;
+        }
+        let is_news = self.herald.is_none_or(|herald| herald.node != node);
+        self.herald = Some(Herald { node, epoch, at: now });
+        if is_news && self.is_outside() {
+            self.give_back_forwarded(|forwarded| forwarded.to != node, effects);
+        }
+    }
+
+    /// Who leads, as far as this node knows.
+    pub(super) fn leader(&self) -> Option<NodeId> {
+        match self.herald {
+            Some(herald) if self.is_outside() => Some(herald.node),
+            _ => self.consensus.leader(),
+        }
+    }
+
+    /// The epoch of that leader.
+    pub(super) fn leader_epoch(&self) -> Epoch {
+        self.herald.filter(|_| self.is_outside()).map_or(self.consensus.epoch(), |herald| herald.epoch)
+    }
+
+    /// Whether that leader is at work as master, as far as this node can know.
+    pub(super) fn is_master_fresh(&self, now: Nanos) -> bool {
+        if self.consensus.role() == Role::Leader {
+            return self.consensus.has_authority(now);
+        }
+        match self.herald {
+            // It is heard with every renewal of the worker's session.
+            Some(herald) if self.is_outside() => {
+                now < herald.at + self.profile.renewal * 2 + self.profile.election_timeout
+            }
+            _ => self.consensus.is_fresh(now),
+        }
+    }
+
+    /// Whether this node has no place in the log although it is in a cluster: its own state is empty or of long ago.
+    pub(super) fn is_outside(&self) -> bool {
+        let is_overtaken = || self.herald.is_some_and(|herald| herald.epoch > self.consensus.epoch());
+        self.consensus.is_founded() && (self.part() == Part::Outside || is_overtaken())
+    }
+
+    /// What this node is to the log.
+    pub(super) fn part(&self) -> Part {
+        let Some(conf) = self.consensus.conf().filter(|_| !self.consensus.is_dismissed()) else { return Part::Outside };
+        if conf.voters.contains(&self.node) || conf.outgoing.contains(&self.node) {
+            Part::Voter
+        } else if conf.learners.contains(&self.node) {
+            Part::Learner
+        } else {
+            Part::Outside
+        }
+    }
+
+    /// Tells what this node is to the log, when that has changed.
+    pub(super) fn tell_part(&mut self, effects: &mut Effects) {
+        let part = self.part();
+        if part != self.told_part {
+            self.told_part = part;
+            effects.publish.push(Event::Part(part));
+        }
+    }
+
+    /// The roster, with what only the leader knows.
+    pub(super) fn answer_roster(&self, waiter: Waiter, mut view: RosterView, effects: &mut Effects) {
+        if self.consensus.role() == Role::Leader {
+            (view.seats, view.waits_for) = self.staff.seats(self.now, &self.consensus);
+        }
+        self.respond(waiter, Ok(Answer::Roster(Box::new(view))), effects);
+    }
+
+    /// The link to a peer broke: what was heard of it is no longer worth a question.
+    pub(super) fn forget_herald(&mut self, node: NodeId) {
+        self.herald = self.herald.filter(|herald| herald.node != node);
+    }
+}
+
+fn named(nodes: &std::collections::BTreeSet<NodeId>) -> String {
+    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// How long a voter may be silent before it is replaced, unless an operator says otherwise.
+pub const REPLACE_AFTER: Duration = Duration::from_secs(300);
