@@ -127,7 +127,7 @@ impl Consensus {
     #[must_use]
     pub fn may_begin_change(&self) -> bool {
         let is_settled = |(since, conf): &(Index, ConfState)| *since <= self.commit.index && !is_joint(conf);
-        self.role == Role::Leader && self.commit.index >= self.noop && self.confs.last().is_some_and(is_settled)
+        self.is_at_work() && self.commit.index >= self.noop && self.confs.last().is_some_and(is_settled)
     }
 
     /// On a leader: how the others who hold the log are.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::durable::{Ballot, Genesis};
-use crate::types::{ClusterId, NodeId};
+use crate::types::{ClusterId, Epoch, NodeId};
 
 /// What founders and the founded say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,6 +34,12 @@ pub enum Message {
     GenesisReply {
         /// The genesis that the sender is founded on, so that a founder can hand exactly that one on.
         genesis: Genesis,
+    },
+    /// "I am at work as master", to nodes that hold no log and hear of it in no other way. Lost: said again every renewal
+    /// period. Repeated: heard again.
+    Leads {
+        /// The master's epoch.
+        epoch: Epoch,
     },
 }
 

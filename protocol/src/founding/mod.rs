@@ -191,6 +191,8 @@ impl Founding {
             Message::Genesis(genesis) => self.on_genesis(from, genesis, false, effects),
             Message::Established(genesis) => self.on_genesis(from, genesis, true, effects),
             Message::GenesisReply { genesis } => self.on_confirmed(from, &genesis),
+            // What a cluster does after its beginning is no matter of founding.
+            Message::Leads { .. } => {}
         }
     }
 

@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! * One change at a time, decided anew from what is there; the policy is asked only by the leader.
-//! * A node outside the log answers nothing from its own state: what it is asked goes to the master, of whom it hears
-//!   through its worker.
+//! * A node outside the log answers nothing from its own state: what it is asked goes to the master, who tells all such
+//!   nodes that it leads.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use super::policy::Next;
 use super::{Replica, Waiter};
 use crate::consensus::{self, Target};
 use crate::effects::{Effects, Event, Part, Role};
+use crate::founding;
 use crate::state::{Answer, RosterView};
 use crate::types::{Epoch, Nanos, NodeId};
 
-/// What the worker of this node heard of the master, and when.
+/// What a master said of itself, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Herald {
     pub(super) node: NodeId,
@@ -28,7 +29,12 @@ impl Replica {
     pub(super) fn tend_staff(&mut self, now: Nanos, effects: &mut Effects) {
         let (voters, learners) = match self.staff.look(now, &self.consensus, self.state.roster()) {
             Next::Nothing | Next::Wait(_) => return,
-            Next::Change { voters, learners } | Next::HandOver { voters, learners } => (voters, learners),
+            Next::Change { voters, learners } => (voters, learners),
+            Next::HandOver { voters, learners } => match self.staff.heir(now, &self.consensus, &voters) {
+                Some(to) => return self.on_transfer(now, Some(to), effects),
+                // It was tried and came to nothing: this leader goes last, when it is out.
+                None => (voters, learners),
+            },
         };
         effects.note(format!("the voters change to {} with {} learners", named(&voters), learners.len()));
         let target = Target { voters: voters.into_iter().collect(), learners: learners.into_iter().collect() };
@@ -36,7 +42,29 @@ impl Replica {
         self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
     }
 
-    /// The worker heard a master. One of a later epoch than any that replicas spoke of is known before them.
+    /// Tells every node without a place in the log that this one is at work as master; or one of them, when it can be
+    /// spoken to.
+    pub(super) fn say_leads(&self, only: Option<NodeId>, effects: &mut Effects) {
+        if !self.consensus.is_at_work() {
+            return;
+        }
+        let Some(conf) = self.consensus.conf() else { return };
+        let epoch = self.consensus.epoch();
+        let holds =
+            |node: &NodeId| [&conf.voters, &conf.outgoing, &conf.learners].iter().any(|list| list.contains(node));
+        for &node in self.staff.links().iter().filter(|node| only.is_none_or(|only| only == **node) && !holds(node)) {
+            effects.send(node, founding::Message::Leads { epoch });
+        }
+    }
+
+    pub(super) fn say_leads_again(&mut self, now: Nanos, effects: &mut Effects) {
+        if now >= self.leads_at {
+            self.leads_at = now + self.profile.renewal;
+            self.say_leads(None, effects);
+        }
+    }
+
+    /// A master says that it leads. To a node without a place in the log, nobody else does.
     pub(super) fn on_master_heard(&mut self, now: Nanos, node: NodeId, epoch: Epoch, effects: &mut Effects) {
         if self.herald.is_some_and(|herald| herald.epoch > epoch) {
             return;
@@ -67,7 +95,7 @@ impl Replica {
             return self.consensus.has_authority(now);
         }
         match self.herald {
-            // It is heard with every renewal of the worker's session.
+            // It is heard once in every renewal period.
             Some(herald) if self.is_outside() => {
                 now < herald.at + self.profile.renewal * 2 + self.profile.election_timeout
             }

@@ -126,13 +126,6 @@ pub enum Input {
         /// Whether it is here.
         is_alive: bool,
     },
-    /// The worker of this node heard the master of this epoch.
-    MasterHeard {
-        /// The master.
-        node: NodeId,
-        /// Its epoch.
-        epoch: Epoch,
-    },
     /// Gossip suspects this node.
     Suspected {
         /// The suspect.

@@ -85,9 +85,11 @@ pub struct Replica {
     mastering: Option<Epoch>,
     /// The last leader that was published.
     leader: Option<NodeId>,
-    /// The master that the worker of this node heard.
+    /// The master that told a node without a place in the log that it leads.
     herald: Option<Herald>,
     staff: Staff,
+    /// When those who hold no log are told again who leads.
+    leads_at: Nanos,
     /// What was published of this node's place in the log.
     told_part: Part,
     /// The batch of the last founding promise or acceptance.
@@ -168,6 +170,7 @@ impl Replica {
             leader: None,
             herald: None,
             staff: Staff::new(config.node, config.profile, config.replace_after),
+            leads_at: Nanos(0),
             told_part: Part::Outside,
             promised_seq: 0,
             is_broken: false,
@@ -188,6 +191,9 @@ impl Replica {
             Input::Tick => self.tick(now, effects),
             Input::Consensus { from, message } => {
                 self.core(now, consensus::Input::Message { from, message }, effects);
+            }
+            Input::Founding { from, message: founding::Message::Leads { epoch } } => {
+                self.on_master_heard(now, from, epoch, effects);
             }
             Input::Founding { from, message } => {
                 self.found(now, effects, |founding, out| founding.message(now, from, message, out));
@@ -226,11 +232,11 @@ impl Replica {
             }
             Input::LinkUp { node } => {
                 self.staff.link_up(node);
+                self.say_leads(Some(node), effects);
                 self.founding.link_up(now, node);
             }
             Input::LinkDown { node } => self.on_link_down(now, node, effects),
             Input::Member { node, address, is_alive } => self.staff.note_member(node, address, is_alive),
-            Input::MasterHeard { node, epoch } => self.on_master_heard(now, node, epoch, effects),
             Input::Suspected { node } => self.core(now, consensus::Input::Suspected { node }, effects),
         }
         self.propose_batch(now, effects);
@@ -292,6 +298,7 @@ impl Replica {
         }
         self.core(now, consensus::Input::Tick, effects);
         self.tend_staff(now, effects);
+        self.say_leads_again(now, effects);
         let leads = self.consensus.role() == Role::Leader;
         self.found(now, effects, |founding, out| founding.tick(now, leads, out));
     }
@@ -662,6 +669,7 @@ impl Replica {
         self.mastering = Some(epoch);
         let view = self.state.master_view(epoch);
         effects.local.push(Local::Master(master::Input::Begin(Box::new(view))));
+        self.say_leads(None, effects);
     }
 
     fn apply_commands(

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::policy::{self, Next};
-use crate::consensus::Consensus;
+use crate::consensus::{Consensus, Follower};
 use crate::profile::Profile;
 use crate::state::{Roster, Seat};
 use crate::types::{Nanos, NodeId};
@@ -31,6 +31,8 @@ pub(super) struct Staff {
     silent: BTreeMap<NodeId, Nanos>,
     /// When to look again.
     look_at: Nanos,
+    /// This leadership was offered to an heir.
+    has_offered: bool,
     /// What the next step waits for.
     waits_for: Option<String>,
 }
@@ -62,6 +64,7 @@ impl Staff {
             links: BTreeSet::new(),
             silent: BTreeMap::new(),
             look_at: Nanos(0),
+            has_offered: false,
             waits_for: None,
         }
     }
@@ -80,6 +83,11 @@ impl Staff {
         self.links.insert(node);
     }
 
+    /// Nodes that can be spoken to.
+    pub(super) fn links(&self) -> &BTreeSet<NodeId> {
+        &self.links
+    }
+
     pub(super) fn link_down(&mut self, node: NodeId) {
         self.links.remove(&node);
     }
@@ -92,6 +100,7 @@ impl Staff {
     /// A leadership begins: what an earlier one knew of silences is too old.
     pub(super) fn begin(&mut self) {
         self.silent.clear();
+        self.has_offered = false;
         self.stir();
     }
 
@@ -118,6 +127,15 @@ impl Staff {
             _ => None,
         };
         next
+    }
+
+    /// Whom this node should hand mastership to before it loses its vote to `voters`; asked once in a leadership.
+    pub(super) fn heir(&mut self, now: Nanos, consensus: &Consensus, voters: &BTreeSet<NodeId>) -> Option<NodeId> {
+        if std::mem::replace(&mut self.has_offered, true) {
+            return None;
+        }
+        let is_heir = |follower: &Follower| follower.is_heard && voters.contains(&follower.node);
+        consensus.followers(now).find(is_heir).map(|follower| follower.node)
     }
 
     /// What an operator may see of it, on the leader.

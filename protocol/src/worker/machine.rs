@@ -12,11 +12,10 @@ use std::collections::BTreeSet;
 
 use super::holding::{Ended, Hand, Running};
 use super::message::{AbortCause, Config, Input, Run, ToMaster};
-use crate::effects::{Effects, Event, Local};
+use crate::effects::{Effects, Event};
 use crate::master::{Grant, ToWorker};
 use crate::mutants::{Bug, is_on};
 use crate::profile::shortened;
-use crate::replica;
 use crate::state::{Offer, Outcome};
 use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
 use crate::wire::MAX_VALUE;
@@ -174,10 +173,6 @@ impl Worker {
             self.master = Some(from);
             self.is_welcome = false;
             self.speak_at = now;
-        }
-        if from != self.config.node && matches!(message, ToWorker::Here { .. } | ToWorker::Welcome { .. }) {
-            // A replica without a place in the log hears of the master in no other way.
-            effects.local.push(Local::Replica(replica::Input::MasterHeard { node: from, epoch }));
         }
         match message {
             ToWorker::Here { .. } => self.meet_again(now),
