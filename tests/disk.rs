@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::support::{BINARY, TestCluster};
+use crate::support::{BINARY, TestCluster, Turn, tenure};
 
 #[test]
 fn a_node_whose_log_rots_comes_back_as_another_one_and_no_write_is_lost() {
@@ -38,6 +38,21 @@ fn a_node_whose_log_rots_comes_back_as_another_one_and_no_write_is_lost() {
     for number in 0..20 {
         assert_eq!(cluster.get(&format!("before-{number}")).as_deref(), Some(ROTTING));
     }
+}
+
+#[test]
+fn a_lone_node_with_a_damaged_log_refuses_to_start_and_leaves_it_alone() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("tenure.redb");
+    fs::write(&file, "not a log").expect("it can be written");
+    let data = folder.path().display().to_string();
+    let output = tenure(&["node", "--cluster", "test", "--data", &data, "--listen", "127.0.0.1:0"], folder.path());
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code().is_some_and(|code| code != 0), "{words}");
+    assert!(words.contains("tenure.redb is corrupt: "), "{words}");
+    assert!(words.contains("a node that is alone cannot fetch again what its damaged log held"), "{words}");
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "not a log");
 }
 
 /// Needs a file system of its own, which only root can mount.

@@ -11,7 +11,7 @@ use super::platter::{Fault, Loss, Platter};
 use super::script::{Dice, Script, same};
 
 #[test]
-fn the_first_error_is_final_and_loses_nothing_acknowledged() {
+fn ms2_the_first_error_is_final_and_loses_nothing_acknowledged() {
     let mut failures = 0;
     for seed in 0..150 {
         let mut dice = Dice::new(seed);
@@ -46,7 +46,7 @@ fn the_first_error_is_final_and_loses_nothing_acknowledged() {
 
 /// Each write, resize and sync of a script fails once, with an error and with a full disk, for once and for good.
 #[test]
-fn an_error_at_any_boundary_loses_nothing_acknowledged() {
+fn ms3_an_error_at_any_boundary_loses_nothing_acknowledged() {
     let steps = fail(u64::MAX, ErrorKind::Other, true).expect_err("nothing fails");
     for at in 0..steps {
         let kind = [ErrorKind::Other, ErrorKind::StorageFull][usize::from(at % 2 == 1)];
@@ -78,7 +78,7 @@ fn fail(at: u64, kind: ErrorKind, lasts: bool) -> Result<StoreError, u64> {
 }
 
 #[test]
-fn nothing_is_acknowledged_after_a_failure() {
+fn ms4_nothing_is_acknowledged_after_a_failure() {
     for seed in 0..50 {
         let mut dice = Dice::new(seed);
         let platter = Platter::new(Vec::new());
