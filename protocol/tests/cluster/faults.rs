@@ -10,6 +10,7 @@ use protocol::{replica, worker};
 
 use crate::host::Part;
 use crate::options::{MS, SECOND};
+use crate::travel::identity;
 use crate::world::{Happening, World};
 
 impl World {
@@ -46,6 +47,19 @@ impl World {
                 self.queue.add(self.time + dial, Happening::Refused { at: peer, peer: at, run });
             }
         }
+    }
+
+    /// Kills a node and its disk. Somebody else comes back at its address, with nothing.
+    pub fn lose_disk(&mut self, at: usize) {
+        let losses = self.hosts.iter().map(|host| host.lost.len() as u64).sum::<u64>();
+        // A promise that needs a majority of the first disks is not made to fewer of them (F1).
+        if losses >= self.options.disks_lost || self.is_calm {
+            return;
+        }
+        self.crash_for_a_while(at);
+        self.tell(at, || "loses its disk".into());
+        let id = identity(at, self.hosts[at].lost.len() as u64 + 1);
+        self.hosts[at].replace_disk(id);
     }
 
     /// Starts a host that is down.
@@ -129,6 +143,9 @@ impl World {
                 self.restart_in(at, 0);
             }
         }
+        for host in &mut self.hosts {
+            (host.disk.slow_until, host.disk.fails_next) = (0, false);
+        }
         let options = &mut self.options;
         (options.delay, options.slow_hop, options.slow_sync) = ((MS / 20, MS), 0, 0);
     }
@@ -149,6 +166,15 @@ impl World {
                 self.hosts[at].is_leaving = true;
                 self.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
             }
+            if self.options.disk_fails > 0 && self.hosts[at].is_node && self.dice.happens(self.options.disk_fails) {
+                self.hosts[at].disk.fails_next = true;
+            }
+            if self.options.slow_disk > 0 && self.hosts[at].is_node && self.dice.happens(self.options.slow_disk) {
+                self.hosts[at].disk.slow_until = self.time + self.dice.between(SECOND, 8 * SECOND);
+            }
+            if self.options.disk_loss > 0 && self.hosts[at].is_node && self.dice.happens(self.options.disk_loss) {
+                self.lose_disk(at);
+            }
             if self.options.pause > 0 && self.dice.happens(self.options.pause) {
                 let longest = self.dice.pick(&[500, 2_000, 8_000]) * MS;
                 let span = self.dice.between(100 * MS, longest);
@@ -163,6 +189,15 @@ impl World {
         }
         if self.options.cut > 0 && self.dice.happens(self.options.heal) {
             self.heal();
+        }
+        if self.options.transfer > 0
+            && self.dice.happens(self.options.transfer)
+            && let Some(leader) = self.leader()
+        {
+            let heir = self.dice.between(0, nodes as u64) as usize;
+            let to = self.hosts.get(heir).filter(|_| heir < nodes).map(|host| host.id);
+            self.tell(leader, || format!("is asked to hand over to {to:?}"));
+            self.hand_on(leader, Part::Application, Local::Replica(replica::Input::Transfer { to }));
         }
         if self.options.false_evidence > 0 && self.dice.happens(self.options.false_evidence) {
             let (at, peer) = (self.dice.between(0, nodes as u64 - 1), self.dice.between(0, nodes as u64 - 1));

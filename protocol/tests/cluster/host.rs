@@ -49,6 +49,8 @@ pub struct Host {
     pub machines: Option<Machines>,
     /// The disk.
     pub disk: Disk,
+    /// Those it had before, under other names: what was on them was acknowledged once.
+    pub lost: Vec<(NodeId, Disk)>,
     /// Handlers at work, and the session under which each was granted.
     pub running: BTreeMap<Fence, SessionId>,
     /// It was asked to drain.
@@ -89,9 +91,27 @@ pub struct Disk {
     pub waiting: VecDeque<Persist>,
     /// How many of these the sync under way covers.
     pub syncing: usize,
+    /// Every sync is slow before this time.
+    pub slow_until: u64,
+    /// The next sync fails.
+    pub fails_next: bool,
+    /// A sync has failed in this run.
+    pub has_failed: bool,
 }
 
 impl Disk {
+    /// The disk of a node that never ran.
+    fn empty(id: NodeId) -> Self {
+        Self {
+            durable: Durable::fresh(id, Incarnation(0)),
+            waiting: VecDeque::new(),
+            syncing: 0,
+            slow_until: 0,
+            fails_next: false,
+            has_failed: false,
+        }
+    }
+
     /// Says whether the log on it holds this entry, or a snapshot that stands for it does.
     pub fn holds(&self, id: LogId) -> bool {
         let Durable { base, entries, .. } = &self.durable;
@@ -121,7 +141,8 @@ impl Host {
             is_node,
             run: 0,
             machines: None,
-            disk: Disk { durable: Durable::fresh(id, Incarnation(0)), waiting: VecDeque::new(), syncing: 0 },
+            disk: Disk::empty(id),
+            lost: Vec::new(),
             running: BTreeMap::new(),
             is_leaving: false,
             paused_until: 0,
@@ -184,6 +205,19 @@ impl Host {
             self.disk.durable.apply(&batch);
         }
         self.disk.syncing = 0;
+        (self.disk.fails_next, self.disk.has_failed) = (false, false);
+    }
+
+    /// Gives it an empty disk, and so another identity (F2).
+    pub fn replace_disk(&mut self, id: NodeId) {
+        let old = std::mem::replace(&mut self.disk, Disk::empty(id));
+        self.lost.push((std::mem::replace(&mut self.id, id), old));
+    }
+
+    /// Says whether an entry is or was on the disk of this node.
+    pub fn held(&self, node: NodeId, id: LogId) -> bool {
+        let is_on = |(owner, disk): &(NodeId, Disk)| *owner == node && disk.holds(id);
+        self.id == node && self.disk.holds(id) || self.lost.iter().any(is_on)
     }
 
     /// Gives one machine an input; says whether it is there.

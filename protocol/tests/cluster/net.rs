@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use protocol::NodeId;
 use protocol::message::Body;
 
 /// All links of a world.
@@ -36,6 +37,8 @@ pub struct Side {
 pub struct Link {
     /// Grows with every new link anywhere.
     pub generation: u64,
+    /// Who the peer is.
+    pub peer: NodeId,
     /// The run of the peer.
     pub peer_run: u64,
 }
@@ -68,12 +71,12 @@ impl Net {
     }
 
     /// A new link: both sides believe in it from now on.
-    pub fn connect(&mut self, (a, a_run): (usize, u64), (b, b_run): (usize, u64)) -> u64 {
+    pub fn connect(&mut self, a: (usize, NodeId, u64), b: (usize, NodeId, u64)) -> u64 {
         self.generation += 1;
         let generation = self.generation;
-        for (from, to, peer_run) in [(a, b, b_run), (b, a, a_run)] {
+        for (from, (to, peer, peer_run)) in [(a.0, b), (b.0, a)] {
             let side = self.side_mut(from, to);
-            side.link = Some(Link { generation, peer_run });
+            side.link = Some(Link { generation, peer, peer_run });
             side.stuck.clear();
             side.last = 0;
         }

@@ -55,6 +55,20 @@ pub struct Options {
     pub leave: u64,
     /// At a strike: one node is told that a live one is dead, or suspected.
     pub false_evidence: u64,
+    /// At a strike, for every node: its next sync fails, and it stops.
+    pub disk_fails: u64,
+    /// At a strike, for every node: its disk takes up to half a second for every sync, for some seconds.
+    pub slow_disk: u64,
+    /// At a strike, for every node: it loses its disk.
+    pub disk_loss: u64,
+    /// The most disks that are lost in a run.
+    pub disks_lost: u64,
+    /// A disk that is lost while the cluster begins: whose, and when.
+    pub lost_at_founding: Option<(usize, u64)>,
+    /// Starts after which the clock shows another time: clocks are told from nothing but their rate.
+    pub reboot: u64,
+    /// At a strike: the leader is asked to hand over, to anybody or to somebody.
+    pub transfer: u64,
     /// Whether the clocks keep the bound on their rates. Where not, what rests on clocks is not checked (F26).
     pub is_clock_bound_kept: bool,
     /// The slowest and the fastest clock, in parts per million.
@@ -101,6 +115,13 @@ impl Options {
             heal: 0,
             leave: 0,
             false_evidence: 0,
+            disk_fails: 0,
+            slow_disk: 0,
+            disk_loss: 0,
+            disks_lost: 0,
+            lost_at_founding: None,
+            reboot: 0,
+            transfer: 0,
             is_clock_bound_kept: true,
             rates: (1_000_000, 1_000_000),
             pace: 200 * MS,
@@ -120,8 +141,9 @@ impl Options {
         let is_clock_bound_kept = !dice.happens(150);
         let half = dice.pick(&[0, 10_000, 45_000]);
         let rates = if is_clock_bound_kept { (1_000_000 - half, 1_000_000 + half) } else { (800_000, 1_250_000) };
+        let nodes = dice.pick(&[1, 3, 3, 3, 3, 3, 3, 5]);
         Self {
-            nodes: dice.pick(&[1, 3, 3, 3, 3, 3, 3, 5]),
+            nodes,
             outside: dice.between(1, 2) as usize,
             loss: dice.pick(&[0, 0, 20, 100, 300]),
             twice: dice.pick(&[0, 0, 20, 200]),
@@ -149,6 +171,15 @@ impl Options {
             handlers: dice.pick(&[[0, 0, 0], [100, 100, 0], [200, 300, 60], [400, 0, 100]]),
             slots: dice.pick(&[1, 3, 8]),
             leave: dice.pick(&[0, 0, 0, 2, 8]),
+            disk_fails: dice.pick(&[0, 0, 1, 4]),
+            slow_disk: dice.pick(&[0, 0, 2, 10]),
+            disk_loss: dice.pick(&[0, 0, 1, 4]),
+            disks_lost: (nodes as u64 - 1) / 2,
+            lost_at_founding: dice
+                .happens(250)
+                .then(|| (dice.between(0, nodes as u64 - 1) as usize, dice.between(1, 600) * MS)),
+            reboot: dice.pick(&[0, 300]),
+            transfer: dice.pick(&[0, 0, 2, 10]),
             faults: 85 * SECOND,
             end: 120 * SECOND,
         }

@@ -15,16 +15,17 @@ use crate::world::{Happening, World};
 
 impl World {
     /// Sends a message on its way, if there is one.
-    pub fn transmit(&mut self, from: usize, to: NodeId, body: Body) {
-        let verdict = self.check.a_node_votes_once(self.hosts[from].id, to, &body);
+    pub fn transmit(&mut self, from: usize, node: NodeId, body: Body) {
+        let verdict = self.check.a_node_votes_once(self.hosts[from].id, node, &body);
         self.judge(verdict);
-        let to = to.0 as usize - 1;
-        if to == from {
+        let to = place(node);
+        if node == self.hosts[from].id {
             let (id, run) = (self.hosts[from].id, self.hosts[from].run);
             let part = source(&body);
             return self.hand_on(from, part, route::receive(id, Incarnation(run), id, body));
         }
-        if self.net.side(from, to).link.is_none() || (self.lose)(from, to, &body) {
+        // Whoever had lost its disk has another name: what is meant for the old one has no link (F8).
+        if self.net.side(from, to).link.is_none_or(|link| link.peer != node) || (self.lose)(from, to, &body) {
             return;
         }
         if is_ordered(&body) {
@@ -61,9 +62,9 @@ impl World {
     /// A message will reach the other end at `due`.
     pub fn fly(&mut self, from: usize, to: usize, due: u64, body: Body) {
         let Some(link) = self.net.side(from, to).link else { return };
-        let from_run = self.hosts[from].run;
+        let (node, from_run) = (self.hosts[from].id, self.hosts[from].run);
         let (generation, to_run) = (link.generation, link.peer_run);
-        self.queue.add(due, Happening::Arrival { from, to, generation, from_run, to_run, body });
+        self.queue.add(due, Happening::Arrival { from, node, to, generation, from_run, to_run, body });
     }
 
     /// How long a message travels.
@@ -103,7 +104,8 @@ impl World {
                 self.break_side(at, peer, link.generation);
             }
         }
-        self.net.connect((a, self.hosts[a].run), (b, self.hosts[b].run));
+        let [one, other] = [a, b].map(|at| (at, self.hosts[at].id, self.hosts[at].run));
+        self.net.connect(one, other);
         for (at, peer) in [(a, b), (b, a)] {
             let (node, run, is_node) = (self.hosts[peer].id, self.hosts[peer].run, self.hosts[peer].is_node);
             self.tell(at, || format!("link to n{} up", peer + 1));
@@ -127,7 +129,7 @@ impl World {
         }
         self.tell(at, || format!("link to n{} down", peer + 1));
         let is_node = self.hosts[peer].is_node;
-        for local in route::link_down(self.hosts[peer].id, Incarnation(link.peer_run), is_node) {
+        for local in route::link_down(link.peer, Incarnation(link.peer_run), is_node) {
             self.hand_on(at, Part::Gateway, local);
         }
         // Our end closes: the other hears of it if anything passes.
@@ -155,6 +157,19 @@ impl World {
         }
     }
 }
+
+/// Where the node with this identity lives, or lived: see [`identity`].
+pub fn place(node: NodeId) -> usize {
+    (node.0 % LIVES) as usize - 1
+}
+
+/// The identity of the host at a place. Whoever loses its disk comes back as somebody else at the same address.
+pub fn identity(at: usize, disks_lost: u64) -> NodeId {
+    NodeId(disks_lost * LIVES + at as u64 + 1)
+}
+
+/// More than there are hosts, so that identities show where they live.
+const LIVES: u64 = 100;
 
 /// Says whether a message keeps its order on a link and dies with it (F8).
 pub fn is_ordered(body: &Body) -> bool {

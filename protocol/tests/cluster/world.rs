@@ -21,7 +21,7 @@ use crate::net::Net;
 use crate::options::{MS, Options, SECOND};
 use crate::oracle::Decided;
 use crate::queue::Queue;
-use crate::travel::is_ordered;
+use crate::travel::{identity, is_ordered};
 use crate::work::History;
 
 /// The cluster.
@@ -30,7 +30,7 @@ pub struct World {
     pub time: u64,
     /// What the seed drew.
     pub options: Options,
-    /// Nodes first, then outside clients. The one at place `n` is `NodeId(n + 1)`.
+    /// Nodes first, then outside clients.
     pub hosts: Vec<Host>,
     /// The links.
     pub net: Net,
@@ -74,13 +74,17 @@ pub enum Seen {
 /// What can happen.
 pub(crate) enum Happening {
     /// A message reaches the gateway of `to`.
-    Arrival { from: usize, to: usize, generation: u64, from_run: u64, to_run: u64, body: Body },
+    Arrival { from: usize, node: NodeId, to: usize, generation: u64, from_run: u64, to_run: u64, body: Body },
     /// An input reaches a machine.
     Input { at: usize, run: u64, local: Local },
     /// A machine's deadline passes.
     Wake { at: usize, run: u64, part: Part, due: u64 },
     /// A sync ends.
     Synced { at: usize, run: u64 },
+    /// A sync fails: final for this run of the host.
+    DiskFails { at: usize, run: u64 },
+    /// A host loses its disk.
+    DiskIsLost { at: usize },
     /// A handler ends.
     Handled { at: usize, run: u64, fence: Fence, outcome: Outcome },
     /// One side notices that its link is gone.
@@ -112,7 +116,7 @@ impl World {
         let hosts: Vec<Host> = (0..count)
             .map(|at| {
                 let (rate, offset) = (dice.between(least, most), dice.between(SECOND, 3600 * SECOND));
-                Host::new(NodeId(at as u64 + 1), at < options.nodes, rate, offset)
+                Host::new(identity(at, 0), at < options.nodes, rate, offset)
             })
             .collect();
         let join = (1..=options.nodes).map(|at| format!("n{at}:7400")).collect();
@@ -146,6 +150,9 @@ impl World {
             self.queue.add(self.time + wait, Happening::Start { at });
         }
         self.queue.add(self.time + self.options.strike, Happening::Strike);
+        if let Some((at, wait)) = self.options.lost_at_founding {
+            self.queue.add(self.time + wait, Happening::DiskIsLost { at });
+        }
     }
 
     /// Lets time pass.
@@ -182,9 +189,9 @@ impl World {
             return self.asleep[at].push(what);
         }
         match what {
-            Happening::Arrival { from, to, generation, from_run, to_run, body } => {
+            Happening::Arrival { from, node, to, generation, from_run, to_run, body } => {
                 if self.hosts[to].run == to_run {
-                    self.arrive(from, to, generation, from_run, body);
+                    self.arrive((from, node, from_run), to, generation, body);
                 }
             }
             Happening::Input { at, run, local } => {
@@ -203,6 +210,14 @@ impl World {
                     self.synced(at);
                 }
             }
+            Happening::DiskFails { at, run } => {
+                if self.hosts[at].run == run {
+                    self.hosts[at].disk.has_failed = true;
+                    let why = String::from("the disk answers with an error");
+                    self.hand_on(at, Part::Store, Local::Replica(replica::Input::StorageFailed { why }));
+                }
+            }
+            Happening::DiskIsLost { at } => self.lose_disk(at),
             Happening::Handled { at, run, fence, outcome } => {
                 if self.hosts[at].run == run {
                     self.hosts[at].running.remove(&fence);
@@ -238,13 +253,12 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, from: usize, to: usize, generation: u64, from_run: u64, body: Body) {
+    fn arrive(&mut self, (from, node, run): (usize, NodeId, u64), to: usize, generation: u64, body: Body) {
         let is_newest = self.net.side(to, from).link.is_some_and(|link| link.generation == generation);
         if is_ordered(&body) && !is_newest {
             return;
         }
-        let (from_id, to_id) = (self.hosts[from].id, self.hosts[to].id);
-        let local = route::receive(from_id, Incarnation(from_run), to_id, body);
+        let local = route::receive(node, Incarnation(run), self.hosts[to].id, body);
         let slow = self.slow_hop(to, Part::Gateway);
         if slow.is_none() && self.hosts[to].is_hop_clear(self.time, Part::Gateway, target(&local)) {
             // A short hop is part of the way that the message came: it needs no happening of its own.
@@ -266,6 +280,9 @@ impl World {
             return;
         }
         let seed = self.dice.any();
+        if self.options.reboot > 0 && self.dice.happens(self.options.reboot) {
+            self.hosts[at].offset = self.dice.between(SECOND, 3600 * SECOND);
+        }
         self.hosts[at].start(&self.setup, self.time, seed);
         self.tell(at, || "starts".into());
         let run = self.hosts[at].run;
@@ -358,9 +375,7 @@ impl World {
         let core = replica.consensus();
         let before = check.committed.len();
         check.one_cluster(replica)?;
-        check.commits_are_durable_and_agree(at, core, |node, id| {
-            hosts.iter().any(|host| host.id == node && host.disk.holds(id))
-        })?;
+        check.commits_are_durable_and_agree(at, core, |node, id| hosts.iter().any(|host| host.held(node, id)))?;
         check.one_complete_leader_per_epoch(at, host.id, now, core)?;
         if is_for_core {
             check.a_leader_alone_steps_down(at, host.id, now, core)?;
@@ -417,6 +432,10 @@ impl World {
                 let until = self.hosts[at].global(until);
                 let verdict = self.check.one_valid_lease(at, self.time, Some((epoch, until)));
                 self.judge(verdict);
+            }
+            Event::Fatal(_) if self.hosts[at].disk.has_failed => {
+                let run = self.hosts[at].run;
+                self.queue.add(self.time + MS, Happening::Leave { at, run });
             }
             Event::Fatal(why) => self.judge(Err(format!("I0 {} must stop: {why}", self.hosts[at].id))),
             Event::Drained => {
@@ -491,13 +510,17 @@ impl World {
             return;
         }
         disk.syncing = disk.waiting.len();
-        let span = if self.options.slow_sync > 0 && self.dice.happens(self.options.slow_sync) {
+        let (is_slow, fails) = (disk.slow_until > self.time, std::mem::take(&mut disk.fails_next));
+        let span = if is_slow {
+            self.dice.between(10 * MS, 500 * MS)
+        } else if self.options.slow_sync > 0 && self.dice.happens(self.options.slow_sync) {
             self.dice.between(MS, self.options.slow_sync_delay)
         } else {
             self.dice.between(MS / 10, 2 * MS)
         };
         let run = self.hosts[at].run;
-        self.queue.add(self.time + span, Happening::Synced { at, run });
+        let what = if fails { Happening::DiskFails { at, run } } else { Happening::Synced { at, run } };
+        self.queue.add(self.time + span, what);
     }
 
     fn synced(&mut self, at: usize) {
@@ -555,6 +578,11 @@ impl World {
         })
     }
 
+    /// Whether a host has a place in the cluster: as a client outside, or with the log.
+    pub fn has_place(&self, at: usize) -> bool {
+        !self.hosts[at].is_node || self.hosts[at].replica().is_some_and(|replica| replica.consensus().is_member())
+    }
+
     pub(crate) fn judge(&mut self, verdict: Verdict) {
         if self.verdict.is_ok() {
             self.verdict = verdict;
@@ -587,13 +615,18 @@ impl Happening {
             | Self::Input { at, .. }
             | Self::Wake { at, .. }
             | Self::Synced { at, .. }
+            | Self::DiskFails { at, .. }
             | Self::Handled { at, .. }
             | Self::Broken { at, .. }
             | Self::Silence { at, .. }
             | Self::Refused { at, .. }
             | Self::Leave { at, .. }
             | Self::Idea { at, .. } => Some(*at),
-            Self::Connect { .. } | Self::Start { .. } | Self::Resume { .. } | Self::Strike => None,
+            Self::Connect { .. }
+            | Self::Start { .. }
+            | Self::Resume { .. }
+            | Self::DiskIsLost { .. }
+            | Self::Strike => None,
         }
     }
 }
