@@ -1,12 +1,13 @@
 //! One node: everything between its data folder and its links, started and stopped as a whole.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use protocol::durable::Durable;
-use protocol::effects::Local;
+use protocol::effects::{Local, Role};
 use protocol::replica::{Replica, Status};
 use protocol::state::Offer;
 use protocol::{ClusterId, Incarnation, NodeId, Profile, client, master, replica, worker};
@@ -175,9 +176,11 @@ impl Host {
         async move { fatal.raised().await }
     }
 
-    /// Takes no more work, waits at most `drain` for what runs, says goodbye and stops.
+    /// Hands mastership over if this node has it, takes no more work, waits at most `drain` for what runs, says goodbye and
+    /// stops.
     pub async fn shutdown(self, drain: Duration) {
         let Self { parts, control } = self;
+        hand_over(&parts).await;
         parts.outlet.deliver(Local::Worker(worker::Input::Drain));
         let drained = async {
             let mut is_idle = parts.is_idle.subscribe();
@@ -204,6 +207,14 @@ impl Probe {
         let (reply, status) = oneshot::channel();
         self.election.cast(election::Message::Status(reply)).ok()?;
         status.await.ok()
+    }
+}
+
+impl Probe {
+    /// Passes on an operator's word: found without these places of the join list.
+    pub fn found_without(&self, places: BTreeSet<usize>) {
+        // A node that is stopping founds nothing.
+        let _ = self.election.cast(election::Message::Step(replica::Input::FoundWithout { places }));
     }
 }
 
@@ -234,6 +245,8 @@ struct Parts {
     mastership: watch::Sender<Mastership>,
     is_idle: watch::Sender<bool>,
     fatal: Fatal,
+    /// How long a hand-over may take: an election timeout.
+    patience: Duration,
 }
 
 /// What lives on the control thread.
@@ -320,7 +333,9 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
 
     let address = links.address();
     let client = ClientHandle::new(client);
-    let parts = Parts { node, incarnation, address, outlet, client, election, members, mastership, is_idle, fatal };
+    let patience = profile.election_timeout;
+    let parts =
+        Parts { node, incarnation, address, outlet, client, election, members, mastership, is_idle, fatal, patience };
     Ok(Inside { parts, links, supervisor, store })
 }
 
@@ -379,6 +394,20 @@ async fn open_links(settings: &Settings, durable: &Durable) -> Result<(Arc<dyn L
             (Arc::new(links) as Arc<dyn Links>, inbox)
         }
     })
+}
+
+/// A master that is told to stop lets another one lead first: the cluster hardly notices. Where nobody can, the time for a
+/// try is an election timeout at most.
+async fn hand_over(parts: &Parts) {
+    let mut mastership = parts.mastership.subscribe();
+    if mastership.borrow_and_update().role != Role::Leader {
+        return;
+    }
+    parts.outlet.deliver(Local::Replica(replica::Input::Transfer { to: None }));
+    let handed = mastership.wait_for(|now| now.role != Role::Leader);
+    if tokio::time::timeout(parts.patience, handed).await.is_err() {
+        tracing::info!("mastership was not handed over before this node stops");
+    }
 }
 
 /// Tells who dials what this node is to the log, from the time at which it is in a cluster.

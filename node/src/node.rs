@@ -52,6 +52,7 @@ use tokio::sync::watch;
 use crate::backstage::Backstage;
 use crate::builder::Builder;
 use crate::client::{Backend, Client};
+use crate::diagnostic::{Code, Diagnostic};
 use crate::error::{Error, StartError};
 use crate::executor::Handlers;
 use crate::folder::NameFile;
@@ -91,6 +92,7 @@ struct Inside {
     probe: Probe,
     membership: Membership,
     is_leaving: AtomicBool,
+    join: Vec<String>,
 }
 
 impl Node {
@@ -142,7 +144,8 @@ impl Node {
         }
         let client = Client::new(Arc::new(Local(host.client())));
         let is_leaving = AtomicBool::new(false);
-        let inside = Arc::new(Inside { identity, client, probe: host.probe(), membership, is_leaving });
+        let join = plan.join;
+        let inside = Arc::new(Inside { identity, client, probe: host.probe(), membership, is_leaving, join });
         let server = match plan.http {
             Some(listener) => {
                 let site: Arc<dyn Site> = inside.clone();
@@ -270,6 +273,18 @@ impl Site for Inside {
 
     fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    fn found_without(&self, addresses: &[String]) -> Result<(), Diagnostic> {
+        let place = |address: &String| {
+            self.join.iter().position(|listed| listed == address).ok_or_else(|| {
+                Diagnostic::new(Code::Invalid, format!("`{}` is not in the join list", address.escape_debug()))
+                    .hint(format!("the join list is {}", self.join.join(",")))
+            })
+        };
+        let places = addresses.iter().map(place).collect::<Result<_, _>>()?;
+        self.probe.found_without(places);
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@ use protocol::replica::Status;
 use protocol::{Incarnation, NodeId};
 
 use crate::client::Client;
+use crate::diagnostic::Diagnostic;
 
 /// A node, seen from inside.
 pub(crate) trait Site: Send + Sync + 'static {
@@ -23,6 +24,8 @@ pub(crate) trait Site: Send + Sync + 'static {
     fn members(&self) -> Vec<Member>;
     /// Whether it is on its way out.
     fn is_leaving(&self) -> bool;
+    /// Founds without these addresses of its join list, if it is the one that waits to found.
+    fn found_without(&self, addresses: &[String]) -> Result<(), Diagnostic>;
 }
 
 /// Who a node is, for as long as it runs.

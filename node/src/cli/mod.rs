@@ -24,6 +24,7 @@ pub mod output;
 pub mod parent;
 pub mod parse;
 mod patient;
+mod roster;
 mod status;
 mod submit;
 mod task;
@@ -83,8 +84,11 @@ enum Verb {
     Dev(crate::dev::Args),
     /// Run a command for every input line, spread over the cluster
     Map(crate::map::Args),
-    /// Run a node
+    /// Run a node, or give and take votes
     Node(node::Args),
+    /// Who is master; hand mastership over
+    #[command(subcommand)]
+    Master(roster::MasterVerb),
     /// Figures, each with its target
     Bench(crate::bench::Args),
     /// Who is master, how far the log is, what waits
@@ -184,6 +188,7 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         Verb::Dev(args) => crate::dev::run(args, frame).await,
         Verb::Map(args) => crate::map::run(args, frame).await,
         Verb::Node(args) => node::run(args, frame).await,
+        Verb::Master(verb) => roster::master(verb, frame).await,
         Verb::Status(args) => status::run(args, frame).await,
         Verb::Members(args) => members::run(args, frame).await,
         Verb::Submit(args) => submit::run(args, frame).await,

@@ -1,4 +1,4 @@
-//! `tenure node`: runs one node until it is told to stop.
+//! `tenure node`: runs one node until it is told to stop. The verbs under it are in [`roster`](super::roster).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,12 +7,23 @@ use protocol::effects::Role;
 use protocol::{ClusterId, Profile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::roster::NodeVerb;
 use super::{Code, Diagnostic, Exit, Frame, parse};
 use crate::node::Node;
 
-/// Flags of `node`.
+/// A verb of `node`, or the flags of a node to run.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Option<NodeVerb>,
+    #[command(flatten)]
+    start: StartArgs,
+}
+
+/// Flags of a node to run.
+#[derive(Debug, clap::Args)]
+struct StartArgs {
     /// The cluster's name, the same on every node
     #[arg(long, env = "TENURE_CLUSTER", default_value = "tenure")]
     cluster: String,
@@ -71,6 +82,13 @@ enum ProfileName {
 }
 
 pub(super) async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
+    match args.verb {
+        Some(verb) => super::roster::node(verb, frame).await,
+        None => start(args.start, frame).await,
+    }
+}
+
+async fn start(args: StartArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
     super::log::start(args.log_format, &frame.output)?;
     crate::http::metrics::install();
     let drain = args.drain;
@@ -138,7 +156,7 @@ async fn report_ready(node: &Node) {
     }
 }
 
-fn builder(args: Args) -> crate::Builder {
+fn builder(args: StartArgs) -> crate::Builder {
     let mut builder = Node::builder(args.cluster)
         .listen(args.listen)
         .http(args.http)

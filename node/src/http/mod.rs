@@ -10,6 +10,10 @@
 //! | `GET /v1/members` | the nodes: gossip's view and the sessions that the master gives work to |
 //! | `GET /v1/status` | master, epoch and lease read atomically; commit, applied, state hash, voters |
 //! | `GET\|PUT\|DELETE /v1/kv/{key}` | keys; `If-Match: REVISION`, `If-None-Match: *`, `X-Revision` |
+//! | `GET /v1/roster` | who votes, who shall, and what the next step waits for |
+//! | `POST /v1/nodes/{node}/promote`, `demote`, `remove` | change who shall vote |
+//! | `POST /v1/master/transfer` | hand mastership over; `{"to": NODE}` names the heir |
+//! | `POST /v1/found` | found without the addresses in `without` |
 //! | `GET /livez`, `/readyz`, `/metrics` | health (`?verbose`) and figures |
 //!
 //! A request may say for how long it wants to wait (`X-Timeout-Ms`). Any node answers; what only the master can do is forwarded.
@@ -46,6 +50,7 @@ mod kv;
 pub mod metrics;
 mod problem;
 mod query;
+mod roster;
 mod tasks;
 
 pub use json::{SCHEMA, base64, decoded, encoded, from_base64};
@@ -129,6 +134,10 @@ fn router(door: Door, is_insecure: bool) -> Router {
         .route("/v1/members", get(cluster::members))
         .route("/v1/status", get(cluster::status))
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::remove))
+        .route("/v1/roster", get(roster::show))
+        .route("/v1/nodes/{node}/{verb}", post(roster::change))
+        .route("/v1/master/transfer", post(roster::transfer))
+        .route("/v1/found", post(roster::found))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(metrics::show))

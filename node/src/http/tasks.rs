@@ -226,7 +226,7 @@ fn payload(task: &NewTask) -> Result<Vec<u8>, Diagnostic> {
     }
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<T, Diagnostic> {
     let body = body.map_err(|_| {

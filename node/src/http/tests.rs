@@ -147,6 +147,10 @@ impl Site for ToySite {
     fn is_leaving(&self) -> bool {
         false
     }
+
+    fn found_without(&self, _: &[String]) -> Result<(), crate::diagnostic::Diagnostic> {
+        Ok(())
+    }
 }
 
 struct Fixture {

@@ -348,6 +348,9 @@ impl Replica {
             RequestBody::Write { session, seq, first_incomplete, operation } => {
                 Command::Client { session, seq, first_incomplete, operation }
             }
+            RequestBody::Read { query: Query::HandOver { to, epoch }, .. } => {
+                return self.on_hand_over(now, waiter, to, epoch, effects);
+            }
             RequestBody::Read { query, .. } => {
                 let context = self.context();
                 self.reads.insert(context, Question { waiter, query });
@@ -449,6 +452,22 @@ impl Replica {
     }
 
     // ---- handing over ----
+
+    /// An operator's order. One that was meant for an earlier leadership is carried out already.
+    fn on_hand_over(&mut self, now: Nanos, waiter: Waiter, to: Option<NodeId>, epoch: Epoch, effects: &mut Effects) {
+        let is_voter = |node: NodeId| self.consensus.conf().is_some_and(|conf| conf.voters.contains(&node));
+        let refusal = match to.or_else(|| self.consensus.heir()) {
+            _ if epoch != self.consensus.epoch() || to == Some(self.node) => None,
+            None => Some("no other voter answers".to_owned()),
+            Some(heir) if !is_voter(heir) => Some(format!("{heir} is no voter: promote it first")),
+            Some(heir) => {
+                self.respond(waiter, Ok(Answer::Ok), effects);
+                return self.on_transfer(now, Some(heir), effects);
+            }
+        };
+        let answer = refusal.map_or(Answer::Ok, |why| Answer::Refused(Refused::Invalid(why)));
+        self.respond(waiter, Ok(answer), effects);
+    }
 
     fn on_transfer(&mut self, now: Nanos, to: Option<NodeId>, effects: &mut Effects) {
         let Some(to) = to.or_else(|| self.consensus.heir()) else {

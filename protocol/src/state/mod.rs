@@ -140,6 +140,7 @@ impl State {
                 self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
             ),
             Query::Summary => Answer::Summary(self.summary()),
+            Query::HandOver { .. } => Answer::Refused(Refused::Invalid("only a master hands over".into())),
             Query::Roster => {
                 Answer::Roster(Box::new(RosterView { roster: self.roster.clone(), ..RosterView::default() }))
             }
