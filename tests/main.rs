@@ -14,6 +14,7 @@ mod demo;
 mod dev;
 mod disk;
 mod faults;
+mod growth;
 mod linear;
 mod map;
 mod netns;

@@ -15,6 +15,7 @@ use protocol::effects::Part;
 use protocol::{ClusterId, Profile};
 use tokio::sync::watch;
 
+use crate::book::Known;
 use crate::error::StartError;
 use crate::node::is_master;
 use crate::site::{Identity, Member, Presence, short};
@@ -24,6 +25,8 @@ use crate::start;
 pub(crate) struct Settings<'a> {
     pub(crate) profile: Profile,
     pub(crate) join: &'a [String],
+    /// Where members were at an earlier time.
+    pub(crate) known: &'a [Known],
     pub(crate) is_insecure: bool,
 }
 
@@ -49,7 +52,10 @@ pub(crate) async fn start(
     let join = settings.join.to_vec();
     let own = identity.link;
     // Names may need a server: not on a thread that others wait for.
-    let seeds = tokio::task::spawn_blocking(move || seeds(&join, own)).await.unwrap_or_default();
+    let mut seeds = tokio::task::spawn_blocking(move || seeds(&join, own)).await.unwrap_or_default();
+    seeds.extend(settings.known.iter().map(|known| known.gossip).filter(|addr| *addr != own));
+    seeds.sort_unstable();
+    seeds.dedup();
     match Membership::start(config(identity.link, seeds.clone())) {
         // The port was free for TCP and is taken for UDP. Nobody was told of it yet, so any other will do.
         Err(membership::StartError::Bind { .. }) if any_port => {

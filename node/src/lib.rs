@@ -6,6 +6,7 @@
 mod backstage;
 #[doc(hidden)]
 pub mod bench;
+mod book;
 mod builder;
 pub mod builtin;
 #[doc(hidden)]

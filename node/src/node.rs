@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actors::{ClientHandle, Done, Executor, Host, Mastership, Probe, Settings, Storage, Wires};
+use actors::{ClientHandle, Done, Executor, Fact, Host, Mastership, Probe, Settings, Storage, Wires};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use membership::Membership;
@@ -50,6 +50,7 @@ use protocol::{ClusterId, Fence, Incarnation, NodeId, Profile};
 use tokio::sync::watch;
 
 use crate::backstage::Backstage;
+use crate::book::{self, Book};
 use crate::builder::Builder;
 use crate::client::{Backend, Client};
 use crate::diagnostic::{Code, Diagnostic};
@@ -111,6 +112,11 @@ impl Node {
             Storage::Memory => None,
         };
         name_file.as_ref().map_or(Ok(()), |file| file.check(&plan.cluster)).map_err(StartError::new)?;
+        let book = match &plan.storage {
+            Storage::Folder(folder) => Some(Book::new(folder)),
+            Storage::Memory => None,
+        };
+        let known = book.as_ref().map_or_else(Vec::new, Book::read);
         let settings = Settings {
             cluster: plan.cluster.clone(),
             storage: plan.storage,
@@ -134,10 +140,16 @@ impl Node {
             kinds,
         };
         let tags = gossip::tags(&identity, ClusterId::NONE, Part::Outside);
-        let settings = gossip::Settings { profile: plan.profile, join: &plan.join, is_insecure: plan.is_insecure };
+        let settings =
+            gossip::Settings { profile: plan.profile, join: &plan.join, known: &known, is_insecure: plan.is_insecure };
         let (membership, events) = gossip::start(&identity, &settings, plan.listen.port() == 0, tags).await?;
+        let teller = host.teller();
+        known.iter().for_each(|known| teller.tell(Fact::Was { node: known.node, link: known.link }));
         let (found, duplicate) = watch::channel(false);
         backstage.handle().spawn(gossip::pass_on(events, host.teller(), found));
+        if let Some(book) = book {
+            backstage.handle().spawn(book::keep(book, membership.clone()));
+        }
         backstage.handle().spawn(gossip::show(identity.clone(), host.mastership(), membership.clone()));
         if let Some(file) = name_file {
             backstage.handle().spawn(sign(file, identity.cluster.clone(), host.mastership()));

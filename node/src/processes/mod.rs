@@ -246,8 +246,22 @@ impl Processes {
     ///
     /// If the process cannot be started.
     pub fn restart(&mut self, place: usize) -> Result<(), StartError> {
+        self.start_with(place, |_| {})
+    }
+
+    /// The same without a join list: it has nothing but its data to find the others.
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be started.
+    pub fn restart_alone(&mut self, place: usize) -> Result<(), StartError> {
+        self.start_with(place, |arguments| arguments.retain(|argument| !argument.starts_with("--join=")))
+    }
+
+    fn start_with(&mut self, place: usize, change: impl FnOnce(&mut Vec<String>)) -> Result<(), StartError> {
         self.kill(place);
-        let args = self.arguments(place);
+        let mut args = self.arguments(place);
+        change(&mut args);
         let log = self.log(place);
         let wrapper = self.settings.network.as_ref().map_or(Vec::new(), |network| network.wrapper(place));
         let child = Child::spawn(&self.settings.program, &wrapper, &args, &log)

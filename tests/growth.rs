@@ -1,0 +1,263 @@
+//! Clusters that grow, shrink, heal and hand over, while somebody writes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tenure::cli::{Cluster, Patient, Request};
+
+use crate::support::{TestCluster, put};
+
+/// Writes numbered keys, one after the other, until it is stopped.
+struct Writer {
+    is_over: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Writer {
+    fn start(cluster: &TestCluster) -> Self {
+        let (is_over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (over, count) = (Arc::clone(&is_over), Arc::clone(&acknowledged));
+        // A write of the same value may be repeated: what counts is that it is there once it is acknowledged.
+        let http = cluster.http().timeout(Duration::from_secs(20)).patient();
+        let task = cluster.spawn(async move {
+            while !over.load(Ordering::SeqCst) {
+                let number = count.load(Ordering::SeqCst);
+                let key = format!("load-{number}");
+                if http.send(put(&key, &key).repeatable()).await.is_ok() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+        Self { is_over, acknowledged, task }
+    }
+
+    fn count(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Waits for a few more acknowledged writes: whatever was done, the cluster still serves.
+    fn goes_on(&self, cluster: &TestCluster) {
+        let before = self.count();
+        cluster.until("writes go on", || self.count() >= before + 5);
+    }
+
+    /// Ends it and reads back all that was acknowledged.
+    fn finish(self, cluster: &TestCluster) {
+        self.is_over.store(true, Ordering::SeqCst);
+        let Self { acknowledged, task, .. } = self;
+        cluster.wait(task).expect("it ends");
+        let count = acknowledged.load(Ordering::SeqCst);
+        assert!(count > 0, "something was acknowledged");
+        for number in 0..count {
+            let key = format!("load-{number}");
+            assert_eq!(cluster.get(&key).as_ref(), Some(&key), "of {count} acknowledged writes");
+        }
+    }
+}
+
+/// A cluster of which the first `voters` vote.
+fn cluster(nodes: usize, voters: u8, flags: &[&str]) -> TestCluster {
+    TestCluster::with(|settings| {
+        settings.nodes = nodes;
+        settings.flags = vec![format!("--voters={voters}")];
+        settings.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+    })
+}
+
+fn post(cluster: &TestCluster, path: &str, body: &Value) -> Value {
+    let http = cluster.http().timeout(Duration::from_secs(20)).patient();
+    let answer = cluster.wait(http.send(Request::post(path).json(body).repeatable()));
+    answer.unwrap_or_else(|error| panic!("{path}: {error:?}")).json().expect("JSON")
+}
+
+fn roster(cluster: &TestCluster) -> Value {
+    let http = cluster.http().timeout(Duration::from_secs(20)).patient();
+    cluster.wait(http.get("/v1/roster")).expect("somebody answers")
+}
+
+/// The names in one list of the roster, sorted.
+fn names(roster: &Value, list: &str) -> Vec<String> {
+    let rows = roster[list].as_array().expect("a list");
+    let mut names: Vec<String> = rows.iter().map(|row| row["label"].as_str().expect("a name").to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn until_voters(cluster: &TestCluster, wanted: &[&str]) {
+    let mut seen = Value::Null;
+    cluster.until(&format!("{wanted:?} vote"), || {
+        seen = roster(cluster);
+        names(&seen, "voters") == wanted && names(&seen, "learners").is_empty()
+    });
+}
+
+#[test]
+fn a_cluster_grows_from_one_to_three_to_five_and_back_and_loses_nothing() {
+    let mut cluster = cluster(5, 1, &[]);
+    let writer = Writer::start(&cluster);
+    for node in ["n2", "n3"] {
+        post(&cluster, &format!("/v1/nodes/{node}/promote"), &json!(null));
+    }
+    until_voters(&cluster, &["n1", "n2", "n3"]);
+    writer.goes_on(&cluster);
+    for node in ["n4", "n5"] {
+        post(&cluster, &format!("/v1/nodes/{node}/promote"), &json!(null));
+    }
+    until_voters(&cluster, &["n1", "n2", "n3", "n4", "n5"]);
+    writer.goes_on(&cluster);
+    // The first one, too, may go: whoever leads hands over before it loses its vote.
+    for node in ["n1", "n2"] {
+        post(&cluster, &format!("/v1/nodes/{node}/demote"), &json!(null));
+    }
+    until_voters(&cluster, &["n3", "n4", "n5"]);
+    writer.goes_on(&cluster);
+    cluster.ready();
+    // Those who went are members still, and everybody answers.
+    for place in 0..5 {
+        cluster.put_at(place, &format!("through-{place}"), "yes").expect("any node takes a write");
+    }
+    writer.finish(&cluster);
+}
+
+#[test]
+fn a_voter_that_is_killed_for_good_is_replaced() {
+    let mut cluster = cluster(4, 3, &["--replace-after=2s"]);
+    let writer = Writer::start(&cluster);
+    writer.goes_on(&cluster);
+    let (master, _) = cluster.master_after(0);
+    let victim = (0..3).find(|place| *place != master).expect("there are three");
+    cluster.processes.kill(victim);
+    let wanted: Vec<String> = (0..4).filter(|place| *place != victim).map(|place| format!("n{}", place + 1)).collect();
+    until_voters(&cluster, &wanted.iter().map(String::as_str).collect::<Vec<_>>());
+    writer.goes_on(&cluster);
+    // It comes back over its data, finds its seat taken, and is a member like any other.
+    cluster.processes.restart(victim).expect("it starts again");
+    cluster.ready();
+    until_voters(&cluster, &wanted.iter().map(String::as_str).collect::<Vec<_>>());
+    cluster.put_at(victim, "late", "yes").expect("any node takes a write");
+    writer.finish(&cluster);
+}
+
+#[test]
+fn a_node_whose_disk_was_wiped_comes_back_as_another_one_and_votes_again() {
+    let mut cluster = cluster(3, 3, &[]);
+    let writer = Writer::start(&cluster);
+    writer.goes_on(&cluster);
+    // The first address founds: with an empty disk it must find what it founded, not found once more.
+    let before = cluster.status(0).expect("it answers");
+    cluster.processes.kill(0);
+    std::fs::remove_dir_all(cluster.processes.folder().join("n1")).expect("its data is there");
+    cluster.processes.restart(0).expect("it starts again");
+    cluster.ready();
+    let after = cluster.status(0).expect("it answers");
+    assert_eq!(after["cluster_id"], before["cluster_id"]);
+    assert_ne!(after["node"], before["node"], "a node that lost its disk is another one");
+    cluster.until("the new node votes in place of the old one", || {
+        let voters = roster(&cluster)["voters"].clone();
+        let voters: Vec<&Value> = voters.as_array().expect("a list").iter().map(|row| &row["node"]).collect();
+        voters.len() == 3 && voters.contains(&&after["node"]) && !voters.contains(&&before["node"])
+    });
+    writer.goes_on(&cluster);
+    writer.finish(&cluster);
+}
+
+#[test]
+fn a_removed_voter_makes_room_for_another_member() {
+    let cluster = cluster(4, 3, &[]);
+    let writer = Writer::start(&cluster);
+    post(&cluster, "/v1/nodes/n2/remove", &json!(null));
+    until_voters(&cluster, &["n1", "n3", "n4"]);
+    writer.goes_on(&cluster);
+    let mistake = cluster.wait(cluster.http().send(Request::post("/v1/nodes/nobody/remove")));
+    assert_eq!(mistake.expect_err("nobody has that name").code.exit(), 5);
+    writer.finish(&cluster);
+}
+
+#[test]
+fn mastership_is_handed_to_the_heir_that_was_named() {
+    let cluster = cluster(3, 3, &[]);
+    let writer = Writer::start(&cluster);
+    for _ in 0..3 {
+        let (master, epoch) = cluster.master_after(0);
+        let heir = (master + 1) % 3;
+        let name = format!("n{}", heir + 1);
+        let answer = post(&cluster, "/v1/master/transfer", &json!({ "to": name }));
+        assert_eq!(answer["master_label"], name.as_str());
+        assert!(answer["epoch"].as_u64() > Some(epoch));
+        writer.goes_on(&cluster);
+    }
+    writer.finish(&cluster);
+}
+
+#[test]
+fn a_master_that_is_told_to_stop_hands_over_first() {
+    let mut cluster = cluster(3, 3, &[]);
+    let writer = Writer::start(&cluster);
+    writer.goes_on(&cluster);
+    let (master, epoch) = cluster.master_after(0);
+    cluster.processes.ask_to_end(master);
+    let (successor, _) = cluster.master_after(epoch);
+    assert_ne!(successor, master);
+    cluster.until("it ends", || cluster_ended(&cluster, master));
+    let log = std::fs::read_to_string(cluster.processes.log(master)).expect("it wrote a log");
+    assert!(!log.contains("not handed over"), "{log}");
+    writer.goes_on(&cluster);
+    cluster.processes.restart(master).expect("it starts again");
+    cluster.ready();
+    writer.finish(&cluster);
+}
+
+fn cluster_ended(cluster: &TestCluster, place: usize) -> bool {
+    cluster.status(place).is_none()
+}
+
+#[test]
+fn members_beyond_the_voters_run_tasks_and_serve_whoever_asks_them() {
+    let cluster = cluster(5, 3, &[]);
+    let members: Vec<usize> =
+        (0..5).filter(|place| cluster.status(*place).is_some_and(|status| status["part"] == "member")).collect();
+    assert_eq!(members.len(), 2, "three of five vote");
+    let tasks: Vec<String> = (0..20)
+        .map(|_| cluster.submit(json!({ "kind": "exec", "payload": { "command": ["sleep", "0.2"] } })))
+        .collect();
+    let nodes: Vec<Value> =
+        members.iter().map(|place| cluster.status(*place).expect("it answers")["node"].clone()).collect();
+    let mut ran = vec![0; members.len()];
+    for task in &tasks {
+        let view = cluster.ended(task);
+        assert_eq!(view["state"], "done");
+        for line in view["history"].as_array().expect("a history") {
+            if let Some(place) = nodes.iter().position(|node| line["event"] == "assigned" && line["node"] == *node) {
+                ran[place] += 1;
+            }
+        }
+    }
+    assert!(ran.iter().all(|count| *count > 0), "each of them ran some: {ran:?}");
+    for place in members {
+        let key = format!("through-{place}");
+        cluster.put_at(place, &key, "yes").expect("any node takes a write");
+        let alone = Cluster::new([cluster.processes.http(place).to_string()]);
+        let value = cluster.wait(Patient::new(alone, Duration::from_secs(20)).get(&format!("/v1/roster")));
+        assert_eq!(names(&value.expect("any node answers"), "voters").len(), 3);
+    }
+}
+
+#[test]
+fn a_whole_cluster_starts_again_with_nothing_but_its_data_folders() {
+    let mut cluster = cluster(3, 3, &[]);
+    cluster.put("before", "1").expect("a whole cluster acknowledges");
+    let book = |place: usize| cluster.processes.folder().join(format!("n{}", place + 1)).join("members");
+    cluster.until("every node has written down where the others are", || {
+        (0..3).all(|place| std::fs::read_to_string(book(place)).is_ok_and(|text| text.lines().count() == 2))
+    });
+    cluster.processes.kill_all();
+    for place in 0..3 {
+        cluster.processes.restart_alone(place).expect("it starts again");
+    }
+    cluster.ready();
+    assert_eq!(cluster.get("before").as_deref(), Some("1"));
+    cluster.put("after", "1").expect("a whole cluster acknowledges");
+}
