@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use protocol::effects::Part;
 use protocol::{ClusterId, NodeId};
 
 use super::Door;
@@ -38,9 +39,16 @@ impl Door {
         }
         let members = self.site.members();
         let presence = |node| members.iter().find(|member| member.node == node).map(|member| member.presence);
+        // A node that holds no log knows of the voters what they say of themselves.
+        let voters: Vec<NodeId> = match status.part {
+            Part::Outside => {
+                members.iter().filter(|member| member.part == Part::Voter).map(|member| member.node).collect()
+            }
+            Part::Learner | Part::Voter => status.voters.clone(),
+        };
         let (here, gone): (Vec<NodeId>, Vec<NodeId>) =
-            status.voters.iter().copied().partition(|node| presence(*node) == Some(Presence::Alive));
-        let need = status.voters.len() / 2 + 1;
+            voters.iter().copied().partition(|node| presence(*node) == Some(Presence::Alive));
+        let need = voters.len() / 2 + 1;
         let master = status.leader.map(|node| Identity::name_of(&members, node));
         if here.len() >= need {
             return Diagnostic::new(Code::NoQuorum, format!("no quorum: no master answered within {waited:.1?}"))
@@ -48,12 +56,8 @@ impl Door {
                 .master(master);
         }
         let names: Vec<_> = here.iter().map(|node| Identity::name_of(&members, *node)).collect();
-        let message = format!(
-            "no quorum: {} of {} voters answer ({}); need {need}",
-            here.len(),
-            status.voters.len(),
-            names.join(", ")
-        );
+        let message =
+            format!("no quorum: {} of {} voters answer ({}); need {need}", here.len(), voters.len(), names.join(", "));
         let diagnostic = Diagnostic::new(Code::NoQuorum, message)
             .hint("writes wait until one of them is back; `kv get --stale` reads without them")
             .master(master);

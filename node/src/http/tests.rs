@@ -123,6 +123,7 @@ impl Site for ToySite {
             epoch: Epoch(3),
             leader: Some(NodeId(2)),
             master_fresh: has_quorum,
+            part: protocol::effects::Part::Voter,
             voters: vec![NodeId(1), NodeId(2), NodeId(3)],
             ..Status::default()
         }))
