@@ -240,7 +240,7 @@ fn members_beyond_the_voters_run_tasks_and_serve_whoever_asks_them() {
         let key = format!("through-{place}");
         cluster.put_at(place, &key, "yes").expect("any node takes a write");
         let alone = Cluster::new([cluster.processes.http(place).to_string()]);
-        let value = cluster.wait(Patient::new(alone, Duration::from_secs(20)).get(&format!("/v1/roster")));
+        let value = cluster.wait(Patient::new(alone, Duration::from_secs(20)).get("/v1/roster"));
         assert_eq!(names(&value.expect("any node answers"), "voters").len(), 3);
     }
 }
