@@ -18,6 +18,7 @@ use crate::durable::{ConfState, Payload};
 use crate::effects::Role;
 use crate::types::{Epoch, Index, LogId, Nanos, NodeId};
 
+use super::lease::Asker;
 use super::quorum::{self, Tally};
 use super::{Consensus, Drop, Effect, Message, broken};
 
@@ -101,6 +102,12 @@ impl Consensus {
             Message::VoteReply { epoch, granted } => self.on_vote_reply(from, epoch, granted, effects),
             Message::Append(append) => self.on_append(from, append, effects),
             Message::AppendReply(reply) => self.on_append_reply(from, &reply, effects),
+            Message::ReadIndex { epoch, number, may_lease } => {
+                self.on_read_index(from, epoch, number, may_lease, effects);
+            }
+            Message::ReadIndexReply { epoch, number, index } => {
+                self.on_read_index_reply(epoch, number, index, effects);
+            }
             Message::TimeoutNow { epoch } => self.on_timeout_now(from, epoch, effects),
             Message::NotMember { epoch, config } => self.on_not_member(epoch, config, effects),
         }
@@ -330,7 +337,10 @@ impl Consensus {
     /// Fails the reads that were waiting: certainly not done.
     pub(super) fn drop_reads(&mut self, effects: &mut Vec<Effect>) {
         for read in self.reads.drain(..) {
-            effects.push(Effect::Dropped { context: read.context, why: Drop::NotLeader });
+            // Another node sees that the leader changes, or asks again.
+            if let Asker::Here(context) = read.asker {
+                effects.push(Effect::Dropped { context, why: Drop::NotLeader });
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ pub enum Input {
         /// Its epoch.
         epoch: Epoch,
     },
-    /// A linearizable read: tell the index to wait for.
+    /// A linearizable read: tell the index to wait for. A node that follows a leader asks it.
     Read {
         /// Comes back in [`Effect::ReadReady`] or [`Effect::Dropped`].
         context: u64,

@@ -20,29 +20,53 @@ use super::{Consensus, Drop, Effect, ReadMode, broken};
 /// A read that waits: for the no-op, for a round of heartbeats, for its index to be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PendingRead {
-    /// Comes back with the answer.
-    pub(super) context: u64,
+    /// Who gets the answer.
+    pub(super) asker: Asker,
     /// When it arrived.
     at: Nanos,
     /// What must be applied; taken when the no-op of this epoch is committed (F24).
     index: Option<Index>,
 }
 
+/// Who reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asker {
+    /// A caller on this node, by context.
+    Here(u64),
+    /// Another node, which waits for its own applied index, by the number of its question.
+    Node(NodeId, u64),
+}
+
 impl Consensus {
     /// A linearizable read.
     pub(super) fn on_read(&mut self, context: u64, mode: ReadMode, effects: &mut Vec<Effect>) {
         if self.role != Role::Leader {
-            return effects.push(Effect::Dropped { context, why: Drop::NotLeader });
+            return self.on_read_elsewhere(context, mode, effects);
         }
+        self.queue_read(Asker::Here(context), mode, effects);
+    }
+
+    /// A read on the leader, for a caller here or for another node; one that the lease confirms is answered at once.
+    pub(super) fn queue_read(&mut self, asker: Asker, mode: ReadMode, effects: &mut Vec<Effect>) {
         if self.reads.len() >= READS_MAX {
-            return effects.push(Effect::Dropped { context, why: Drop::Busy });
+            if let Asker::Here(context) = asker {
+                effects.push(Effect::Dropped { context, why: Drop::Busy });
+            }
+            return; // Another node asks again.
         }
         let index = (self.commit.index >= self.noop).then_some(self.commit.index);
         let is_current = index.is_some_and(|index| index <= self.applied);
         if mode == ReadMode::Lease && is_current && self.lease_until(self.now).is_some() {
-            return effects.push(Effect::ReadReady { context, index: self.commit.index });
+            return self.answer_read(asker, self.commit.index, effects);
         }
-        self.reads.push_back(PendingRead { context, at: self.now, index });
+        self.reads.push_back(PendingRead { asker, at: self.now, index });
+    }
+
+    fn answer_read(&self, asker: Asker, index: Index, effects: &mut Vec<Effect>) {
+        match asker {
+            Asker::Here(context) => effects.push(Effect::ReadReady { context, index }),
+            Asker::Node(node, number) => self.answer_question(node, number, Some(index), effects),
+        }
     }
 
     /// Answers what is confirmed and applied, oldest first, and starts one round of heartbeats for all that is not.
@@ -57,11 +81,13 @@ impl Consensus {
             unplaced.for_each(|read| read.index = Some(commit));
         }
         let applied = self.applied;
-        let is_ready =
-            |read: &mut PendingRead| read.at <= confirmed && read.index.is_some_and(|index| index <= applied);
+        let is_ready = |read: &mut PendingRead| {
+            let is_elsewhere = matches!(read.asker, Asker::Node(..));
+            read.at <= confirmed && read.index.is_some_and(|index| index <= applied || is_elsewhere)
+        };
         while let Some(read) = self.reads.pop_front_if(is_ready) {
             let index = read.index.expect("a read is ready only with its index");
-            effects.push(Effect::ReadReady { context: read.context, index });
+            self.answer_read(read.asker, index, effects);
         }
         let newest = self.reads.back().map_or(Nanos(0), |read| read.at);
         let is_round_over = self.read_round <= confirmed;
@@ -142,4 +168,4 @@ impl Consensus {
 }
 
 /// Reads that may wait at once.
-const READS_MAX: usize = 16 * 1024;
+pub(super) const READS_MAX: usize = 16 * 1024;

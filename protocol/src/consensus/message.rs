@@ -60,6 +60,24 @@ pub enum Message {
         /// The leader's epoch.
         epoch: Epoch,
     },
+    /// "How far is the log committed?" From a node that is to answer a read. Lost: asked again. Repeated: answered again.
+    ReadIndex {
+        /// The asker's epoch.
+        epoch: Epoch,
+        /// Names the question.
+        number: u64,
+        /// Whether a valid lease may confirm it.
+        may_lease: bool,
+    },
+    /// The answer to [`Message::ReadIndex`]. Lost: the question comes again. Repeated: recognised by the number.
+    ReadIndexReply {
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// Of the question.
+        number: u64,
+        /// What must be applied; `None` from a node that does not lead.
+        index: Option<Index>,
+    },
 }
 
 /// See [`Message::Append`].
@@ -114,7 +132,9 @@ impl Message {
             | Self::Vote { epoch, .. }
             | Self::VoteReply { epoch, .. }
             | Self::NotMember { epoch, .. }
-            | Self::TimeoutNow { epoch } => *epoch,
+            | Self::TimeoutNow { epoch }
+            | Self::ReadIndex { epoch, .. }
+            | Self::ReadIndexReply { epoch, .. } => *epoch,
             Self::Append(append) => append.epoch,
             Self::AppendReply(reply) => reply.epoch,
         }

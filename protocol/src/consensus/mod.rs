@@ -15,10 +15,12 @@
 //!
 //! # Where things are
 //!
-//! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads, `change` moves the voters,
+//! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads and
+//! `ask` those of followers, `change` moves the voters,
 //! `transfer` hands leadership over, `health` says when to, `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data. Compaction and snapshots have their
 //! places here but are not built yet.
 
+mod ask;
 mod change;
 mod disk;
 mod election;
@@ -50,6 +52,7 @@ use crate::effects::{Authority, Role};
 use crate::profile::Profile;
 use crate::types::{ClusterTime, Epoch, Index, LogId, Nanos, NodeId};
 
+use ask::Asks;
 use disk::Pending;
 use health::Health;
 use lease::PendingRead;
@@ -107,6 +110,9 @@ pub struct Consensus {
     /// A leader says that we have no place in the configuration that begins here (C6).
     excluded_at: Index,
     votes: Vec<(NodeId, bool)>,
+
+    /// Reads that the leader is asked about.
+    asks: Asks,
 
     // Only on a leader.
     elected_at: Nanos,
@@ -173,6 +179,7 @@ impl Consensus {
             deadline: now,
             excluded_at: Index(0),
             votes: Vec::new(),
+            asks: Asks::default(),
             elected_at: Nanos(0),
             time_base: ClusterTime(0),
             noop: Index(0),
@@ -262,7 +269,8 @@ impl Consensus {
             return self.now;
         }
         if self.role != Role::Leader {
-            return if self.may_campaign() { self.deadline } else { Nanos::NEVER };
+            let election = if self.may_campaign() { self.deadline } else { Nanos::NEVER };
+            return election.min(self.asks.due(self.profile.heartbeat));
         }
         let shown = self.told_authority.map_or(Nanos::NEVER, |authority| authority.until);
         // Check-quorum fails when more than an election timeout has passed, so a nanosecond later.
@@ -368,6 +376,7 @@ impl Consensus {
         if self.role == Role::Leader {
             self.answer_reads(effects);
         }
+        self.tend_asks(effects);
         self.tell(effects);
         if self.open.is_some() && self.commit.index > self.hinted {
             self.hinted = self.commit.index;

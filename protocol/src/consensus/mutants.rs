@@ -56,6 +56,8 @@ pub enum Bug {
     NewHalfDecides,
     /// Whoever gave up its log starts again under its old identity (F2).
     RetiredVotes,
+    /// A follower takes the answer to an older question for one to its own (F24).
+    ReadsByOldAnswers,
     /// A hand-over leaves the lease valid (L4).
     TransferKeepsLease,
     /// An heir is told to campaign before it holds the whole log (T1).
@@ -68,7 +70,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,
         Self::CommitsUnverified,
@@ -88,6 +90,7 @@ impl Bug {
         Self::ConfiguresLate,
         Self::NewHalfDecides,
         Self::RetiredVotes,
+        Self::ReadsByOldAnswers,
         Self::TransferKeepsLease,
         Self::TransferSkipsMatch,
         Self::IgnoresHigherEpochs,
@@ -113,6 +116,7 @@ impl Consensus {
     pub fn forget_time(&mut self) {
         (self.now, self.deadline, self.heartbeat_due) = (Nanos(1), Nanos::NEVER, Nanos::NEVER);
         (self.elected_at, self.read_round, self.random) = (Nanos(1), Nanos(0), 0);
+        self.asks = super::Asks::default();
         self.health = super::Health::default();
         (self.contact, self.boot, self.waived, self.told_authority) = (None, None, false, None);
         self.peers.iter_mut().for_each(Progress::forget_time);

@@ -336,6 +336,9 @@ impl Replica {
             RequestBody::Read { query, .. } if self.consensus.role() == Role::Leader && is_on(Bug::ReadsBlindly) => {
                 self.answer(waiter, &query, effects);
             }
+            RequestBody::Read { query, .. } if !request.forwarded && self.reads_here() => {
+                self.read(now, waiter, query, effects);
+            }
             body if self.consensus.role() == Role::Leader => self.on_leader_request(now, waiter, body, effects),
             body => self.forward(waiter, request.forwarded, body, effects),
         }
@@ -352,10 +355,7 @@ impl Replica {
                 return self.on_hand_over(now, waiter, to, epoch, effects);
             }
             RequestBody::Read { query, .. } => {
-                let context = self.context();
-                self.reads.insert(context, Question { waiter, query });
-                self.core(now, consensus::Input::Read { context, mode: ReadMode::Lease }, effects);
-                return;
+                return self.read(now, waiter, query, effects);
             }
         };
         match self.batch.push(command, Some(waiter)) {
@@ -366,6 +366,19 @@ impl Replica {
                 self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
             }
         }
+    }
+
+    /// A linearizable read from our own state, as soon as consensus says that it is recent enough.
+    fn read(&mut self, now: Nanos, waiter: Waiter, query: Query, effects: &mut Effects) {
+        let context = self.context();
+        self.reads.insert(context, Question { waiter, query });
+        self.core(now, consensus::Input::Read { context, mode: ReadMode::Lease }, effects);
+    }
+
+    /// Whether this node holds the log of a leader that it follows, so that it need not send the whole question on.
+    fn reads_here(&self) -> bool {
+        let follows = self.consensus.role() == Role::Follower && self.consensus.leader().is_some();
+        follows && self.consensus.is_member()
     }
 
     /// Asks the leader on the client's behalf, once.

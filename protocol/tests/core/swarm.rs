@@ -332,7 +332,12 @@ impl Run {
     fn work(&mut self) {
         for at in 0..self.world.nodes.len() {
             let Some(core) = &self.world.nodes[at].core else { continue };
-            if self.is_paused(at) || (core.role() != Role::Leader && !self.dice.happens(20)) {
+            let is_elsewhere = core.role() != Role::Leader;
+            if is_elsewhere && !self.is_paused(at) && self.dice.happens(self.weather.reads / 4) {
+                self.read(at);
+                continue;
+            }
+            if self.is_paused(at) || (is_elsewhere && !self.dice.happens(20)) {
                 continue;
             }
             let epoch = core.epoch();
@@ -355,14 +360,18 @@ impl Run {
                 self.laws.check(&mut self.world);
             }
             if self.dice.happens(self.weather.reads) {
-                let is_lease = self.weather.lease_reads && self.dice.happens(700);
-                let mode = if is_lease { ReadMode::Lease } else { ReadMode::Quorum };
-                self.contexts += 1;
-                self.laws.note_read(at, self.contexts, mode);
-                self.world.step(at, Input::Read { context: self.contexts, mode });
-                self.laws.check(&mut self.world);
+                self.read(at);
             }
         }
+    }
+
+    fn read(&mut self, at: usize) {
+        let is_lease = self.weather.lease_reads && self.dice.happens(700);
+        let mode = if is_lease { ReadMode::Lease } else { ReadMode::Quorum };
+        self.contexts += 1;
+        self.laws.note_read(at, self.contexts, mode);
+        self.world.step(at, Input::Read { context: self.contexts, mode });
+        self.laws.check(&mut self.world);
     }
 
     /// Asks for other voters and learners: some nodes move, at random.

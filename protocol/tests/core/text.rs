@@ -110,6 +110,8 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
             let promise = words.value("promise").map_or(PROMISE, |word| Duration::from_nanos(span(word)));
             Message::AppendReply(AppendReply { epoch, verdict, sent: receiver - ago, promise })
         }
+        "read-index" => Message::ReadIndex { epoch, number: 1, may_lease: words.has("lease") },
+        "read-index-reply" => Message::ReadIndexReply { epoch, number: 1, index: words.number("index").map(Index) },
         "timeout-now" => Message::TimeoutNow { epoch },
         "not-member" => Message::NotMember { epoch, config: Index(words.number("config").expect("config=")) },
         other => panic!("no such message: {other}"),
@@ -177,6 +179,11 @@ fn said(message: &Message) -> String {
             Verdict::Matched(index) => format!("append-reply epoch={epoch} matched={index}"),
             Verdict::Rejected { at, hint } => format!("append-reply epoch={epoch} rejected={at} hint={hint}"),
         },
+        Message::ReadIndex { epoch, .. } => format!("read-index epoch={epoch}"),
+        Message::ReadIndexReply { epoch, index, .. } => {
+            let index = index.map_or("none".to_owned(), |index| index.to_string());
+            format!("read-index-reply epoch={epoch} index={index}")
+        }
         Message::TimeoutNow { epoch } => format!("timeout-now epoch={epoch}"),
         Message::NotMember { epoch, config } => format!("not-member epoch={epoch} config={config}"),
     }
