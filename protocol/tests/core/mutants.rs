@@ -9,7 +9,7 @@ use protocol::consensus::Bug;
 use crate::swarm::{Run, play};
 
 /// Seeds that a bug may survive before the swarm counts as blind to it.
-const SEEDS: u64 = 4_000;
+const SEEDS: u64 = 12_000;
 
 #[test]
 fn every_deliberate_bug_is_found() {
