@@ -27,6 +27,7 @@ impl Consensus {
     pub(super) fn on_tick(&mut self, effects: &mut Vec<Effect>) {
         match self.role {
             Role::Leader if self.now >= self.heartbeat_due => self.on_beat(effects),
+            Role::Leader if self.now >= self.tell_at => self.tell_commit(effects),
             Role::Leader | Role::Halted => {}
             _ if self.now < self.deadline || !self.may_campaign() => {}
             _ => self.on_election_deadline(effects),

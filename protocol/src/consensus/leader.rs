@@ -57,6 +57,7 @@ impl Consensus {
 
     /// Begins anew with every follower (E6).
     pub(super) fn reset_peers(&mut self) {
+        self.tell_at = Nanos::NEVER;
         self.peers.clear();
         self.adjust_peers();
         if broken!(self, LeaseFromWinning) {
@@ -195,13 +196,30 @@ impl Consensus {
         self.serve(at, effects);
     }
 
-    /// Sends what is waiting; if nothing is and nothing is in flight, tells a commit index that has moved (R9).
+    /// Sends what is waiting; if nothing is, a commit index that has moved will be told soon (R9).
     fn serve(&mut self, at: usize, effects: &mut Vec<Effect>) {
-        let is_sent = self.send_entries(at, effects);
-        let peer = &self.peers[at];
-        if !is_sent && peer.is_idle() && peer.told < self.commit.index.min(peer.matched) {
-            self.send_heartbeat(at, effects);
+        if !self.send_entries(at, effects) && self.owes_commit(at) {
+            self.tell_soon();
         }
+    }
+
+    /// Tells the commit index to those who have not heard of it with an append (R9).
+    pub(super) fn tell_commit(&mut self, effects: &mut Vec<Effect>) {
+        self.tell_at = Nanos::NEVER;
+        for at in 0..self.peers.len() {
+            if self.owes_commit(at) {
+                self.send_heartbeat(at, effects);
+            }
+        }
+    }
+
+    fn tell_soon(&mut self) {
+        self.tell_at = self.tell_at.min(self.now + self.profile.heartbeat / TELL_PART);
+    }
+
+    fn owes_commit(&self, at: usize) -> bool {
+        let peer = &self.peers[at];
+        peer.pace == Pace::Replicate && peer.is_idle() && peer.told < self.commit.index.min(peer.matched)
     }
 
     /// R7: commits what is durable on a quorum, if its epoch is ours.
@@ -217,12 +235,13 @@ impl Consensus {
                 self.uncommitted -= bytes.len();
             }
         }
+        // Whoever waits for a new leader or another configuration waits for this.
+        let is_urgent = self.log.range(self.commit.index.next(), index).iter().any(is_turning_point);
         self.commit_to(index);
-        for at in 0..self.peers.len() {
-            let peer = &self.peers[at];
-            if peer.pace == Pace::Replicate && peer.is_idle() && peer.told < self.commit.index.min(peer.matched) {
-                self.send_heartbeat(at, effects);
-            }
+        if is_urgent {
+            self.tell_commit(effects);
+        } else if (0..self.peers.len()).any(|at| self.owes_commit(at)) {
+            self.tell_soon();
         }
         self.follow_up_change(effects);
     }
@@ -258,6 +277,11 @@ impl Consensus {
     }
 }
 
+/// Whether an entry begins a leadership or changes who votes.
+fn is_turning_point(entry: &Entry) -> bool {
+    !matches!(entry.payload, Payload::Commands(_))
+}
+
 /// What an entry counts for in the windows.
 fn size(entry: &Entry) -> usize {
     let body = match &entry.payload {
@@ -268,6 +292,9 @@ fn size(entry: &Entry) -> usize {
     body + ENTRY_OVERHEAD
 }
 
+/// A commit index that moved is told with the next append, or on its own after this part of a heartbeat: under load that
+/// halves the messages of a write, and no follower is further behind than that.
+const TELL_PART: u32 = 16;
 /// Entries in one message (R8).
 const MESSAGE_ENTRIES_MAX: usize = 512;
 /// Bytes in one message, unless a single entry is larger (R8, F14).

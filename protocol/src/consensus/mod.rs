@@ -120,6 +120,8 @@ pub struct Consensus {
     noop: Index,
     peers: Vec<Progress>,
     heartbeat_due: Nanos,
+    /// When followers hear of a commit index that no append has told them.
+    tell_at: Nanos,
     uncommitted: usize,
     health: Health,
     transfer: Option<Transfer>,
@@ -185,6 +187,7 @@ impl Consensus {
             noop: Index(0),
             peers: Vec::new(),
             heartbeat_due: Nanos::NEVER,
+            tell_at: Nanos::NEVER,
             uncommitted: 0,
             health: Health::default(),
             transfer: None,
@@ -276,7 +279,7 @@ impl Consensus {
         // Check-quorum fails when more than an election timeout has passed, so a nanosecond later.
         let alone = (self.quorum_contact() + self.profile.election_timeout).next();
         let given_up = self.transfer.as_ref().map_or(Nanos::NEVER, |transfer| transfer.until);
-        self.heartbeat_due.min(alone).min(self.stalls_at()).min(shown).min(given_up)
+        self.heartbeat_due.min(self.tell_at).min(alone).min(self.stalls_at()).min(shown).min(given_up)
     }
 
     /// The role.
