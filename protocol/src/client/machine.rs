@@ -149,6 +149,8 @@ impl Client {
         };
         let patience = match &call.purpose {
             Purpose::Read { query: Query::Await(_), .. } => self.config.patience.max(AWAIT_PATIENCE),
+            // Silence is rare, and most often means that the leader is frozen: by the time this is over, another one may lead.
+            _ if call.silent.is_none() => self.config.patience / 2,
             _ => self.config.patience,
         };
         if to != self.config.node && Some(to) != self.leader {
