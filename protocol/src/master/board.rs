@@ -8,6 +8,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::message::Coming;
 use crate::state::{Assigned, LiveTask, Offer};
 use crate::types::{ClusterTime, NodeId, TaskId};
 
@@ -152,6 +153,11 @@ impl Board {
         self.ready.iter()
     }
 
+    /// Says whether tasks of this demand are ready and were not placed.
+    pub(super) fn has_ready(&self, demand: &Demand) -> bool {
+        self.ready.contains_key(demand)
+    }
+
     fn move_to(&mut self, id: TaskId, stage: Stage) {
         self.unqueue(id);
         if let Some(item) = self.items.get_mut(&id) {
@@ -182,6 +188,11 @@ impl Board {
 impl Demand {
     fn of(task: &LiveTask) -> Self {
         Self { kind: task.kind.clone(), needs: task.needs.clone() }
+    }
+
+    /// What a task demands that is about to be recorded.
+    pub(super) fn of_coming(task: Coming) -> Self {
+        Self { kind: task.kind, needs: task.needs }
     }
 
     /// Says whether a worker that offers this may run it.

@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //!
+//! * `expected` counts the tickets of the master that name this node.
 //! * `grants` and `reserved` name exactly the tasks whose stage on the board names this node.
 //! * Nothing is dispatched to a node before it was welcomed on the link of today: it knows its session by then.
 
@@ -30,6 +31,8 @@ pub(super) struct Member {
     pub(super) grants: BTreeMap<Fence, TaskId>,
     /// What is about to be granted to it.
     pub(super) reserved: BTreeSet<TaskId>,
+    /// How many tasks that have no id yet are about to be granted to it.
+    pub(super) expected: usize,
     /// A renewal that was asked for and is not proposed yet.
     pub(super) asked: Option<Asked>,
     /// A renewal that is on its way through the log.
@@ -90,7 +93,7 @@ impl Member {
 
     /// How many attempts it has or will have.
     pub(super) fn load(&self) -> usize {
-        self.grants.len() + self.reserved.len()
+        self.grants.len() + self.reserved.len() + self.expected
     }
 
     /// The link is new or gone: nothing said on the older one is known to have arrived.

@@ -16,12 +16,12 @@ use super::board::Told;
 use super::clock::Clock;
 use super::crew::{Member, Opening, Report};
 use super::decisions::{Decisions, UNDER_WAY_MAX};
-use super::message::ToWorker;
+use super::message::{Coming, ToWorker};
 use super::placement;
 use crate::effects::{Effects, Local};
 use crate::profile::Profile;
 use crate::replica;
-use crate::state::{ClusterChange, Command, EndCause, MasterCommand, MasterView, Outcome, ReleaseCause};
+use crate::state::{ClusterChange, Command, EndCause, MasterCommand, MasterView, Outcome, ReleaseCause, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 use crate::worker::ToMaster;
 
@@ -43,6 +43,8 @@ pub(super) struct Master {
     pub(super) finishes: Decisions<(TaskId, Fence), (NodeId, Outcome)>,
     /// Sessions to end.
     pub(super) endings: Decisions<SessionId, EndCause>,
+    /// Grants on their way to tasks that have no id yet, and to whom.
+    pub(super) tickets: BTreeMap<Ticket, NodeId>,
     /// When attempts have run for too long.
     pub(super) due: BTreeSet<(ClusterTime, TaskId, Fence)>,
     pub(super) next_expiry: ClusterTime,
@@ -73,6 +75,7 @@ impl Master {
             releases: Decisions::default(),
             finishes: Decisions::default(),
             endings: Decisions::default(),
+            tickets: BTreeMap::new(),
             due: BTreeSet::new(),
             next_expiry: view.next_expiry,
             expire_after: now,
@@ -135,6 +138,23 @@ impl Master {
         }
     }
 
+    /// Grants what is about to be recorded, as far as there is room: the entry waits for the answer, whatever it is.
+    pub(super) fn on_submitting(&mut self, now: Nanos, mut coming: Vec<Coming>, effects: &mut Effects) {
+        let mut commands = Vec::new();
+        // A request that came twice is in the entry twice and counts once.
+        coming.retain(|task| !self.tickets.contains_key(&task.ticket));
+        coming.truncate(UNDER_WAY_MAX.saturating_sub(self.tickets.len()));
+        if now >= self.hold_until {
+            let time = self.clock.time(now);
+            for (ticket, node, session) in placement::place_coming(&self.board, &self.crew, self.node, time, coming) {
+                self.tickets.insert(ticket, node);
+                self.crew.entry(node).or_default().expected += 1;
+                commands.push(Command::Master(MasterCommand::AssignSubmitted { ticket, session }));
+            }
+        }
+        effects.local.push(Local::Replica(replica::Input::Placed { epoch: self.epoch, commands }));
+    }
+
     /// Proposals were not taken: everything under way is decided again, a little later.
     pub(super) fn on_dropped(&mut self, now: Nanos) {
         self.hold_until = now + self.profile.heartbeat;
@@ -143,8 +163,10 @@ impl Master {
         self.finishes.forget_proposals();
         self.endings.forget_proposals();
         self.expire_after = now;
+        self.tickets.clear();
         let time = self.clock.time(now);
         for member in self.crew.values_mut() {
+            member.expected = 0;
             for task in std::mem::take(&mut member.reserved) {
                 self.board.queue(task, time, time);
             }
@@ -212,6 +234,15 @@ impl Master {
                 }
             }
             ClusterChange::Void { task } => self.on_void(now, task),
+            ClusterChange::Redeemed { ticket } => {
+                if let Some(node) = self.tickets.remove(&ticket)
+                    && let Some(member) = self.crew.get_mut(&node)
+                {
+                    member.expected -= 1;
+                    self.has_news = true;
+                    self.forget_if_nothing(node);
+                }
+            }
             ClusterChange::NodeOpened(session) => self.on_node_opened(*session, effects),
             ClusterChange::Renewed(renewed) => {
                 for (session, deadline) in renewed {

@@ -5,12 +5,13 @@
 //! * Every message to a worker carries the epoch in which it was decided.
 //! * Every message may be lost or come twice: its doc sentence says what happens then.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{ClusterChange, Delivery, MasterView};
+use crate::state::{ClusterChange, Delivery, MasterView, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 use crate::worker::ToMaster;
 
@@ -27,6 +28,14 @@ pub enum Input {
         time: ClusterTime,
         /// The changes.
         changes: Vec<ClusterChange>,
+    },
+    /// Tasks whose submission is about to become an entry, which waits for the answer, [`crate::replica::Input::Placed`]: whoever
+    /// can be granted at once is granted in the same entry (D8).
+    Submitting {
+        /// The epoch of the leadership to which this belongs.
+        epoch: Epoch,
+        /// The tasks, in the order of their submission.
+        tasks: Vec<Coming>,
     },
     /// Proposals were not taken (too much under way, or the epoch is over): decide again.
     Dropped {
@@ -75,6 +84,17 @@ pub enum Input {
     },
     /// A deadline may have passed.
     Tick,
+}
+
+/// A task that is about to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Coming {
+    /// Its name until it has an id.
+    pub ticket: Ticket,
+    /// Which handler runs it.
+    pub kind: String,
+    /// Labels that the worker must have.
+    pub needs: BTreeMap<String, String>,
 }
 
 /// What the master says to a worker. Every message carries the epoch; a worker that has seen a higher one refuses it.

@@ -25,7 +25,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 
-pub use message::{Grant, Input, ToWorker};
+pub use message::{Coming, Grant, Input, ToWorker};
 
 use std::collections::BTreeMap;
 
@@ -79,6 +79,11 @@ impl Mastership {
             Input::Applied { epoch, time, changes } => {
                 if let Some(master) = self.of(epoch) {
                     master.on_applied(now, time, changes, effects);
+                }
+            }
+            Input::Submitting { epoch, tasks } => {
+                if let Some(master) = self.of(epoch) {
+                    master.on_submitting(now, tasks, effects);
                 }
             }
             Input::Dropped { epoch } => {

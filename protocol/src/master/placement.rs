@@ -10,8 +10,10 @@
 use std::collections::btree_set;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::board::{Board, Rank};
+use super::board::{Board, Demand, Rank};
 use super::crew::Member;
+use super::message::Coming;
+use crate::state::{Offer, Ticket};
 use crate::types::{ClusterTime, NodeId, SessionId, TaskId};
 
 /// One task for one worker.
@@ -39,15 +41,7 @@ pub(super) fn place(
     limit: usize,
 ) -> Vec<Placement> {
     let mut placements = Vec::new();
-    let (mut candidates, offers): (Vec<_>, Vec<_>) = crew
-        .iter()
-        .filter_map(|(&node, member)| {
-            let session = member.usable(now)?;
-            let slots = session.offer.slots as usize;
-            let candidate = Candidate { node, session: session.session, load: member.load(), slots };
-            (candidate.load < slots).then_some((candidate, &session.offer))
-        })
-        .unzip();
+    let (mut candidates, offers) = with_room(crew, now);
     if candidates.is_empty() {
         return placements;
     }
@@ -75,6 +69,46 @@ pub(super) fn place(
         }
     }
     placements
+}
+
+/// Places tasks that are about to be recorded. None of them overtakes a task of the same demand that is ready
+/// already.
+pub(super) fn place_coming(
+    board: &Board,
+    crew: &BTreeMap<NodeId, Member>,
+    own: NodeId,
+    now: ClusterTime,
+    coming: Vec<Coming>,
+) -> Vec<(Ticket, NodeId, SessionId)> {
+    let mut placements = Vec::new();
+    let (mut candidates, offers) = with_room(crew, now);
+    for task in coming {
+        if candidates.is_empty() {
+            break;
+        }
+        let (ticket, demand) = (task.ticket, Demand::of_coming(task));
+        let fit: Vec<usize> = (0..offers.len()).filter(|&place| demand.is_met_by(offers[place])).collect();
+        if board.has_ready(&demand) {
+            continue;
+        }
+        if let Some(place) = least_loaded(&candidates, &fit, own) {
+            let candidate = &mut candidates[place];
+            candidate.load += 1;
+            placements.push((ticket, candidate.node, candidate.session));
+        }
+    }
+    placements
+}
+
+/// The workers with room, and what they offer.
+fn with_room(crew: &BTreeMap<NodeId, Member>, now: ClusterTime) -> (Vec<Candidate>, Vec<&Offer>) {
+    let with_room = crew.iter().filter_map(|(&node, member)| {
+        let session = member.usable(now)?;
+        let slots = session.offer.slots as usize;
+        let candidate = Candidate { node, session: session.session, load: member.load(), slots };
+        (candidate.load < slots).then_some((candidate, &session.offer))
+    });
+    with_room.unzip()
 }
 
 fn least_loaded(candidates: &[Candidate], fit: &[usize], own: NodeId) -> Option<usize> {

@@ -204,7 +204,7 @@ impl Master {
         self.forget_if_nothing(node);
     }
 
-    fn forget_if_nothing(&mut self, node: NodeId) {
+    pub(super) fn forget_if_nothing(&mut self, node: NodeId) {
         if let Some(member) = self.crew.get(&node)
             && !member.is_linked
             && member.session.is_none()

@@ -11,8 +11,8 @@ use crate::message::Body;
 use crate::profile::Profile;
 use crate::replica;
 use crate::state::{
-    Answer, ClusterChange, Command, Delivery, MasterCommand, Offer, Operation, Outcome, ReleaseCause, State, TaskSpec,
-    TaskState,
+    Answer, ClusterChange, Command, Delivery, MasterCommand, Offer, Operation, Outcome, Refused, ReleaseCause, State,
+    TaskSpec, TaskState, Ticket,
 };
 use crate::types::{Attempt, ClusterTime, Fence, Seq, SessionId, TaskId};
 use crate::worker::{Held, ToMaster};
@@ -119,7 +119,9 @@ impl Bench {
         std::mem::take(&mut self.effects.local)
             .into_iter()
             .flat_map(|local| match local {
-                Local::Replica(replica::Input::Propose { epoch, commands }) => {
+                Local::Replica(
+                    replica::Input::Propose { epoch, commands } | replica::Input::Placed { epoch, commands },
+                ) => {
                     assert_eq!(epoch, self.epoch);
                     commands
                 }
@@ -401,6 +403,74 @@ fn goodbye_ends_the_session_and_moves_what_was_on_its_way() {
 }
 
 // ---- placement ----
+
+/// A submission of so many tasks that is about to become an entry, and what the master is asked about it.
+fn coming(bench: &mut Bench, count: usize) -> (Command, Vec<Coming>) {
+    bench.client.1 = bench.client.1.next();
+    let (session, seq) = bench.client;
+    let specs = vec![echo(); count];
+    let coming = specs.iter().zip(0..).map(|(spec, place)| Coming {
+        ticket: Ticket { client: session, seq, place },
+        kind: spec.kind.clone(),
+        needs: spec.needs.clone(),
+    });
+    let tasks = coming.collect();
+    (Command::Client { session, seq, first_incomplete: seq, operation: Operation::Submit(specs) }, tasks)
+}
+
+#[test]
+fn what_is_about_to_be_recorded_is_granted_in_the_same_entry_as_far_as_there_is_room() {
+    let mut bench = Bench::with_workers(&[(B, 1), (C, 1)]);
+    let (submission, tasks) = coming(&mut bench, 3);
+    let epoch = bench.epoch;
+    bench.step(Input::Submitting { epoch, tasks: tasks.clone() });
+    let mut entry = vec![submission];
+    entry.extend(bench.proposed());
+    assert_eq!(entry.len(), 3, "two of them have room");
+    bench.step(Input::Submitting { epoch, tasks });
+    assert_eq!(bench.proposed(), [], "a request that comes twice asks for no more");
+    bench.commit(&entry);
+    let ids = [TaskId(1), TaskId(2)];
+    assert_eq!(bench.dispatched(), [(B, ids[0]), (C, ids[1])]);
+    assert_eq!(bench.proposed(), [], "the third waits for a slot");
+    let (node, held) = bench.grant(ids[0]);
+    let outcome = Outcome::Done(Bytes::new());
+    bench.hear(node, ToMaster::Finish { task: ids[0], fence: held.fence, outcome });
+    bench.settle();
+    assert_eq!(bench.dispatched(), [(B, TaskId(3))]);
+}
+
+#[test]
+fn a_grant_whose_submission_was_refused_takes_no_room() {
+    let mut bench = Bench::with_workers(&[(B, 1)]);
+    let (_, tasks) = coming(&mut bench, 1);
+    let epoch = bench.epoch;
+    bench.step(Input::Submitting { epoch, tasks });
+    let grant = bench.proposed();
+    assert_eq!(grant.len(), 1);
+    assert_eq!(bench.commit(&grant), [Answer::Refused(Refused::NotFound)]);
+    let task = bench.submit(echo());
+    bench.settle();
+    assert_eq!(bench.dispatched(), [(B, task)]);
+}
+
+#[test]
+fn what_comes_does_not_overtake_what_waits() {
+    let mut bench = Bench::with_workers(&[(B, 1)]);
+    let first = bench.submit_all(vec![echo(); 2])[0];
+    let commands = bench.proposed();
+    bench.commit(&commands);
+    let (_, held) = bench.grant(first);
+    let outcome = Outcome::Done(Bytes::new());
+    bench.hear(B, ToMaster::Finish { task: first, fence: held.fence, outcome });
+    let finish = bench.proposed();
+    let (_, tasks) = coming(&mut bench, 1);
+    let epoch = bench.epoch;
+    bench.step(Input::Submitting { epoch, tasks });
+    assert_eq!(bench.proposed(), []);
+    bench.commit(&finish);
+    assert_eq!(bench.proposed().len(), 1, "the oldest is next");
+}
 
 #[test]
 fn nothing_is_dispatched_before_its_grant_is_applied() {

@@ -135,7 +135,10 @@ fn size_of_decision(decision: &MasterCommand) -> usize {
         }
         MasterCommand::Finish { outcome: Outcome::Done(output), .. } => output.len(),
         MasterCommand::Finish { outcome: Outcome::Failed { message, output, .. }, .. } => message.len() + output.len(),
-        MasterCommand::EndNode { .. } | MasterCommand::Assign { .. } | MasterCommand::Release { .. } => 0,
+        MasterCommand::EndNode { .. }
+        | MasterCommand::Assign { .. }
+        | MasterCommand::AssignSubmitted { .. }
+        | MasterCommand::Release { .. } => 0,
     }
 }
 

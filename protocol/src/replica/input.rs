@@ -90,6 +90,14 @@ pub enum Input {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// The master's answer to [`crate::master::Input::Submitting`]: decisions that belong behind the submissions that it was
+    /// asked about.
+    Placed {
+        /// The epoch in which they were decided (F7).
+        epoch: Epoch,
+        /// The decisions, none where nobody has room.
+        commands: Vec<Command>,
+    },
     /// All batches up to this one are durable.
     Persisted {
         /// The batch.

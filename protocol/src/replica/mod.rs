@@ -13,6 +13,7 @@
 
 mod batch;
 mod growth;
+mod coming;
 mod input;
 mod policy;
 mod staff;
@@ -38,6 +39,7 @@ use crate::{master, wire};
 use batch::{Batch, Placed, Waiter};
 use growth::Herald;
 use staff::Staff;
+use coming::Coming;
 
 /// How a replica was told to begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +72,8 @@ pub struct Replica {
     state: State,
     /// Commands that wait for their entry.
     batch: Batch,
+    /// Tasks among them that the master may grant in the same entry.
+    coming: Coming,
     /// Batches handed to consensus in this step, by context, until it says where they stand.
     proposed: BTreeMap<u64, Vec<Placed>>,
     /// Who waits for the entry at this place, and the epoch it must have.
@@ -160,6 +164,7 @@ impl Replica {
             founding,
             state,
             batch: Batch::default(),
+            coming: Coming::default(),
             proposed: BTreeMap::new(),
             placed: BTreeMap::new(),
             reads: BTreeMap::new(),
@@ -187,6 +192,7 @@ impl Replica {
             return;
         }
         self.now = now;
+        self.coming.expire(now);
         match input {
             Input::Tick => self.tick(now, effects),
             Input::Consensus { from, message } => {
@@ -225,6 +231,10 @@ impl Replica {
             Input::Lag { span } => self.core(now, consensus::Input::Lag { span }, effects),
             Input::Transfer { to } => self.on_transfer(now, to, effects),
             Input::Surrendered { epoch } => self.core(now, consensus::Input::Surrendered { epoch }, effects),
+            Input::Placed { epoch, commands } => {
+                self.coming.on_answer();
+                self.on_propose(epoch, commands, effects);
+            }
             Input::Persisted { seq } => self.on_persisted(now, seq, effects),
             Input::StorageFailed { why } => self.core(now, consensus::Input::StorageFailed { why }, effects),
             Input::Evidence { node, incarnation } => {
@@ -246,7 +256,7 @@ impl Replica {
     /// When [`Input::Tick`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
-        self.consensus.next_deadline().min(self.founding.next_deadline()).min(self.sweep_at)
+        self.consensus.next_deadline().min(self.founding.next_deadline()).min(self.sweep_at).min(self.coming.deadline())
     }
 
     /// What this node knows of the cluster.
@@ -349,6 +359,9 @@ impl Replica {
             RequestBody::Register { ttl } => Command::Register { ttl },
             RequestBody::Renew { session } => Command::Renew { sessions: vec![session] },
             RequestBody::Write { session, seq, first_incomplete, operation } => {
+                if let (Operation::Submit(tasks), Some(_)) = (&operation, self.mastering) {
+                    self.coming.note(session, seq, tasks);
+                }
                 Command::Client { session, seq, first_incomplete, operation }
             }
             RequestBody::Read { query: Query::HandOver { to, epoch }, .. } => {
@@ -509,9 +522,15 @@ impl Replica {
     // ---- the log ----
 
     /// Hands the gathered commands to consensus, unless the store is still busy with an entry of ours and there is room to
-    /// gather more.
+    /// gather more, or the master is being asked about tasks among them.
     fn propose_batch(&mut self, now: Nanos, effects: &mut Effects) {
         while self.batch.is_ready(self.consensus.last().index > self.consensus.durable()) {
+            if let (Some(epoch), Some(tasks)) = (self.mastering, self.coming.ask(now)) {
+                effects.local.push(Local::Master(master::Input::Submitting { epoch, tasks }));
+            }
+            if self.coming.is_waiting() {
+                return;
+            }
             let (payload, waiters) = self.batch.take();
             let context = self.context();
             self.proposed.insert(context, waiters);
@@ -628,6 +647,7 @@ impl Replica {
         effects.publish.push(Event::Role { role, epoch, leader });
         if self.mastering.is_some_and(|mastered| role != Role::Leader || mastered != epoch) {
             let epoch = self.mastering.take().expect("checked above");
+            self.coming.clear();
             effects.local.push(Local::Master(master::Input::End { epoch }));
         }
         if role == Role::Leader {

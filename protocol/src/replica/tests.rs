@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::client::RequestBody;
-use crate::state::TaskSpec;
+use crate::state::{MasterCommand, TaskSpec, TaskState};
 use crate::types::{Incarnation, Seq};
 
 /// A cluster of one node, and the virtual disk that answers it at once.
@@ -46,6 +46,13 @@ impl Alone {
             let mut effects = Effects::new();
             self.replica.step(self.now, input, &mut effects);
             inputs.extend(effects.persist.iter().map(|batch| Input::Persisted { seq: batch.seq }));
+            inputs.extend(effects.local.iter().filter_map(|local| match local {
+                // Nobody has room.
+                Local::Master(master::Input::Submitting { epoch, .. }) => {
+                    Some(Input::Placed { epoch: *epoch, commands: Vec::new() })
+                }
+                _ => None,
+            }));
             responses.extend(effects.send.into_iter().filter_map(|outgoing| match outgoing.body {
                 crate::message::Body::Response(response) => Some(response),
                 _ => None,
@@ -60,6 +67,49 @@ impl Alone {
         let response = self.step(Input::Request { from: NodeId(9), request }).pop();
         response.map(|response| response.result.expect("this node leads"))
     }
+}
+
+#[test]
+fn a_task_is_granted_in_the_entry_that_records_it() {
+    let mut alone = Alone::new();
+    let Some(Answer::Registered(client)) = alone.ask(1, RequestBody::Register { ttl: Duration::from_secs(600) }) else {
+        panic!("a session opens");
+    };
+    let (epoch, ttl) = (alone.replica.consensus.epoch(), Duration::from_secs(600));
+    let offer = crate::state::Offer { slots: 1, ..Default::default() };
+    let open = MasterCommand::OpenNode { node: NodeId(1), incarnation: Incarnation(1), offer, ttl };
+    alone.step(Input::Propose { epoch, commands: vec![Command::Master(open)] });
+    let session = alone.replica.state.master_view(epoch).nodes[0].session;
+
+    let operation = Operation::Submit(vec![TaskSpec::new("echo", "x")]);
+    let body = RequestBody::Write { session: client, seq: Seq(1), first_incomplete: Seq(1), operation };
+    let request = Request { origin: Origin { node: NodeId(9), number: 2, turn: 0 }, forwarded: false, body };
+    let mut effects = Effects::new();
+    alone.replica.step(alone.now, Input::Request { from: NodeId(9), request }, &mut effects);
+    assert!(effects.persist.is_empty(), "the entry waits for the master's word");
+    let [Local::Master(master::Input::Submitting { tasks, .. })] = &effects.local[..] else { panic!("{effects:?}") };
+    let grant = MasterCommand::AssignSubmitted { ticket: tasks[0].ticket, session };
+
+    let before = alone.replica.consensus.last().index;
+    alone.step(Input::Placed { epoch, commands: vec![Command::Master(grant)] });
+    assert_eq!(alone.replica.consensus.applied(), before.next(), "one entry");
+    assert!(matches!(alone.replica.state.task_state(TaskId(1)), Some(TaskState::Assigned { .. })));
+}
+
+#[test]
+fn a_master_that_says_nothing_delays_an_entry_for_a_moment_only() {
+    let mut alone = Alone::new();
+    let Some(Answer::Registered(session)) = alone.ask(1, RequestBody::Register { ttl: Duration::from_secs(600) })
+    else {
+        panic!("a session opens");
+    };
+    let operation = Operation::Submit(vec![TaskSpec::new("echo", "x")]);
+    let body = RequestBody::Write { session, seq: Seq(1), first_incomplete: Seq(1), operation };
+    let request = Request { origin: Origin { node: NodeId(9), number: 2, turn: 0 }, forwarded: false, body };
+    alone.replica.step(alone.now, Input::Request { from: NodeId(9), request }, &mut Effects::new());
+    let due = alone.replica.next_deadline().since(alone.now);
+    alone.pass(due);
+    assert!(matches!(alone.replica.state.task_state(TaskId(1)), Some(TaskState::Pending { .. })));
 }
 
 #[test]

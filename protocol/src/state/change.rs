@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::state::{Delivery, Offer};
+use crate::state::{Delivery, Offer, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, SessionId, TaskId};
 
 /// The part of the state that the master works on, copied when its leadership begins.
@@ -126,6 +126,11 @@ pub enum ClusterChange {
     Void {
         /// The task it was about, if any.
         task: Option<TaskId>,
+    },
+    /// A decision about a task that had no id is over, whatever came of it: if it was granted, `Assigned` stands before this.
+    Redeemed {
+        /// How the decision named the task.
+        ticket: Ticket,
     },
     /// A node's session was opened, or its facts changed.
     NodeOpened(Box<NodeSession>),

@@ -118,6 +118,11 @@ impl Clients {
         assert!(earlier.is_none() || is_on(Bug::SkipsDedupe), "request {seq} of {id} was executed twice");
     }
 
+    /// The kept answer of a request.
+    pub(super) fn answer(&self, id: SessionId, seq: Seq) -> Option<&Answer> {
+        self.sessions.get(id)?.holder.replies.get(&seq).map(|reply| &reply.answer)
+    }
+
     /// See [`Sessions::renew`].
     pub(super) fn renew(&mut self, id: SessionId, now: ClusterTime) -> Option<ClusterTime> {
         self.sessions.renew(id, now)

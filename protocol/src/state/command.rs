@@ -156,6 +156,14 @@ pub enum MasterCommand {
         /// How it ended.
         outcome: Outcome,
     },
+    /// Grants the first attempt of a task that has no id yet where this is decided, because its submission stands in the same
+    /// entry (D8). Only if that submission made the task, it waits for its first attempt and the session lives.
+    AssignSubmitted {
+        /// Which task of which submission.
+        ticket: Ticket,
+        /// The worker's session.
+        session: SessionId,
+    },
 }
 
 /// What a node offers to run.
@@ -324,6 +332,17 @@ pub enum Answer {
     Refused(Refused),
     /// Who shall vote, and how far that is.
     Roster(Box<RosterView>),
+}
+
+/// Names a task by the request that submits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ticket {
+    /// The client's session.
+    pub client: SessionId,
+    /// Which request of it.
+    pub seq: Seq,
+    /// Which of its tasks, counted from zero.
+    pub place: u32,
 }
 
 /// One task that a submission recorded or found.

@@ -42,7 +42,7 @@ use self::nodes::Nodes;
 use self::tasks::Tasks;
 use crate::durable::ConfState;
 use crate::mutants::{Bug, is_on};
-use crate::types::{ClusterTime, Epoch, Incarnation, NodeId, Revision, SessionId, TaskId};
+use crate::types::{Attempt, ClusterTime, Epoch, Incarnation, NodeId, Revision, SessionId, TaskId};
 
 /// The replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -269,6 +269,9 @@ impl State {
                 };
                 (Some(attempt.task), result.map(|()| Answer::Ok))
             }
+            MasterCommand::AssignSubmitted { ticket, session } => {
+                return self.assign_submitted(*ticket, *session, changes);
+            }
             MasterCommand::Release { task, fence, cause } => {
                 (Some(*task), self.tasks.release(*task, *fence, *cause, step).map(|()| Answer::Ok))
             }
@@ -280,6 +283,29 @@ impl State {
             changes.push(ClusterChange::Void { task });
         }
         result
+    }
+
+    fn assign_submitted(
+        &mut self,
+        ticket: Ticket,
+        session: SessionId,
+        changes: &mut Vec<ClusterChange>,
+    ) -> Result<Answer, Refused> {
+        let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
+        // A task that was there before (a once key) may be another one than the worker was chosen for.
+        let task = match self.clients.answer(ticket.client, ticket.seq) {
+            Some(Answer::Submitted(tasks)) => tasks.get(ticket.place as usize).filter(|submitted| submitted.fresh),
+            _ => None,
+        };
+        let result = match (task, self.nodes.sessions().get(session)) {
+            (Some(&Submitted { task, .. }), Some(run)) => {
+                self.tasks.assign(Attempt { task, number: 1 }, session, run.holder.node, step)
+            }
+            (None, _) => Err(Refused::NotFound),
+            (_, None) => Err(Refused::SessionExpired),
+        };
+        changes.push(ClusterChange::Redeemed { ticket });
+        result.map(|()| Answer::Ok)
     }
 
     fn open_node(

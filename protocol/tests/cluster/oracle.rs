@@ -221,6 +221,7 @@ impl Oracle {
                     }
                 }
                 ClusterChange::Void { .. }
+                | ClusterChange::Redeemed { .. }
                 | ClusterChange::NodeOpened(_)
                 | ClusterChange::Renewed(_)
                 | ClusterChange::NextExpiry(_) => {}

@@ -15,10 +15,10 @@ use protocol::master::{self, Mastership};
 use protocol::message::Body;
 use protocol::state::{
     Answer, ClusterChange, Command, Delivery, Expect, Offer, Operation, Outcome, Query, State, Submitted, TaskSpec,
-    TaskState,
+    TaskState, Ticket,
 };
 use protocol::worker::{self, Worker};
-use protocol::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, Profile, TaskId};
+use protocol::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, Profile, Seq, SessionId, TaskId};
 use protocol::{replica, route};
 
 /// See the module.
@@ -443,7 +443,7 @@ impl World {
 
     fn replica(&mut self, name: NodeId, input: replica::Input) {
         match input {
-            replica::Input::Propose { epoch, commands } => {
+            replica::Input::Propose { epoch, commands } | replica::Input::Placed { epoch, commands } => {
                 if self.log.leader != Some(name)
                     || self.log.epoch != epoch
                     || (self.has_faults() && self.dice.one_in(50))
@@ -473,6 +473,9 @@ impl World {
             RequestBody::Register { ttl } => Command::Register { ttl },
             RequestBody::Renew { session } => Command::Renew { sessions: vec![session] },
             RequestBody::Write { session, seq, first_incomplete, operation } => {
+                if let Operation::Submit(tasks) = &operation {
+                    self.announce(name, session, seq, tasks);
+                }
                 Command::Client { session, seq, first_incomplete, operation }
             }
             RequestBody::Read { query, .. } => {
@@ -488,6 +491,17 @@ impl World {
         };
         self.log.batch.push((command, Some(origin)));
         self.commit_soon();
+    }
+
+    /// Tells the master of tasks that are about to be recorded; where the log is slow, its answer comes in time.
+    fn announce(&mut self, name: NodeId, client: SessionId, seq: Seq, tasks: &[TaskSpec]) {
+        let coming = tasks.iter().zip(0..).map(|(task, place)| master::Coming {
+            ticket: Ticket { client, seq, place },
+            kind: task.kind.clone(),
+            needs: task.needs.clone(),
+        });
+        let (epoch, tasks) = (self.log.epoch, coming.collect());
+        self.hand_over(name, Local::Master(master::Input::Submitting { epoch, tasks }));
     }
 
     fn respond(&mut self, name: NodeId, origin: Origin, result: Result<Answer, Denied>) {

@@ -243,6 +243,15 @@ impl Naive {
                 Ok(Answer::Ok)
             }
             MasterCommand::Assign { attempt, session } => self.assign(*attempt, *session),
+            MasterCommand::AssignSubmitted { ticket, session } => {
+                let client = self.content.clients.iter().find(|client| client.id == ticket.client);
+                let answer = client.and_then(|client| client.replies.iter().find(|(seq, _)| *seq == ticket.seq));
+                let Some((_, Answer::Submitted(tasks))) = answer else { return Err(Refused::NotFound) };
+                match tasks.get(ticket.place as usize) {
+                    Some(Submitted { task, fresh: true }) => self.assign(Attempt { task: *task, number: 1 }, *session),
+                    _ => Err(Refused::NotFound),
+                }
+            }
             MasterCommand::Release { task, fence, cause } => {
                 let found = self.task(*task).ok_or(Refused::NotFound)?;
                 if found.state.is_final() {

@@ -191,7 +191,7 @@ impl Run {
                     self.heard.nodes.remove(found.expect("it was open"));
                 }
                 ClusterChange::NextExpiry(time) => self.heard.next_expiry = time,
-                ClusterChange::Judged { .. } | ClusterChange::Void { .. } => {}
+                ClusterChange::Judged { .. } | ClusterChange::Void { .. } | ClusterChange::Redeemed { .. } => {}
             }
         }
         self.heard.time = self.now;
@@ -321,7 +321,18 @@ impl Run {
                 let cause = if self.chance.one_in(2) { EndCause::Goodbye } else { EndCause::Restarted };
                 MasterCommand::EndNode { session: self.session(), cause }
             }
-            3..=8 => {
+            3 => {
+                let (client, seq) = self.submission();
+                let ticket = Ticket { client, seq, place: self.chance.below(2) as u32 };
+                let session = self.session();
+                let answer = self
+                    .naive
+                    .clone()
+                    .apply(self.now, &Command::Master(MasterCommand::AssignSubmitted { ticket, session }));
+                self.meet(answer == Answer::Ok, "granted with its submission");
+                MasterCommand::AssignSubmitted { ticket, session }
+            }
+            4..=8 => {
                 let attempts = self.naive.task(task).map_or(0, |task| task.past.len());
                 let number = if self.chance.one_in(9) { self.chance.below(4) } else { attempts + 1 };
                 MasterCommand::Assign { attempt: Attempt { task, number: number as u32 }, session: self.session() }
@@ -341,6 +352,19 @@ impl Run {
                 let outcome = if self.chance.one_in(2) { done("out") } else { failed("oops", !self.chance.one_in(4)) };
                 MasterCommand::Finish { task, fence, outcome }
             }
+        }
+    }
+
+    /// A request whose answer is kept: mostly one that submitted something.
+    fn submission(&mut self) -> (SessionId, Seq) {
+        let clients = self.naive.content.clients.iter();
+        let kept = clients.flat_map(|client| client.replies.iter().map(|(seq, answer)| (client.id, *seq, answer)));
+        let submitted = kept.filter(|(_, _, answer)| matches!(answer, Answer::Submitted(_)));
+        let known: Vec<_> = submitted.map(|(client, seq, _)| (client, seq)).collect();
+        match known.last() {
+            Some(&newest) if !self.chance.one_in(4) => newest,
+            Some(_) => known[self.chance.below(known.len())],
+            None => (SessionId(1), Seq(1)),
         }
     }
 
@@ -418,7 +442,7 @@ impl Chance {
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the random commands must have met, or they test less than they seem to.
-const RULES: [&str; 23] = [
+const RULES: [&str; 24] = [
     "answer again",
     "ahead of the window",
     "cancelled",
@@ -430,6 +454,7 @@ const RULES: [&str; 23] = [
     "expired node",
     "failed",
     "forgotten",
+    "granted with its submission",
     "judged again",
     "late",
     "late again",
