@@ -12,8 +12,8 @@
 //! * State and applied index change together: nobody sees one without the other.
 
 mod batch;
-mod growth;
 mod coming;
+mod growth;
 mod input;
 mod policy;
 mod staff;
@@ -37,9 +37,9 @@ use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId, TaskId};
 use crate::{master, wire};
 
 use batch::{Batch, Placed, Waiter};
+use coming::Coming;
 use growth::Herald;
 use staff::Staff;
-use coming::Coming;
 
 /// How a replica was told to begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
