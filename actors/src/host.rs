@@ -290,6 +290,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
             seed: rand::random(),
             cluster: ClusterId(rand::random()),
             replace_after,
+            compaction: replica::Compaction::default(),
         },
         durable,
         now,

@@ -46,7 +46,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -62,6 +62,7 @@ impl Bug {
         Self::AnswersEarly,
         Self::NeverReconciles,
         Self::RunsShareSessions,
+        Self::ForgetsReplies,
     ];
 }
 

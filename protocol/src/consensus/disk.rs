@@ -21,7 +21,7 @@ pub(super) struct Pending {
     /// When it was written.
     at: Nanos,
     /// The log is durable up to here once it is; zero if it holds no entries.
-    last: Index,
+    pub(super) last: Index,
 }
 
 impl Consensus {
@@ -93,6 +93,7 @@ impl Consensus {
             self.log.note_durable(done.last);
         }
         self.durable_seq = self.durable_seq.max(seq.min(self.seq));
+        self.note_installed(effects);
         match self.role {
             Role::Candidate => self.count_votes(effects),
             Role::Leader => self.advance_commit(effects),

@@ -103,6 +103,8 @@ impl Consensus {
             Message::VoteReply { epoch, granted } => self.on_vote_reply(from, epoch, granted, effects),
             Message::Append(append) => self.on_append(from, append, effects),
             Message::AppendReply(reply) => self.on_append_reply(from, &reply, effects),
+            Message::Snapshot(snapshot) => self.on_snapshot(from, *snapshot, effects),
+            Message::SnapshotReply(reply) => self.on_snapshot_reply(from, &reply, effects),
             Message::ReadIndex { epoch, number, may_lease } => {
                 self.on_read_index(from, epoch, number, may_lease, effects);
             }
@@ -273,11 +275,12 @@ impl Consensus {
         Nanos(self.now.0.saturating_add(least).saturating_add(self.draw(spread)))
     }
 
-    /// Whether this node votes in the configuration in force or in the latest committed one (C5).
+    /// Whether this node votes in the configuration in force or in the latest committed one (C5), and is not about to exchange its log.
     pub(super) fn may_campaign(&self) -> bool {
         let votes = |conf: &ConfState| quorum::votes(conf, self.node);
         let committed = || self.confs.iter().rev().find(|(index, _)| *index <= self.commit.index);
-        !self.is_excluded() && (self.conf().is_some_and(votes) || committed().is_some_and(|(_, conf)| votes(conf)))
+        let is_whole = !self.is_excluded() && self.installing.is_none();
+        is_whole && (self.conf().is_some_and(votes) || committed().is_some_and(|(_, conf)| votes(conf)))
     }
 
     /// Whether a leader said that we have no place in a configuration newer than ours (C6).

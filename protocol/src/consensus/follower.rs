@@ -8,7 +8,7 @@
 
 use crate::durable::Entry;
 use crate::effects::Role;
-use crate::types::{Index, NodeId};
+use crate::types::{Epoch, Index, NodeId};
 
 use super::{Append, AppendReply, Consensus, Effect, Message, Verdict, broken};
 
@@ -23,28 +23,32 @@ impl Consensus {
         if !is_well_formed(&append) {
             return;
         }
-        if append.epoch == self.hard.epoch && self.role == Role::Leader {
-            return self.fail(format!("{from} leads epoch {} too", append.epoch), effects);
+        if self.hear(from, append.epoch, effects) {
+            self.take(from, append, effects);
         }
-        self.follow(append.epoch, Some(from), effects);
+    }
+
+    /// A leader of our epoch or of a higher one was heard: follows it, and renews the promise. Says whether the node still
+    /// stands.
+    pub(super) fn hear(&mut self, from: NodeId, epoch: Epoch, effects: &mut Vec<Effect>) -> bool {
+        if epoch == self.hard.epoch && self.role == Role::Leader {
+            self.fail(format!("{from} leads epoch {epoch} too"), effects);
+            return false;
+        }
+        self.follow(epoch, Some(from), effects);
         self.contact = Some((self.now, from));
         self.waived = false;
         self.deadline = self.draw_deadline();
-        self.take(from, append, effects);
+        true
     }
 
     /// R1 to R5.
     fn take(&mut self, from: NodeId, mut append: Append, effects: &mut Vec<Effect>) {
         let end = Index(append.prev.index.0 + append.entries.len() as u64);
-        if append.prev.index < self.log.base().index {
-            if end <= self.log.base().index {
-                let known = self.commit.index.min(self.log.durable());
-                return self.answer(from, &append, Verdict::Matched(known), None, effects);
-            }
-            let covered = self.log.base().index.0 - append.prev.index.0;
-            let rest = append.entries.split_off(usize::try_from(covered).expect("less than the entries sent"));
-            append.prev = append.entries.last().expect("at least one entry is covered").id;
-            append.entries = rest;
+        if !self.skip_covered(&mut append) {
+            // F18: no more than our disk has.
+            let known = self.commit.index.min(self.log.durable());
+            return self.answer(from, &append, Verdict::Matched(known), None, effects);
         }
         let held = self.log.epoch_at(append.prev.index);
         if held != Some(append.prev.epoch) && !(held.is_some() && broken!(self, TrustsPlaces)) {
@@ -109,7 +113,7 @@ impl Consensus {
 }
 
 /// No log grows past this; whoever names a higher place would make sums overflow.
-const INDEX_MAX: u64 = 1 << 62;
+pub(super) const INDEX_MAX: u64 = 1 << 62;
 
 /// Whether the entries follow one another and `prev`, in an order that a leader of that epoch can have written.
 fn is_well_formed(append: &Append) -> bool {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::durable::Persist;
+use crate::durable::{Persist, SnapMeta};
 use crate::effects::{Authority, Role};
 use crate::types::{Epoch, Incarnation, Index, LogId, NodeId};
 
@@ -64,6 +64,21 @@ pub enum Input {
         context: u64,
         /// Whether a valid lease may confirm it.
         mode: ReadMode,
+    },
+    /// A snapshot of our own, named by [`Consensus::snap_meta`], is durable.
+    ///
+    /// [`Consensus::snap_meta`]: super::Consensus::snap_meta
+    Saved {
+        /// What it stands for.
+        meta: SnapMeta,
+        /// How many of the entries in it are kept.
+        trailing: u64,
+    },
+    /// The image asked for by [`Effect::Fetch`] is staged, whole and readable. Followed by [`Effect::Installed`] when it is
+    /// installed; by nothing if it is no longer needed.
+    Staged {
+        /// What it stands for.
+        meta: SnapMeta,
     },
     /// All batches up to this one are durable.
     Persisted {
@@ -131,6 +146,19 @@ pub enum Effect {
         from: Index,
         /// The last.
         to: Index,
+    },
+    /// Fetch the image of this snapshot and stage it. Said again whenever the leader says it; what is under way goes on.
+    Fetch {
+        /// Who has it.
+        from: NodeId,
+        /// What it stands for.
+        meta: SnapMeta,
+    },
+    /// A staged snapshot is installed and durable: the state is that of its image from here on, before anything else is
+    /// applied.
+    Installed {
+        /// What it stands for.
+        meta: SnapMeta,
     },
     /// The read may be answered from a state that has applied this much.
     ReadReady {

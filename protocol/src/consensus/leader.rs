@@ -86,6 +86,10 @@ impl Consensus {
     /// Sends what the windows allow (R8) and says whether that was anything.
     fn send_entries(&mut self, at: usize, effects: &mut Vec<Effect>) -> bool {
         let mut is_any = false;
+        if matches!(self.peers[at].pace, Pace::Snapshot { .. }) || self.peers[at].next <= self.log.base().index {
+            self.announce(at, effects);
+            return false;
+        }
         while let Some((prev, entries)) = self.next_entries(at) {
             let bytes = entries.iter().map(size).sum();
             let last = Index(prev.index.0 + entries.len() as u64);
@@ -187,12 +191,19 @@ impl Consensus {
         let is_stale = match peer.pace {
             Pace::Replicate => place <= peer.matched,
             Pace::Probe => place.0 != peer.next.0 - 1,
+            Pace::Snapshot { .. } => false,
         };
         if is_stale {
             return;
         }
-        let agreed = self.log.agreement(hint.index.min(Index(place.0.saturating_sub(1))), hint.epoch);
-        self.peers[at].probe_from(agreed.index.next());
+        let hinted = hint.index.min(Index(place.0.saturating_sub(1)));
+        if self.snapshot.is_some() && hinted < self.log.base().index {
+            // The logs part before ours begins: that needs our snapshot, and the probe will find so.
+            self.peers[at].probe_from(hinted.next());
+        } else {
+            let agreed = self.log.agreement(hinted, hint.epoch);
+            self.peers[at].probe_from(agreed.index.next());
+        }
         self.serve(at, effects);
     }
 

@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! * Entries follow `base` without a gap; their epochs and times never decrease.
+//! * The base only grows; whatever it stands for is in a snapshot.
 //! * `durable` never passes the last entry, and a truncation takes it back: what is appended there later is durable only
 //!   when its own batch is.
 
@@ -14,6 +15,8 @@ use crate::types::{ClusterTime, Epoch, Index, LogId};
 pub(super) struct Log {
     /// The entry before the first one held.
     base: LogId,
+    /// Its time: zero for the genesis.
+    base_time: ClusterTime,
     entries: Vec<Entry>,
     durable: Index,
 }
@@ -22,7 +25,26 @@ impl Log {
     /// A log that was read from disk, so all of it is durable.
     pub(super) fn new(base: LogId, entries: Vec<Entry>) -> Self {
         let durable = entries.last().map_or(base.index, |entry| entry.id.index);
-        Self { base, entries, durable }
+        Self { base, base_time: ClusterTime(0), entries, durable }
+    }
+
+    /// The same, of which the base's time is known: only that of a log without entries is ever asked for.
+    pub(super) fn after(base: LogId, base_time: ClusterTime, entries: Vec<Entry>) -> Self {
+        Self { base_time, ..Self::new(base, entries) }
+    }
+
+    /// Forgets the entries up to `base`, which is one of them.
+    pub(super) fn compact(&mut self, base: LogId) {
+        self.base_time = self.time_at(base.index).expect("an entry that is held becomes the base");
+        self.entries.drain(..=self.place(base.index));
+        self.base = base;
+    }
+
+    /// Begins anew after `base`: with what stands behind it, or with nothing. `durable` is what counts as durable until the
+    /// batch that does the same on the disk has done it.
+    pub(super) fn install(&mut self, base: LogId, base_time: ClusterTime, keeps_suffix: bool, durable: Index) {
+        self.entries.retain(|entry| keeps_suffix && entry.id.index > base.index);
+        (self.base, self.base_time, self.durable) = (base, base_time, durable);
     }
 
     /// Adds one entry at the end.
@@ -63,7 +85,15 @@ impl Log {
 
     /// The time of the last entry.
     pub(super) fn last_time(&self) -> ClusterTime {
-        self.entries.last().map_or(ClusterTime(0), |entry| entry.time)
+        self.entries.last().map_or(self.base_time, |entry| entry.time)
+    }
+
+    /// When the entry at `index` was written, if we can know.
+    pub(super) fn time_at(&self, index: Index) -> Option<ClusterTime> {
+        if index == self.base.index {
+            return Some(self.base_time);
+        }
+        (index > self.base.index).then(|| self.entries.get(self.place(index)))?.map(|entry| entry.time)
     }
 
     /// Who wrote the entry at `index`, if we can know.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::durable::Entry;
+use crate::durable::{Entry, SnapMeta};
 use crate::types::{Epoch, Index, LogId, Nanos};
 
 /// One message between two replicas. One-way; it may be lost, repeated and overtaken.
@@ -46,6 +46,12 @@ pub enum Message {
     Append(Append),
     /// The answer to [`Message::Append`]. An acceptance leaves only after what it acknowledges is durable.
     AppendReply(AppendReply),
+    /// "What you lack is forgotten here: fetch my snapshot." The image itself travels beside this. Lost: said again after an
+    /// election timeout. Repeated: the transfer goes on.
+    Snapshot(Box<Snapshot>),
+    /// How much the receiver of [`Message::Snapshot`] holds by now; leaves when that is durable. Lost: the snapshot is
+    /// named again, or a heartbeat's answer says the same. Repeated: `index` only grows.
+    SnapshotReply(SnapshotReply),
     /// "You have no place in the committed configuration that begins at `config`", from a leader: the receiver stops asking
     /// for votes unless it knows a newer one (C6, F21). Lost: it asks again and is told again. Repeated: no change.
     NotMember {
@@ -95,6 +101,30 @@ pub struct Append {
     pub sent: Nanos,
 }
 
+/// See [`Message::Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The leader's epoch.
+    pub epoch: Epoch,
+    /// What its snapshot stands for.
+    pub meta: SnapMeta,
+    /// When it was sent, by the leader's clock; echoed.
+    pub sent: Nanos,
+}
+
+/// See [`Message::SnapshotReply`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SnapshotReply {
+    /// The follower's epoch.
+    pub epoch: Epoch,
+    /// It holds everything up to here, committed and durable.
+    pub index: Index,
+    /// `sent` of the message it answers.
+    pub sent: Nanos,
+    /// The follower's own promise P, as in [`AppendReply`].
+    pub promise: Duration,
+}
+
 /// See [`Message::AppendReply`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AppendReply {
@@ -137,6 +167,8 @@ impl Message {
             | Self::ReadIndexReply { epoch, .. } => *epoch,
             Self::Append(append) => append.epoch,
             Self::AppendReply(reply) => reply.epoch,
+            Self::Snapshot(snapshot) => snapshot.epoch,
+            Self::SnapshotReply(reply) => reply.epoch,
         }
     }
 

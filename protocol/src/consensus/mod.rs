@@ -15,10 +15,9 @@
 //!
 //! # Where things are
 //!
-//! `election` decides who leads, `follower` and `leader` move the log, `lease` confirms reads and
-//! `ask` those of followers, `change` moves the voters,
-//! `transfer` hands leadership over, `health` says when to, `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data. Compaction and snapshots have their
-//! places here but are not built yet.
+//! `election` decides who leads, `follower` and `leader` move the log, `snapshot` forgets the beginning of it and installs
+//! another's, `lease` confirms reads and `ask` those of followers, `change` moves the voters, `transfer` hands leadership
+//! over, `health` says when to, `disk` numbers what must be durable, `log`, `progress` and `quorum` are plain data.
 
 mod ask;
 mod change;
@@ -37,17 +36,18 @@ mod mutants;
 mod oracle;
 mod progress;
 mod quorum;
+mod snapshot;
 mod transfer;
 
 use std::collections::VecDeque;
 
 pub use change::{Follower, Refusal, Target};
 pub use input::{Drop, Effect, Input, ReadMode};
-pub use message::{Append, AppendReply, Message, Verdict};
+pub use message::{Append, AppendReply, Message, Snapshot, SnapshotReply, Verdict};
 #[cfg(feature = "mutants")]
 pub use mutants::Bug;
 
-use crate::durable::{ConfState, Durable, Entry, GENESIS, Genesis, HardState, Payload};
+use crate::durable::{ConfState, Durable, Entry, GENESIS, Genesis, HardState, Payload, SnapMeta};
 use crate::effects::{Authority, Role};
 use crate::profile::Profile;
 use crate::types::{ClusterTime, Epoch, Index, LogId, Nanos, NodeId};
@@ -58,6 +58,7 @@ use health::Health;
 use lease::PendingRead;
 use log::Log;
 use progress::Progress;
+use snapshot::Installing;
 use transfer::Transfer;
 
 /// What a core is built with.
@@ -96,6 +97,12 @@ pub struct Consensus {
 
     commit: LogId,
     applied: Index,
+    /// Our durable snapshot.
+    snapshot: Option<SnapMeta>,
+    /// A snapshot whose install is on its way to the disk.
+    installing: Option<Installing>,
+    /// Who named its snapshot last, in which epoch, and when by its clock.
+    fetching: Option<(NodeId, Epoch, Nanos)>,
 
     role: Role,
     leader: Option<NodeId>,
@@ -145,18 +152,23 @@ impl Consensus {
     /// A core that remembers what `durable` holds.
     #[must_use]
     pub fn new(config: Config, durable: Durable, now: Nanos) -> Self {
-        let Durable { genesis, hard_state, base, entries, commit_hint, .. } = durable;
-        let log = Log::new(base, entries);
+        let Durable { genesis, hard_state, snapshot, base, entries, commit_hint, .. } = durable;
+        let snapshot = snapshot.map(|snapshot| snapshot.meta);
+        let covered = snapshot.as_ref().map_or(base, |meta| meta.last);
+        let log = Log::after(base, snapshot.as_ref().map_or(ClusterTime(0), |meta| meta.time), entries);
         let mut confs = Vec::new();
-        if let Some(genesis) = &genesis {
+        // F16: that of the snapshot, and those that begin after it.
+        if let Some(meta) = &snapshot {
+            confs.push((meta.last.index, meta.conf.clone()));
+        } else if let Some(genesis) = &genesis {
             confs.push((base.index, ConfState { voters: genesis.voters.clone(), ..ConfState::default() }));
         }
-        for entry in log.from(base.index) {
+        for entry in log.from(covered.index.next()) {
             if let Payload::Config(conf) = &entry.payload {
                 confs.push((entry.id.index, conf.clone()));
             }
         }
-        let commit = commit_hint.clamp(base.index, log.last().index);
+        let commit = commit_hint.clamp(covered.index, log.last().index);
         let mut core = Self {
             node: config.node,
             profile: config.profile,
@@ -172,7 +184,10 @@ impl Consensus {
             pending: VecDeque::new(),
             open: None,
             hinted: commit,
-            applied: base.index,
+            applied: covered.index,
+            snapshot,
+            installing: None,
+            fetching: None,
             role: Role::Follower,
             leader: None,
             boot: None,
@@ -251,6 +266,8 @@ impl Consensus {
             Input::Transfer { context, to } => self.on_transfer(context, to, effects),
             Input::Surrendered { epoch } => self.on_surrendered(epoch, effects),
             Input::Read { context, mode } => self.on_read(context, mode, effects),
+            Input::Saved { meta, trailing } => self.on_saved(meta, trailing, effects),
+            Input::Staged { meta } => self.on_staged(meta, effects),
             Input::Persisted { seq } => self.on_persisted(seq, effects),
             Input::StorageFailed { why } => self.fail(why, effects),
             Input::Evidence { node, .. } => self.on_evidence(node),
@@ -421,7 +438,9 @@ impl Consensus {
         assert!(self.log.last().epoch <= self.hard.epoch, "an entry of an epoch that has not begun");
         if self.role == Role::Leader {
             assert!(self.hard.vote == Some(self.node) || self.has_bug_with_votes(), "a leader voted for itself");
-            assert!(self.log.epoch_at(self.noop) == Some(self.hard.epoch), "a leader's epoch begins with its no-op");
+            let begins = self.log.epoch_at(self.noop).is_none_or(|epoch| epoch == self.hard.epoch);
+            let is_held = self.noop > self.log.base().index && self.noop <= self.log.last().index;
+            assert!(begins && (is_held || self.noop <= self.applied), "a leader's epoch begins with its no-op");
         }
     }
 

@@ -66,11 +66,21 @@ pub enum Bug {
     IgnoresHigherEpochs,
     /// A leader counts itself although it has no vote (C4).
     CountsItself,
+    /// An install keeps what stands behind the snapshot, although the logs part before that (S3).
+    KeepsConflicts,
+    /// An install drops a suffix that matches (S3).
+    DropsSuffix,
+    /// An install keeps the configurations of the log that it replaced (F16).
+    ForgetsConfs,
+    /// A snapshot is said to be of what is committed, not of what is applied (S1).
+    NamesCommit,
+    /// A follower acknowledges a snapshot before it has it (S3).
+    AcksAnnouncements,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,
         Self::CommitsUnverified,
@@ -95,6 +105,10 @@ impl Bug {
         Self::TransferSkipsMatch,
         Self::IgnoresHigherEpochs,
         Self::CountsItself,
+        Self::KeepsConflicts,
+        Self::DropsSuffix,
+        Self::ForgetsConfs,
+        Self::AcksAnnouncements,
     ];
 }
 

@@ -40,6 +40,13 @@ pub(super) enum Pace {
     Probe,
     /// One append after the other, without waiting.
     Replicate,
+    /// Heartbeats only: what it lacks is forgotten here, and it was told of our snapshot.
+    Snapshot {
+        /// The last entry of that snapshot: who holds this much needs it no longer.
+        last: Index,
+        /// When it was told.
+        since: Nanos,
+    },
 }
 
 /// One append under way.
@@ -70,7 +77,7 @@ impl Progress {
     pub(super) fn lose_flight(&mut self) {
         let next = match self.pace {
             Pace::Probe => self.next,
-            Pace::Replicate => self.matched.next(),
+            Pace::Replicate | Pace::Snapshot { .. } => self.matched.next(),
         };
         self.probe_from(next);
     }
@@ -79,6 +86,14 @@ impl Progress {
     pub(super) fn probe_from(&mut self, next: Index) {
         self.pace = Pace::Probe;
         self.next = next.max(self.matched.next());
+        self.flight.clear();
+        self.bytes = 0;
+    }
+
+    /// It needs the snapshot that ends with `last` and was told so.
+    pub(super) fn begin_snapshot(&mut self, last: Index, now: Nanos) {
+        self.pace = Pace::Snapshot { last, since: now };
+        self.next = last.next();
         self.flight.clear();
         self.bytes = 0;
     }
@@ -92,7 +107,9 @@ impl Progress {
             self.bytes -= oldest.bytes;
             self.flight.pop_front();
         }
-        if self.pace == Pace::Probe && verified {
+        if matches!(self.pace, Pace::Snapshot { last, .. } if index >= last) {
+            self.probe_from(index.next());
+        } else if self.pace == Pace::Probe && verified {
             self.pace = Pace::Replicate;
             self.flight.clear();
             self.bytes = 0;
@@ -112,6 +129,7 @@ impl Progress {
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         match self.pace {
             Pace::Probe => self.flight.is_empty(),
+            Pace::Snapshot { .. } => false,
             Pace::Replicate if self.flight.is_empty() => true,
             Pace::Replicate => self.flight.len() < APPENDS_MAX && self.bytes + bytes <= BYTES_MAX,
         }

@@ -13,6 +13,7 @@
 
 mod batch;
 mod coming;
+mod exchange;
 mod growth;
 mod input;
 mod policy;
@@ -25,19 +26,22 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::client::{Consistency, Denied, Origin, Request, RequestBody, Response};
 use crate::consensus::{self, Consensus, ReadMode};
-use crate::durable::{Durable, Genesis, Payload};
+use crate::durable::{Durable, Genesis, Payload, SnapMeta};
 use crate::effects::{Effects, Event, Local, Outgoing, Part, Role};
 use crate::founding::{self, Founding};
 use crate::mutants::{Bug, is_on};
 use crate::profile::Profile;
-use crate::state::{Answer, ClusterChange, Command, Operation, Query, Refused, State};
+use crate::state::{Answer, ClusterChange, Command, ImageError, Operation, Query, Refused, Restore, State};
 use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId, TaskId};
-use crate::{master, wire};
+use crate::{image, master, wire};
 
 use batch::{Batch, Placed, Waiter};
 use coming::Coming;
+use exchange::Exchange;
 use growth::Herald;
 use staff::Staff;
 
@@ -60,6 +64,25 @@ pub struct Config {
     pub cluster: ClusterId,
     /// How long a voter may be silent before the leader has it replaced.
     pub replace_after: Duration,
+    /// When a snapshot is written and how much of the log it leaves.
+    pub compaction: Compaction,
+}
+
+/// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Compaction {
+    /// After this many entries.
+    pub entries: u64,
+    /// After this many bytes of commands.
+    pub bytes: u64,
+    /// This many entries stay in the log behind a snapshot: a follower that lacks no more needs no image.
+    pub trailing: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { entries: 50_000, bytes: 64 * 1024 * 1024, trailing: 1024 }
+    }
 }
 
 /// See the module.
@@ -106,6 +129,11 @@ pub struct Replica {
     sweep_at: Nanos,
     /// A genesis that nobody is told of before this batch is durable.
     accepted: Option<(u64, Genesis)>,
+    /// Images of the state on their way.
+    exchange: Exchange,
+    compaction: Compaction,
+    /// Why our own snapshot cannot be read, until that is told.
+    unreadable: Option<String>,
     /// Consensus effects of the current step; kept for its capacity.
     scratch: Vec<consensus::Effect>,
 }
@@ -139,7 +167,7 @@ struct Awaiting {
 impl Replica {
     /// Continues from what the node remembers.
     #[must_use]
-    pub fn new(config: Config, durable: Durable, now: Nanos) -> Self {
+    pub fn new(config: Config, mut durable: Durable, now: Nanos) -> Self {
         let founding = Founding::new(
             founding::Config {
                 node: config.node,
@@ -156,6 +184,13 @@ impl Replica {
         let mut state = State::default();
         if let Some(genesis) = founding.genesis() {
             state.found(&genesis.voters, genesis.target);
+        }
+        let mut unreadable = None;
+        if let Some(snapshot) = &mut durable.snapshot {
+            match restored(&std::mem::take(&mut snapshot.chunks)) {
+                Ok(restored) => state = restored,
+                Err(why) => unreadable = Some(format!("the snapshot of {} cannot be read: {why}", snapshot.meta.last)),
+            }
         }
         Self {
             node: config.node,
@@ -182,6 +217,9 @@ impl Replica {
             now,
             sweep_at: Nanos::NEVER,
             accepted: None,
+            exchange: Exchange::new(config.profile.election_timeout),
+            compaction: config.compaction,
+            unreadable,
             scratch: Vec::new(),
         }
     }
@@ -189,6 +227,11 @@ impl Replica {
     /// Handles one input. Whatever must follow from it is added to `effects`.
     pub fn step(&mut self, now: Nanos, input: Input, effects: &mut Effects) {
         if self.is_broken {
+            return;
+        }
+        if let Some(why) = self.unreadable.take() {
+            self.is_broken = true;
+            effects.publish.push(Event::Fatal(why));
             return;
         }
         self.now = now;
@@ -211,8 +254,8 @@ impl Replica {
                     founding.tick(now, leads, out);
                 });
             }
-            // Nobody asks for an image before consensus announces one.
-            Input::Image { .. } | Input::ImageDone(_) => {}
+            Input::Image { from, message } => self.on_image(now, from, message, effects),
+            Input::ImageDone(done) => self.on_image_done(now, done, effects),
             Input::ClusterExists => self.founding.cluster_exists(),
             Input::FoundWithout { places } => {
                 let leads = self.consensus.role() == Role::Leader;
@@ -244,6 +287,7 @@ impl Replica {
                 self.staff.link_up(node);
                 self.say_leads(Some(node), effects);
                 self.founding.link_up(now, node);
+                self.exchange.link_up(now, node, effects);
             }
             Input::LinkDown { node } => self.on_link_down(now, node, effects),
             Input::Member { node, address, is_alive } => self.staff.note_member(node, address, is_alive),
@@ -251,12 +295,18 @@ impl Replica {
         }
         self.propose_batch(now, effects);
         self.tell_part(effects);
+        self.save(now, effects);
     }
 
     /// When [`Input::Tick`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
-        self.consensus.next_deadline().min(self.founding.next_deadline()).min(self.sweep_at).min(self.coming.deadline())
+        self.consensus
+            .next_deadline()
+            .min(self.founding.next_deadline())
+            .min(self.sweep_at)
+            .min(self.coming.deadline())
+            .min(self.exchange.next_deadline())
     }
 
     /// What this node knows of the cluster.
@@ -306,6 +356,7 @@ impl Replica {
         if now >= self.sweep_at {
             self.sweep();
         }
+        self.exchange.tick(now, effects);
         self.core(now, consensus::Input::Tick, effects);
         self.tend_staff(now, effects);
         self.say_leads_again(now, effects);
@@ -333,6 +384,74 @@ impl Replica {
             effects.publish.push(Event::Founded(genesis));
         }
         self.core(now, consensus::Input::Persisted { seq }, effects);
+    }
+
+    // ---- images ----
+
+    fn on_image(&mut self, now: Nanos, from: NodeId, message: image::Message, effects: &mut Effects) {
+        if let image::Message::Want { last, place } = message {
+            return self.exchange.wanted(from, last, place, effects);
+        }
+        if let Err(why) = self.exchange.chunk(now, from, message, effects) {
+            effects.note(why);
+        }
+    }
+
+    fn on_image_done(&mut self, now: Nanos, done: image::Done, effects: &mut Effects) {
+        match done {
+            image::Done::Saved { last } => {
+                if let Some(meta) = self.exchange.saved(last) {
+                    let trailing = self.compaction.trailing;
+                    self.core(now, consensus::Input::Saved { meta, trailing }, effects);
+                }
+            }
+            image::Done::Read { to, last, place, found } => self.exchange.read(now, to, (last, place), found, effects),
+            image::Done::Staged { last, place } => {
+                if let Err(why) = self.exchange.staged(now, last, place, effects) {
+                    effects.note(why);
+                }
+            }
+        }
+        // What is received is installed as soon as our own snapshot, if one is being written, is out of its way.
+        if let Some(meta) = self.exchange.ready().filter(|_| !self.consensus.is_installing()).cloned() {
+            self.core(now, consensus::Input::Staged { meta }, effects);
+            if self.consensus.is_installing() {
+                self.exchange.installing();
+            } else {
+                self.exchange.forget_up_to(self.consensus.commit());
+            }
+        }
+    }
+
+    /// Writes a snapshot when enough has been applied since the last one.
+    fn save(&mut self, now: Nanos, effects: &mut Effects) {
+        if !self.exchange.should_save(now, self.compaction) || self.consensus.is_installing() || self.is_broken {
+            return;
+        }
+        if let Some(meta) = self.consensus.snap_meta() {
+            self.exchange.save(meta, &self.state, effects);
+        }
+    }
+
+    /// The state is another one from here on: whoever waits for something in the part of the log that is jumped over cannot
+    /// know what became of it.
+    fn installed(&mut self, meta: &SnapMeta, effects: &mut Effects) {
+        let Some(state) = self.exchange.install(meta) else {
+            self.is_broken = true;
+            effects.publish.push(Event::Fatal(format!("the state of {} is installed and not at hand", meta.last)));
+            return;
+        };
+        self.state = state;
+        effects.note(format!("the state of {} was taken from a snapshot", meta.last));
+        let later = self.placed.split_off(&meta.last.index.next());
+        for (_, (_, waiters)) in std::mem::replace(&mut self.placed, later) {
+            for Placed { waiter, .. } in waiters {
+                self.respond(waiter, Err(Denied::Unknown), effects);
+            }
+        }
+        for ((task, _), Awaiting { waiter, .. }) in std::mem::take(&mut self.awaiting) {
+            self.answer(waiter, &Query::Await(task), effects);
+        }
     }
 
     // ---- requests ----
@@ -590,6 +709,8 @@ impl Replica {
                     effects.send.push(Outgoing { to, body: message.into(), after });
                 }
                 consensus::Effect::Apply { from, to } => self.apply(from..=to, effects),
+                consensus::Effect::Fetch { from, meta } => self.exchange.begin(self.now, from, meta, effects),
+                consensus::Effect::Installed { meta } => self.installed(&meta, effects),
                 consensus::Effect::ReadReady { context, .. } => {
                     if let Some(Question { waiter, query }) = self.reads.remove(&context) {
                         self.answer(waiter, &query, effects);
@@ -689,6 +810,10 @@ impl Replica {
         for index in first..=last {
             // Cloning an entry copies no payload: it is a counted reference.
             let entry = self.consensus.entries(Index(index)..=Index(index))[0].clone();
+            self.exchange.note_applied(match &entry.payload {
+                Payload::Commands(bytes) => bytes.len(),
+                Payload::Noop | Payload::Config(_) => 0,
+            });
             match &entry.payload {
                 Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
                 Payload::Config(conf) => {
@@ -776,6 +901,13 @@ impl Replica {
         self.next_context += 1;
         self.next_context
     }
+}
+
+/// The state of a snapshot.
+fn restored(chunks: &[Bytes]) -> Result<State, ImageError> {
+    let mut restore = Restore::default();
+    chunks.iter().try_for_each(|chunk| restore.take(chunk))?;
+    restore.finish()
 }
 
 /// How long a place is held for a request that waits elsewhere or for a task's end. Clients ask again every two seconds at the

@@ -23,6 +23,7 @@ impl Alone {
             seed: 1,
             cluster: ClusterId(7),
             replace_after: REPLACE_AFTER,
+            compaction: Compaction::default(),
         };
         let replica = Replica::new(config, Durable::fresh(node, Incarnation(1)), Nanos(1));
         let mut alone = Self { replica, now: Nanos(1) };

@@ -149,7 +149,7 @@ impl Checker {
         let earlier = self.committers.partition_point(|committer| *committer < epoch);
         if let Some(&(last, _)) = self.committed[..earlier].last()
             && core.entries(last.index..=last.index).first().map(|entry| entry.id) != Some(last)
-            && core.base() != last
+            && core.base().index < last.index
         {
             return Err(format!("I1 {node} leads in epoch {epoch} without the committed entry {last}"));
         }

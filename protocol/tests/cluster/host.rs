@@ -12,6 +12,7 @@ use std::time::Duration;
 use protocol::durable::{Durable, Persist};
 use protocol::effects::{Effects, Local};
 use protocol::gate::Gate;
+use protocol::image::Work;
 use protocol::master::Mastership;
 use protocol::replica::Replica;
 use protocol::state::{Offer, Outcome};
@@ -97,6 +98,12 @@ pub struct Disk {
     pub fails_next: bool,
     /// A sync has failed in this run.
     pub has_failed: bool,
+    /// Work on images, each behind the batch that was written before it.
+    pub images: VecDeque<(u64, Work)>,
+    /// The last batch written, and the last one synced in this run.
+    pub batches: (u64, u64),
+    /// Whether the first of `images` is under way.
+    pub is_imaging: bool,
 }
 
 impl Disk {
@@ -104,6 +111,9 @@ impl Disk {
     fn empty(id: NodeId) -> Self {
         Self {
             durable: Durable::fresh(id, Incarnation(0)),
+            images: VecDeque::new(),
+            batches: (0, 0),
+            is_imaging: false,
             waiting: VecDeque::new(),
             syncing: 0,
             slow_until: 0,
@@ -131,6 +141,8 @@ pub struct Setup {
     pub profile: Profile,
     /// Attempts at once.
     pub slots: u32,
+    /// When snapshots are written.
+    pub compaction: replica::Compaction,
 }
 
 impl Host {
@@ -177,6 +189,7 @@ impl Host {
                     seed,
                     cluster: ClusterId(u128::from(seed) + 1),
                     replace_after: replica::REPLACE_AFTER,
+                    compaction: setup.compaction,
                 },
                 self.disk.durable.clone(),
                 now,
@@ -205,6 +218,8 @@ impl Host {
             self.disk.durable.apply(&batch);
         }
         self.disk.syncing = 0;
+        self.disk.images.clear();
+        (self.disk.batches, self.disk.is_imaging) = ((0, 0), false);
         (self.disk.fails_next, self.disk.has_failed) = (false, false);
     }
 

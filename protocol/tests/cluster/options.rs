@@ -4,6 +4,8 @@
 //!
 //! * All that is drawn here follows from the seed alone.
 
+use protocol::replica::Compaction;
+
 use crate::dice::Dice;
 
 /// One millisecond.
@@ -85,6 +87,10 @@ pub struct Options {
     pub handlers: [u64; 3],
     /// Attempts that a node runs at once.
     pub slots: u32,
+    /// When snapshots are written: soon, so that every run has some.
+    pub compaction: Compaction,
+    /// How long work on an image takes at most.
+    pub slow_image: u64,
     /// Until when faults go on.
     pub faults: u64,
     /// When the run ends.
@@ -130,6 +136,8 @@ impl Options {
             at_most_once: 300,
             handlers: [100, 50, 20],
             slots: 4,
+            compaction: Compaction { entries: 50, bytes: 1 << 20, trailing: 10 },
+            slow_image: 5 * MS,
             faults: 10 * SECOND,
             end: 40 * SECOND,
         }
@@ -180,6 +188,12 @@ impl Options {
                 .then(|| (dice.between(0, nodes as u64 - 1) as usize, dice.between(1, 600) * MS)),
             reboot: dice.pick(&[0, 300]),
             transfer: dice.pick(&[0, 0, 2, 10]),
+            compaction: Compaction {
+                entries: dice.pick(&[3, 20, 100, 100, 1000]),
+                bytes: dice.pick(&[1_000, 100_000, 1 << 30]),
+                trailing: dice.pick(&[0, 1, 10, 50]),
+            },
+            slow_image: dice.pick(&[1, 5, 50, 400]) * MS,
             faults: 85 * SECOND,
             end: 120 * SECOND,
         }

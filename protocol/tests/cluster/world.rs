@@ -85,6 +85,8 @@ pub(crate) enum Happening {
     DiskFails { at: usize, run: u64 },
     /// A host loses its disk.
     DiskIsLost { at: usize },
+    /// Work on an image ends.
+    Imaged { at: usize, run: u64 },
     /// A handler ends.
     Handled { at: usize, run: u64, fence: Fence, outcome: Outcome },
     /// One side notices that its link is gone.
@@ -133,7 +135,7 @@ impl World {
             is_idle: false,
             seen: None,
             lose: |_, _, _| false,
-            setup: Setup { join, profile, slots: options.slots },
+            setup: Setup { join, profile, slots: options.slots, compaction: options.compaction },
             queue: Queue::new(),
             asleep: (0..count).map(|_| Vec::new()).collect(),
             spare: Effects::new(),
@@ -218,6 +220,11 @@ impl World {
                 }
             }
             Happening::DiskIsLost { at } => self.lose_disk(at),
+            Happening::Imaged { at, run } => {
+                if self.hosts[at].run == run {
+                    self.imaged(at);
+                }
+            }
             Happening::Handled { at, run, fence, outcome } => {
                 if self.hosts[at].run == run {
                     self.hosts[at].running.remove(&fence);
@@ -351,8 +358,14 @@ impl World {
                 let verdict = self.check.logs_match(replica.consensus(), &batch);
                 self.judge(verdict);
             }
+            self.hosts[at].disk.batches.0 = batch.seq;
             self.hosts[at].disk.waiting.push_back(batch);
             self.begin_sync(at);
+        }
+        for work in effects.images.drain(..) {
+            let behind = self.hosts[at].disk.batches.0;
+            self.hosts[at].disk.images.push_back((behind, work));
+            self.begin_image(at);
         }
         for outgoing in effects.send.drain(..) {
             let Some(machines) = &mut self.hosts[at].machines else { continue };
@@ -531,12 +544,40 @@ impl World {
             disk.durable.apply(&batch);
             seq = Some(batch.seq);
         }
+        disk.batches.1 = seq.unwrap_or(disk.batches.1);
         let verdict = self.check.hard_state_only_grows(old, self.hosts[at].disk.durable.hard_state);
         self.judge(verdict);
         if let Some(seq) = seq {
             self.hand_on(at, Part::Store, Local::Replica(replica::Input::Persisted { seq }));
         }
         self.begin_sync(at);
+        self.begin_image(at);
+    }
+
+    /// Work on images is done one by one, beside the syncs: in pieces between them.
+    fn begin_image(&mut self, at: usize) {
+        let disk = &mut self.hosts[at].disk;
+        let is_due = disk.images.front().is_some_and(|(behind, _)| *behind <= disk.batches.1);
+        if disk.is_imaging || !is_due || disk.has_failed {
+            return;
+        }
+        disk.is_imaging = true;
+        let longest = if self.is_calm { 5 * MS } else { self.options.slow_image };
+        let span = self.dice.between(MS / 10, longest);
+        let run = self.hosts[at].run;
+        self.queue.add(self.time + span, Happening::Imaged { at, run });
+    }
+
+    fn imaged(&mut self, at: usize) {
+        let disk = &mut self.hosts[at].disk;
+        disk.is_imaging = false;
+        if disk.has_failed {
+            return;
+        }
+        let Some((_, work)) = disk.images.pop_front() else { return }; // The process is gone.
+        let done = disk.durable.perform(work);
+        self.hand_on(at, Part::Store, Local::Replica(replica::Input::ImageDone(done)));
+        self.begin_image(at);
     }
 
     // ---- clients ----
@@ -616,6 +657,7 @@ impl Happening {
             | Self::Wake { at, .. }
             | Self::Synced { at, .. }
             | Self::DiskFails { at, .. }
+            | Self::Imaged { at, .. }
             | Self::Handled { at, .. }
             | Self::Broken { at, .. }
             | Self::Silence { at, .. }

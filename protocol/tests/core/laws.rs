@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use protocol::consensus::ReadMode;
-use protocol::durable::{Entry, HardState, Payload};
+use protocol::durable::{Durable, Entry, HardState, Payload};
 use protocol::effects::Role;
 use protocol::{Epoch, Index, LogId, NodeId};
 
@@ -26,6 +26,8 @@ pub struct Laws {
     pub acked: u64,
     /// Reads that were answered, by quorum and by lease.
     pub reads: (u64, u64),
+    /// Snapshots that were installed.
+    pub installs: u64,
     /// Elections that were won.
     pub elections: u64,
     /// A hash of all that was seen.
@@ -87,8 +89,10 @@ impl Laws {
                 self.elections += 1;
                 // Only what was committed in an older epoch: a slow election may be overtaken by a later one.
                 let older = self.committed_in.partition_point(|epoch| *epoch < core.epoch());
+                // What was forgotten was applied before, and is watched there.
+                let first = (core.base().index.0 as usize - 1).min(older);
                 let held = core.entries(Index(2)..=Index(older as u64 + 1));
-                let is_complete = same_all(held, &self.committed[..older]);
+                let is_complete = same_all(held, &self.committed[first..older]);
                 law(is_complete, world, "Leader Completeness", || format!("n{} in epoch {}", at + 1, core.epoch()));
             }
         }
@@ -102,11 +106,7 @@ impl Laws {
             return;
         }
         for entry in core.entries(known.next()..=core.commit()) {
-            let place = (entry.id.index.0 - 2) as usize;
-            let holds = |node: &&NodeId| {
-                let disk = &world.nodes[(node.0 - 1) as usize].disk;
-                disk.entries.get(place).is_some_and(|held| held.id == entry.id)
-            };
+            let holds = |node: &&NodeId| holds(&world.nodes[(node.0 - 1) as usize].disk, entry.id);
             let is_most = |voters: &[NodeId]| voters.iter().filter(holds).count() * 2 > voters.len();
             let conf = core.conf().expect("every core is founded");
             let is_durable = is_most(&conf.voters) && (conf.outgoing.is_empty() || is_most(&conf.outgoing));
@@ -136,11 +136,22 @@ impl Laws {
                 self.waiting.remove(&context);
             }
             Seen::Urged(to, last) => {
-                let holds = world.nodes[to].disk.entries.iter().any(|entry| entry.id == last);
+                let holds = holds(&world.nodes[to].disk, last);
                 law(holds, world, "An heir holds the whole log", || format!("n{} without {last}", to + 1));
             }
             Seen::Fatal(why) => law(false, world, "No core breaks", || format!("n{}: {why}", at + 1)),
+            Seen::Installed(last) => {
+                let place = last.index.0 as usize - 2;
+                let is_same = self.committed.get(place).is_some_and(|known| known.id == last);
+                law(is_same, world, "A snapshot is of what is committed", || format!("n{} {last}", at + 1));
+                // The whole log is that of the snapshot, or goes on behind it.
+                let base = world.core(at).base();
+                law(base >= last, world, "An install keeps no prefix", || format!("n{} {base}", at + 1));
+                self.installs += 1;
+                self.proposals.retain(|(node, index), _| *node != at || *index > last.index);
+            }
             Seen::Role(..)
+            | Seen::Fetches(..)
             | Seen::Retired
             | Seen::Surrender(_)
             | Seen::Resume(_)
@@ -204,11 +215,20 @@ impl Laws {
         for (place, one) in cores.iter().enumerate() {
             for other in &cores[place + 1..] {
                 let end = one.last().index.min(other.last().index);
-                let (one, other) = (one.entries(Index(2)..=end), other.entries(Index(2)..=end));
+                let first = one.base().index.max(other.base().index).next();
+                let (one, other) = (one.entries(first..=end), other.entries(first..=end));
                 let agree = one.iter().zip(other).rposition(|(one, other)| one.id == other.id).map_or(0, |at| at + 1);
                 law(same_all(&one[..agree], &other[..agree]), world, "Log Matching", || format!("up to {agree}"));
             }
         }
+    }
+}
+
+/// Whether a log on a disk holds this entry, or a snapshot that stands for it.
+fn holds(disk: &Durable, id: LogId) -> bool {
+    match id.index.0.checked_sub(disk.base.index.0 + 1) {
+        Some(place) => disk.entries.get(place as usize).is_some_and(|held| held.id == id),
+        None => true,
     }
 }
 

@@ -49,6 +49,8 @@ struct Weather {
     evidence: u64,
     suspicion: u64,
     unreachable: u64,
+    snapshot: u64,
+    trailing: u64,
     proposals: u64,
     batch: u64,
     size: usize,
@@ -92,6 +94,8 @@ impl Weather {
             evidence: dice.pick(&[0, 0, 20, 100]),
             suspicion: dice.pick(&[0, 20, 100]),
             unreachable: dice.pick(&[0, 20]),
+            snapshot: 0,
+            trailing: 0,
             proposals: dice.pick(&[10, 100, 500]),
             batch: dice.pick(&[1, 1, 64]),
             size: dice.pick(&[8, 8, 60_000, 200_000]),
@@ -207,9 +211,14 @@ impl Run {
             world.crash(at, 0); // The clocks were changed under them.
             world.restart(at);
         }
-        let weather = Weather::draw(theme, &mut dice, &mut world);
+        let mut weather = Weather::draw(theme, &mut dice, &mut world);
         world.surrender = dice.pick(&[(0, MS), (0, 30 * MS)]);
         let election_timeout = profiles.iter().map(|profile| profile.election_timeout.as_nanos() as u64).max();
+        if dice.happens(400) {
+            weather.snapshot = dice.pick(&[5, 30, 100]);
+            weather.trailing = dice.pick(&[0, 1, 20]);
+            world.fetch_delay = dice.pick(&[2, 50, 800]) * MS;
+        }
         let mut laws = Laws::default();
         laws.is_wild = is_wild;
         let election_timeout = election_timeout.expect("there is at least one node");
@@ -274,6 +283,10 @@ impl Run {
             if self.dice.happens(weather.stick) {
                 self.world.nodes[at].is_disk_stuck ^= true;
                 self.world.sync(at);
+            }
+            if weather.snapshot > 0 && !self.is_paused(at) && self.dice.happens(weather.snapshot) {
+                self.world.save(at, weather.trailing);
+                self.laws.check(&mut self.world);
             }
             self.rumour(at);
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::consensus::{Append, AppendReply, Consensus, Drop, Message, Verdict};
-use protocol::durable::{ConfState, Entry, Payload, Persist};
+use protocol::consensus::{Append, AppendReply, Consensus, Drop, Message, Snapshot, SnapshotReply, Verdict};
+use protocol::durable::{ConfState, Entry, Payload, Persist, SnapMeta};
 use protocol::effects::Role;
 use protocol::{ClusterTime, Epoch, Index, LogId, Nanos, NodeId};
 
@@ -114,6 +114,18 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
         "read-index-reply" => Message::ReadIndexReply { epoch, number: 1, index: words.number("index").map(Index) },
         "timeout-now" => Message::TimeoutNow { epoch },
         "not-member" => Message::NotMember { epoch, config: Index(words.number("config").expect("config=")) },
+        "snapshot" => {
+            let nodes = |key| words.value(key).into_iter().flat_map(|list| list.split(',')).map(node).collect();
+            let conf = ConfState { voters: nodes("voters"), ..ConfState::default() };
+            let meta = SnapMeta { last: last(), time: ClusterTime(words.number("time").unwrap_or(1000)), conf };
+            Message::Snapshot(Box::new(Snapshot { epoch, meta, sent: sender }))
+        }
+        "snapshot-reply" => Message::SnapshotReply(SnapshotReply {
+            epoch,
+            index: Index(words.number("index").expect("index=")),
+            sent: receiver,
+            promise: PROMISE,
+        }),
         other => panic!("no such message: {other}"),
     }
 }
@@ -123,6 +135,8 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
     let name = |context: &u64| names.get(context).map_or("?", String::as_str);
     match seen {
         Seen::Applied(entries) => format!("applies {}", range(entries)),
+        Seen::Fetches(from, last) => format!("fetches the snapshot of {last} from n{}", from.0),
+        Seen::Installed(last) => format!("takes the state of {last}"),
         Seen::ReadReady(context, index) => format!("answers {} as of {index}", name(context)),
         Seen::Accepted(context, id) => format!("accepts {} as {id}", name(context)),
         Seen::Dropped(context, why) => {
@@ -175,6 +189,8 @@ fn said(message: &Message) -> String {
             let entries = if entries.is_empty() { String::new() } else { format!(" entries {}", range(entries)) };
             format!("append epoch={epoch} prev={prev}{entries} commit={commit}")
         }
+        Message::Snapshot(snapshot) => format!("snapshot epoch={} last={}", snapshot.epoch, snapshot.meta.last),
+        Message::SnapshotReply(reply) => format!("snapshot-reply epoch={} index={}", reply.epoch, reply.index),
         Message::AppendReply(AppendReply { epoch, verdict, .. }) => match verdict {
             Verdict::Matched(index) => format!("append-reply epoch={epoch} matched={index}"),
             Verdict::Rejected { at, hint } => format!("append-reply epoch={epoch} rejected={at} hint={hint}"),
@@ -200,6 +216,12 @@ fn written(batch: &Persist) -> String {
     }
     if let Some(index) = batch.truncate_from {
         parts.push(format!("the end of all from {index} on"));
+    }
+    if let Some(meta) = &batch.install {
+        parts.push(format!("the snapshot of {}", meta.last));
+    }
+    if let Some(base) = batch.compact_to {
+        parts.push(format!("that all up to {base} may go"));
     }
     if !batch.append.is_empty() {
         parts.push(format!("entries {}", range(&batch.append)));

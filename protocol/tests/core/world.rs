@@ -11,7 +11,7 @@ use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use bytes::Bytes;
 use protocol::consensus::{Config, Consensus, Effect, Input, Message};
-use protocol::durable::{Durable, Entry, Genesis, Persist};
+use protocol::durable::{Durable, Entry, Genesis, Persist, SnapMeta, Snapshot};
 use protocol::effects::{Authority, Role};
 use protocol::{ClusterId, Epoch, Incarnation, Index, LogId, Nanos, NodeId, Profile};
 
@@ -38,6 +38,8 @@ pub struct World {
     pub steps: u64,
     /// Messages are shown in `seen` instead of being sent, and so are writes.
     pub is_tapped: bool,
+    /// How long an image travels at most.
+    pub fetch_delay: u64,
     /// How every core that starts from here on is broken.
     #[cfg(feature = "mutants")]
     pub bug: Option<protocol::consensus::Bug>,
@@ -101,6 +103,10 @@ pub struct Net {
 pub enum Seen {
     /// These were applied.
     Applied(Vec<Entry>),
+    /// Only while tapped: see [`Effect::Fetch`].
+    Fetches(NodeId, LogId),
+    /// See [`Effect::Installed`].
+    Installed(LogId),
     /// See [`Effect::ReadReady`].
     ReadReady(u64, Index),
     /// See [`Effect::Accepted`].
@@ -146,6 +152,7 @@ enum Happening {
     Arrival { from: usize, to: usize, message: Message },
     Wake { node: usize, run: u64 },
     Synced { node: usize, run: u64 },
+    Staged { node: usize, run: u64, meta: Box<SnapMeta> },
     Surrendered { node: usize, run: u64, epoch: Epoch },
 }
 
@@ -191,6 +198,7 @@ impl World {
             seen: Vec::new(),
             steps: 0,
             is_tapped: false,
+            fetch_delay: 5 * MS,
             #[cfg(feature = "mutants")]
             bug: None,
             queue,
@@ -242,6 +250,7 @@ impl World {
         let (Happening::Arrival { to: node, .. }
         | Happening::Wake { node, .. }
         | Happening::Synced { node, .. }
+        | Happening::Staged { node, .. }
         | Happening::Surrendered { node, .. }) = what;
         let resumes = self.nodes[node].paused_until;
         if resumes > self.time {
@@ -253,6 +262,7 @@ impl World {
                 self.step(to, Input::Message { from: NodeId(from as u64 + 1), message });
             }
             Happening::Wake { node, run } if self.nodes[node].run == run => self.wake(node),
+            Happening::Staged { node, run, meta } if self.nodes[node].run == run => self.stage(node, *meta),
             Happening::Surrendered { node, run, epoch } if self.nodes[node].run == run => {
                 self.step(node, Input::Surrendered { epoch });
             }
@@ -374,6 +384,27 @@ impl World {
         self.sync(at);
     }
 
+    /// The image of a snapshot is staged. Cores know nothing of what is in one, so there is nothing in it.
+    pub fn stage(&mut self, at: usize, meta: SnapMeta) {
+        if self.nodes[at].core.as_ref().is_some_and(Consensus::is_installing) {
+            return; // A replica stages nothing before what it has installed.
+        }
+        self.nodes[at].disk.staged = Some((meta.last, Vec::new()));
+        self.step(at, Input::Staged { meta });
+    }
+
+    /// A node writes a snapshot of what it has applied, and forgets all but `trailing` of the entries in it.
+    pub fn save(&mut self, at: usize, trailing: u64) {
+        let Some(core) = &self.nodes[at].core else { return };
+        let is_new = |meta: &SnapMeta| core.snapshot().is_none_or(|held| held.index < meta.last.index);
+        if core.is_installing() {
+            return;
+        }
+        let Some(meta) = core.snap_meta().filter(is_new) else { return };
+        self.nodes[at].disk.snapshot = Some(Snapshot { meta: meta.clone(), chunks: Vec::new() });
+        self.step(at, Input::Saved { meta, trailing });
+    }
+
     fn wake(&mut self, at: usize) {
         self.nodes[at].wake = u64::MAX;
         let now = self.local(at);
@@ -411,6 +442,18 @@ impl World {
                     let entries = self.core(at).entries(from..=to).to_vec();
                     self.nodes[at].applied.extend(entries.iter().cloned());
                     self.seen.push((at, Seen::Applied(entries)));
+                }
+                Effect::Fetch { from, meta } => {
+                    if self.is_tapped {
+                        self.seen.push((at, Seen::Fetches(from, meta.last)));
+                        continue;
+                    }
+                    let (run, due) = (self.nodes[at].run, self.time + self.dice.between(MS, self.fetch_delay));
+                    self.schedule(due, Happening::Staged { node: at, run, meta: Box::new(meta) });
+                }
+                Effect::Installed { meta } => {
+                    self.nodes[at].applied.clear();
+                    self.seen.push((at, Seen::Installed(meta.last)));
                 }
                 Effect::ReadReady { context, index } => self.seen.push((at, Seen::ReadReady(context, index))),
                 Effect::Accepted { context, id } => self.seen.push((at, Seen::Accepted(context, id))),

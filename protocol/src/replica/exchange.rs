@@ -1,0 +1,303 @@
+//! Images on their way: to our store, from it to a follower, and from a leader to us.
+//!
+//! A receiver asks for chunks, a few at a time, and gives each to its store and to a restoration; when the last one is
+//! staged it has the whole state in its hands. Whatever is lost is asked for again. A sender answers what it is asked and
+//! remembers nothing but how many chunks its store is reading for whom.
+//!
+//! # Invariants
+//!
+//! * One image is received at a time, from one source; chunks of two are mixed never (F23).
+//! * At most [`WANTED_MAX`] chunks are asked for and not staged; at most twice as many are read for one peer.
+//! * No snapshot of our own is begun while one is received, and none is installed while our own is written.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::durable::SnapMeta;
+use crate::effects::Effects;
+use crate::image::{Message, WANTED_MAX, Work};
+use crate::state::{Restore, State};
+use crate::types::{LogId, Nanos, NodeId};
+
+use super::Compaction;
+
+/// Both ends of the transfer of images, and our own snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Exchange {
+    /// How long to wait for an answer.
+    patience: std::time::Duration,
+    fetch: Option<Fetch>,
+    /// Received, whole and readable: waits for its install.
+    ready: Option<(SnapMeta, Box<State>)>,
+    /// On its way to be the state: consensus has it in a batch.
+    installing: Option<(SnapMeta, Box<State>)>,
+    /// The snapshot of our own that the store is writing.
+    saving: Option<SnapMeta>,
+    /// Entries and bytes applied since our last snapshot.
+    since: (u64, u64),
+    /// For how many chunks of whom the store was asked.
+    reading: BTreeMap<NodeId, u32>,
+    /// When somebody was sent a chunk last.
+    served_at: Option<Nanos>,
+}
+
+/// An image that is being received.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Fetch {
+    from: NodeId,
+    meta: SnapMeta,
+    /// How many chunks there are, once the first one has said so.
+    count: Option<u32>,
+    /// Chunks up to here were asked for.
+    asked: u32,
+    /// Chunks up to here were given to the store.
+    taken: u32,
+    /// Chunks up to here are staged.
+    staged: u32,
+    /// Chunks that came before their turn.
+    early: BTreeMap<u32, Bytes>,
+    restore: Restore,
+    /// When to ask again for what has not come.
+    ask_at: Nanos,
+    /// How often nothing came.
+    silences: u32,
+}
+
+impl Exchange {
+    pub(super) fn new(patience: std::time::Duration) -> Self {
+        Self {
+            patience,
+            fetch: None,
+            ready: None,
+            installing: None,
+            saving: None,
+            since: (0, 0),
+            reading: BTreeMap::new(),
+            served_at: None,
+        }
+    }
+
+    // ---- our own snapshot ----
+
+    /// Counts an entry that was applied.
+    pub(super) fn note_applied(&mut self, bytes: usize) {
+        self.since.0 += 1;
+        self.since.1 += bytes as u64;
+    }
+
+    /// Says whether a snapshot should be written now. While somebody fetches the one there is, a new one can wait a while.
+    pub(super) fn should_save(&self, now: Nanos, compaction: Compaction) -> bool {
+        let Compaction { entries, bytes, .. } = compaction;
+        let is_served = self.served_at.is_some_and(|at| now < at + self.patience * 4);
+        let times = if is_served { 8 } else { 1 };
+        let is_due = self.since.0 >= entries.saturating_mul(times) || self.since.1 >= bytes.saturating_mul(times);
+        is_due && self.saving.is_none() && self.fetch.is_none() && self.ready.is_none()
+    }
+
+    /// Consensus has put what is ready into a batch: it becomes the state when that is durable.
+    pub(super) fn installing(&mut self) {
+        self.installing = self.ready.take();
+    }
+
+    /// Hands a frozen state to the store.
+    pub(super) fn save(&mut self, meta: SnapMeta, state: &State, effects: &mut Effects) {
+        self.since = (0, 0);
+        self.saving = Some(meta.clone());
+        effects.images.push(Work::Save { meta, state: Box::new(state.clone()) });
+    }
+
+    /// The store has written our snapshot.
+    pub(super) fn saved(&mut self, last: LogId) -> Option<SnapMeta> {
+        self.saving.take_if(|meta| meta.last == last)
+    }
+
+    // ---- the sending end ----
+
+    /// A peer asks for a chunk of our snapshot.
+    pub(super) fn wanted(&mut self, from: NodeId, last: LogId, place: u32, effects: &mut Effects) {
+        let under_way = self.reading.get(&from).copied().unwrap_or(0);
+        if under_way >= 2 * WANTED_MAX || (under_way == 0 && self.reading.len() >= READERS_MAX) {
+            return; // It asks again.
+        }
+        self.reading.insert(from, under_way + 1);
+        effects.images.push(Work::Read { to: from, last, place });
+    }
+
+    /// The store has read a chunk, or has not found it.
+    pub(super) fn read(
+        &mut self,
+        now: Nanos,
+        to: NodeId,
+        (last, place): (LogId, u32),
+        found: Option<(u32, Bytes)>,
+        effects: &mut Effects,
+    ) {
+        if let Some(under_way) = self.reading.get_mut(&to) {
+            *under_way -= 1;
+            if *under_way == 0 {
+                self.reading.remove(&to);
+            }
+        }
+        let message = match found {
+            Some((count, chunk)) => {
+                self.served_at = Some(now);
+                Message::Chunk { last, place, count, crc: crc32c::crc32c(&chunk), chunk }
+            }
+            None => Message::Gone { last },
+        };
+        effects.send(to, message);
+    }
+
+    // ---- the receiving end ----
+
+    /// A leader names a snapshot that we lack: asks for it, unless that is under way.
+    pub(super) fn begin(&mut self, now: Nanos, from: NodeId, meta: SnapMeta, effects: &mut Effects) {
+        let is_under_way =
+            |fetch: &Fetch| fetch.from == from && (fetch.meta == meta || fetch.meta.last.index > meta.last.index);
+        if self.fetch.as_ref().is_some_and(is_under_way) || self.ready.as_ref().is_some_and(|(held, _)| *held == meta) {
+            return;
+        }
+        if self.installing.is_some() {
+            return; // It is named again if it is needed after that.
+        }
+        self.ready = None;
+        self.fetch = Some(Fetch::new(from, meta, now));
+        self.ask(now, effects);
+    }
+
+    /// A chunk came. The words say what was wrong with it.
+    pub(super) fn chunk(
+        &mut self,
+        now: Nanos,
+        from: NodeId,
+        message: Message,
+        effects: &mut Effects,
+    ) -> Result<(), String> {
+        let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == from) else { return Ok(()) };
+        match message {
+            Message::Gone { last } if last == fetch.meta.last => self.fetch = None,
+            Message::Chunk { last, place, count, crc, chunk } if last == fetch.meta.last => {
+                let is_wanted = place >= fetch.taken && place < fetch.asked;
+                let is_whole = crc32c::crc32c(&chunk) == crc && place < count;
+                if !is_wanted || !is_whole || fetch.count.is_some_and(|known| known != count) {
+                    return Ok(()); // It is asked for again if it is still wanted.
+                }
+                fetch.count = Some(count);
+                fetch.early.insert(place, chunk);
+                fetch.ask_at = now + self.patience;
+                fetch.silences = 0;
+                if let Err(why) = fetch.take(effects) {
+                    self.fetch = None;
+                    return Err(format!("the image of {last} from {from} is of no use: {why}"));
+                }
+                self.ask(now, effects);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A chunk is staged.
+    pub(super) fn staged(&mut self, now: Nanos, last: LogId, place: u32, effects: &mut Effects) -> Result<(), String> {
+        let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.meta.last == last && fetch.staged == place) else {
+            return Ok(());
+        };
+        fetch.staged += 1;
+        if fetch.count != Some(fetch.staged) {
+            self.ask(now, effects);
+            return Ok(());
+        }
+        let Fetch { meta, restore, from, .. } = self.fetch.take().expect("seen above");
+        let state = restore.finish().map_err(|why| format!("the image of {last} from {from} is of no use: {why}"))?;
+        self.ready = Some((meta, Box::new(state)));
+        Ok(())
+    }
+
+    /// What may be installed now, if anything.
+    pub(super) fn ready(&self) -> Option<&SnapMeta> {
+        self.ready.as_ref().filter(|_| self.saving.is_none()).map(|(meta, _)| meta)
+    }
+
+    /// The state that was installed.
+    pub(super) fn install(&mut self, meta: &SnapMeta) -> Option<State> {
+        self.since = (0, 0);
+        self.installing.take().filter(|(held, _)| held == meta).map(|(_, state)| *state)
+    }
+
+    /// Everything up to this entry is committed here: an image of no more is of no use.
+    pub(super) fn forget_up_to(&mut self, commit: crate::types::Index) {
+        self.fetch.take_if(|fetch| fetch.meta.last.index <= commit);
+        self.ready.take_if(|(meta, _)| meta.last.index <= commit);
+    }
+
+    /// A link came up: whatever was asked for over the one before is lost.
+    pub(super) fn link_up(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
+        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == node) {
+            fetch.asked = fetch.taken;
+            self.ask(now, effects);
+        }
+    }
+
+    /// Asks again for what has not come, and gives up a source that has been silent for long.
+    pub(super) fn tick(&mut self, now: Nanos, effects: &mut Effects) {
+        let Some(fetch) = self.fetch.as_mut().filter(|fetch| now >= fetch.ask_at) else { return };
+        fetch.silences += 1;
+        if fetch.silences > SILENCES_MAX {
+            self.fetch = None;
+            return;
+        }
+        fetch.asked = fetch.taken;
+        self.ask(now, effects);
+    }
+
+    /// When [`Exchange::tick`] has something to do.
+    pub(super) fn next_deadline(&self) -> Nanos {
+        self.fetch.as_ref().map_or(Nanos::NEVER, |fetch| fetch.ask_at)
+    }
+
+    fn ask(&mut self, now: Nanos, effects: &mut Effects) {
+        let Some(fetch) = &mut self.fetch else { return };
+        let end = fetch.count.map_or(1, |count| count.min(fetch.staged + WANTED_MAX));
+        for place in fetch.asked..end {
+            if !fetch.early.contains_key(&place) {
+                effects.send(fetch.from, Message::Want { last: fetch.meta.last, place });
+            }
+        }
+        fetch.asked = fetch.asked.max(end);
+        fetch.ask_at = now + self.patience;
+    }
+}
+
+impl Fetch {
+    fn new(from: NodeId, meta: SnapMeta, now: Nanos) -> Self {
+        Self {
+            from,
+            meta,
+            count: None,
+            asked: 0,
+            taken: 0,
+            staged: 0,
+            early: BTreeMap::new(),
+            restore: Restore::default(),
+            ask_at: now,
+            silences: 0,
+        }
+    }
+
+    /// Gives the chunks whose turn it is to the restoration and to the store.
+    fn take(&mut self, effects: &mut Effects) -> Result<(), crate::state::ImageError> {
+        while let Some(chunk) = self.early.remove(&self.taken) {
+            self.restore.take(&chunk)?;
+            effects.images.push(Work::Stage { last: self.meta.last, place: self.taken, chunk });
+            self.taken += 1;
+        }
+        Ok(())
+    }
+}
+
+/// For how many peers the store reads at once.
+const READERS_MAX: usize = 16;
+
+/// How often a source may stay silent before its image is given up: it will be named again if it is still needed.
+const SILENCES_MAX: u32 = 10;
