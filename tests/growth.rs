@@ -165,12 +165,18 @@ fn a_node_whose_disk_was_wiped_comes_back_as_another_one_and_votes_again() {
 }
 
 #[test]
-fn a_removed_voter_makes_room_for_another_member() {
+fn a_removed_voter_makes_room_for_another_member_and_ends() {
     let cluster = cluster(4, 3, &[]);
     let writer = Writer::start(&cluster);
     post(&cluster, "/v1/nodes/n2/remove", &json!(null));
     until_voters(&cluster, &["n1", "n3", "n4"]);
     writer.goes_on(&cluster);
+    let log = cluster.processes.log(1);
+    cluster.until("the removed node is told so and ends", || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.contains("removed this node") && text.trim_end().ends_with("stopped")
+    });
+    assert_eq!(cluster.status(1), None);
     let mistake = cluster.wait(cluster.http().send(Request::post("/v1/nodes/nobody/remove")));
     assert_eq!(mistake.expect_err("nobody has that name").code.exit(), 5);
     writer.finish(&cluster);

@@ -59,6 +59,8 @@ pub struct Mastership {
     pub cluster: ClusterId,
     /// What this node is to the log.
     pub part: Part,
+    /// Whether an operator removed this node from the cluster: it is to end.
+    pub is_removed: bool,
 }
 
 pub(crate) struct State {
@@ -114,6 +116,7 @@ impl Views {
                 self.links.set_cluster(genesis.cluster);
                 self.mastership.send_modify(|view| view.cluster = genesis.cluster);
             }
+            Event::Removed => self.mastership.send_modify(|view| view.is_removed = true),
             Event::Part(part) => {
                 tracing::info!(?part, "place in the log changed");
                 self.mastership.send_modify(|view| view.part = part);

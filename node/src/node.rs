@@ -247,6 +247,17 @@ impl Node {
         }
     }
 
+    /// Waits until an operator has removed this node from the cluster: shut it down then. Cancellation safe.
+    pub fn removed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut mastership = self.host.mastership();
+        async move {
+            if mastership.wait_for(|now| now.is_removed).await.is_err() {
+                // The node stops anyway.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Takes no more work, waits at most `drain` for what runs, hands back the rest, says goodbye and stops.
     pub async fn shutdown(self, drain: Duration) {
         let Self { inside, host, server, .. } = self;

@@ -70,6 +70,8 @@ pub enum Event {
     Founded(crate::durable::Genesis),
     /// What this node is to the log has changed: who dials whom follows from it.
     Part(Part),
+    /// An operator removed this node from the cluster: it is to end, in its own time.
+    Removed,
     /// The authority that may be shown to the application; `None` takes it back.
     Authority(Option<Authority>),
     /// Run this attempt.

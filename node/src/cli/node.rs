@@ -106,6 +106,10 @@ async fn start(args: StartArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
     let exit = tokio::select! {
         why = &mut fatal => Err(why),
         exit = signals.next() => Ok(exit),
+        () = node.removed() => {
+            tracing::warn!("an operator removed this node from the cluster: it stops; `tenure node demote` lets it back in as a member");
+            Ok(Exit::OK)
+        }
         () = async { report_ready(&node).await; std::future::pending().await } => unreachable!("it never ends"),
     };
     let exit = match exit {

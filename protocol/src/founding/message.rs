@@ -41,6 +41,8 @@ pub enum Message {
         /// The master's epoch.
         epoch: Epoch,
     },
+    /// "An operator removed you from the cluster: stop." In the place of `Leads`. Lost: said again. Repeated: no change.
+    Removed,
 }
 
 /// What an address says to a founder.

@@ -192,7 +192,7 @@ impl Founding {
             Message::Established(genesis) => self.on_genesis(from, genesis, true, effects),
             Message::GenesisReply { genesis } => self.on_confirmed(from, &genesis),
             // What a cluster does after its beginning is no matter of founding.
-            Message::Leads { .. } => {}
+            Message::Leads { .. } | Message::Removed => {}
         }
     }
 

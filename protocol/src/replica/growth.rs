@@ -42,8 +42,8 @@ impl Replica {
         self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
     }
 
-    /// Tells every node without a place in the log that this one is at work as master; or one of them, when it can be
-    /// spoken to.
+    /// Tells every node without a place in the log that this one is at work as master, or that it was removed; or one of
+    /// them, when it can be spoken to.
     pub(super) fn say_leads(&self, only: Option<NodeId>, effects: &mut Effects) {
         if !self.consensus.is_at_work() {
             return;
@@ -53,7 +53,9 @@ impl Replica {
         let holds =
             |node: &NodeId| [&conf.voters, &conf.outgoing, &conf.learners].iter().any(|list| list.contains(node));
         for &node in self.staff.links().iter().filter(|node| only.is_none_or(|only| only == **node) && !holds(node)) {
-            effects.send(node, founding::Message::Leads { epoch });
+            let is_removed = self.state.roster().removed.contains(&node);
+            let message = if is_removed { founding::Message::Removed } else { founding::Message::Leads { epoch } };
+            effects.send(node, message);
         }
     }
 

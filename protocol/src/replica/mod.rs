@@ -244,6 +244,7 @@ impl Replica {
             Input::Founding { from, message: founding::Message::Leads { epoch } } => {
                 self.on_master_heard(now, from, epoch, effects);
             }
+            Input::Founding { message: founding::Message::Removed, .. } => effects.publish.push(Event::Removed),
             Input::Founding { from, message } => {
                 self.found(now, effects, |founding, out| founding.message(now, from, message, out));
             }

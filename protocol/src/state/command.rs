@@ -90,7 +90,7 @@ pub enum RosterChange {
     Promote(NodeId),
     /// This node shall not vote, and nobody in its place.
     Demote(NodeId),
-    /// This node shall not vote, and somebody else in its place.
+    /// This node shall not vote, and somebody else in its place; and it shall leave the cluster.
     Remove(NodeId),
 }
 

@@ -6,7 +6,7 @@
 //!
 //! # Invariants
 //!
-//! * No node is excluded and preferred at once, and whoever votes is preferred no longer: that wish is fulfilled.
+//! * Whoever is removed is excluded. No node is excluded and preferred at once, and whoever votes is preferred no longer: that wish is fulfilled.
 //! * Of the voters that a configuration has after its last change, at least one is not excluded.
 //! * There are at most [`MAX_VOTERS`] voters, pending promotions included, and at most [`MAX_EXCLUDED`] excluded nodes.
 
@@ -30,6 +30,8 @@ pub struct Roster {
     pub learners: BTreeSet<NodeId>,
     /// Whom an operator does not want to vote.
     pub excluded: BTreeSet<NodeId>,
+    /// Those of them who shall not even be members: they are told to stop.
+    pub removed: BTreeSet<NodeId>,
     /// Whom an operator wants to vote and who does not yet.
     pub preferred: BTreeSet<NodeId>,
 }
@@ -73,6 +75,7 @@ impl Roster {
             return Err(Refused::Invalid(format!("there are {MAX_VOTERS} voters, and no more are allowed")));
         }
         self.excluded.remove(&node);
+        self.removed.remove(&node);
         if !self.voters.contains(&node) {
             self.preferred.insert(node);
         }
@@ -83,6 +86,7 @@ impl Roster {
     fn demote(&mut self, node: NodeId) -> Result<(), Refused> {
         let had_seat = self.wished().contains(&node);
         self.exclude(node)?;
+        self.removed.remove(&node);
         if had_seat {
             self.target = self.target.min(u8::try_from(self.wished().len()).expect("at most seven"));
         }
@@ -90,7 +94,9 @@ impl Roster {
     }
 
     fn remove(&mut self, node: NodeId) -> Result<(), Refused> {
-        self.exclude(node)
+        self.exclude(node)?;
+        self.removed.insert(node);
+        Ok(())
     }
 
     fn exclude(&mut self, node: NodeId) -> Result<(), Refused> {
@@ -172,6 +178,17 @@ mod tests {
         apply(&mut roster, RosterChange::Demote(NodeId(3)));
         apply(&mut roster, RosterChange::Promote(NodeId(3)));
         assert_eq!(roster, before);
+    }
+
+    #[test]
+    fn a_node_that_was_removed_may_be_a_member_again() {
+        for change in [RosterChange::Promote(NodeId(3)), RosterChange::Demote(NodeId(3))] {
+            let mut roster = roster(&[1, 2, 3]);
+            apply(&mut roster, RosterChange::Remove(NodeId(3)));
+            assert_eq!(roster.removed, nodes(&[3]));
+            apply(&mut roster, change);
+            assert_eq!(roster.removed, nodes(&[]));
+        }
     }
 
     #[test]

@@ -455,7 +455,12 @@ impl World {
                 let run = self.hosts[at].run;
                 self.queue.add(self.time + MS, Happening::Leave { at, run });
             }
-            Event::Authority(None) | Event::Role { .. } | Event::Part(_) | Event::Founded(_) | Event::Note(_) => {}
+            Event::Authority(None)
+            | Event::Role { .. }
+            | Event::Part(_)
+            | Event::Removed
+            | Event::Founded(_)
+            | Event::Note(_) => {}
         }
     }
 
