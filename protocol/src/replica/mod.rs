@@ -466,7 +466,7 @@ impl Replica {
             RequestBody::Read { query, .. } if self.consensus.role() == Role::Leader && is_on(Bug::ReadsBlindly) => {
                 self.answer(waiter, &query, effects);
             }
-            RequestBody::Read { query, .. } if !request.forwarded && self.reads_here() => {
+            RequestBody::Read { query, .. } if !request.forwarded && self.reads_here(&query) => {
                 self.read(now, waiter, query, effects);
             }
             body if self.consensus.role() == Role::Leader => self.on_leader_request(now, waiter, body, effects),
@@ -508,10 +508,12 @@ impl Replica {
         self.core(now, consensus::Input::Read { context, mode: ReadMode::Lease }, effects);
     }
 
-    /// Whether this node holds the log of a leader that it follows, so that it need not send the whole question on.
-    fn reads_here(&self) -> bool {
+    /// Whether this node holds the log of a leader that it follows, so that it need not send the whole question on. What only
+    /// the leader knows or does is for the leader.
+    fn reads_here(&self, query: &Query) -> bool {
         let follows = self.consensus.role() == Role::Follower && self.consensus.leader().is_some();
-        follows && self.consensus.is_member()
+        let is_for_leader = matches!(query, Query::Roster | Query::HandOver { .. });
+        follows && self.consensus.is_member() && !self.is_outside() && !is_for_leader
     }
 
     /// Asks the leader on the client's behalf, once.
