@@ -190,7 +190,7 @@ impl Founding {
             Message::FoundReply { ballot, answer } => self.on_answer(now, from, ballot, answer, effects),
             Message::Genesis(genesis) => self.on_genesis(from, genesis, false, effects),
             Message::Established(genesis) => self.on_genesis(from, genesis, true, effects),
-            Message::GenesisReply { genesis } => self.on_confirmed(from, &genesis),
+            Message::GenesisReply { genesis } => self.on_confirmed(from, &genesis, effects),
             // What a cluster does after its beginning is no matter of founding.
             Message::Leads { .. } | Message::Removed => {}
         }
@@ -292,9 +292,11 @@ impl Founding {
         }
     }
 
-    fn on_confirmed(&mut self, from: NodeId, genesis: &Genesis) {
-        if self.genesis.as_ref().is_some_and(|own| own.cluster == genesis.cluster) {
-            self.confirmed.insert(from);
+    /// Whoever takes the genesis only now has not heard the question that came before it: once more, instead of after a time-out.
+    fn on_confirmed(&mut self, from: NodeId, genesis: &Genesis, effects: &mut Vec<Effect>) {
+        let is_ours = self.genesis.as_ref().is_some_and(|own| own.cluster == genesis.cluster);
+        if is_ours && self.confirmed.insert(from) {
+            effects.push(Effect::Campaign);
         }
     }
 

@@ -66,6 +66,22 @@ fn a_founder_waits_for_every_address() {
 }
 
 #[test]
+fn a_founder_campaigns_again_when_another_voter_has_taken_the_genesis() {
+    let mut founder = founding(1, 0);
+    founder.tick(Nanos(0), false, &mut Vec::new());
+    let genesis = founder.genesis().unwrap().clone();
+    let mut effects = Vec::new();
+    founder.message(Nanos(1), NodeId(2), Message::GenesisReply { genesis: genesis.clone() }, &mut effects);
+    assert_eq!(effects, [Effect::Campaign]);
+    effects.clear();
+    founder.message(Nanos(2), NodeId(2), Message::GenesisReply { genesis: genesis.clone() }, &mut effects);
+    assert_eq!(effects, [], "once for each");
+    let other = Genesis { cluster: ClusterId(99), ..genesis };
+    founder.message(Nanos(3), NodeId(3), Message::GenesisReply { genesis: other }, &mut effects);
+    assert_eq!(effects, [], "and only for ours");
+}
+
+#[test]
 fn a_promise_refuses_a_smaller_genesis_but_not_an_established_one() {
     let mut node = founding(2, 3);
     let mut effects = Vec::new();
