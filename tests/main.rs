@@ -9,6 +9,7 @@
 //! * Tests wait for conditions and never for time; nothing asserts how long something took.
 //! * One cluster at a time: a machine with two processors cannot keep the time-outs of several.
 
+mod bounds;
 mod command_line;
 mod demo;
 mod dev;

@@ -1,14 +1,20 @@
 //! The actor around the client, and the handle through which calls reach it.
+//!
+//! # Invariants
+//!
+//! * At most [`CALLS_MAX`] calls of a process are under way, those in the mailbox included; more are refused at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::client::{CallError, Client as Machine, Input, Work};
 use protocol::effects::Event;
 use protocol::state::Answer;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
+use crate::links::Credit;
 use crate::outlet::Outlet;
 use crate::shell::Shell;
 
@@ -16,11 +22,13 @@ use crate::shell::Shell;
 #[derive(Clone)]
 pub struct ClientHandle {
     actor: ActorRef<Message>,
+    /// A place for every call that may be under way.
+    places: Arc<Semaphore>,
 }
 
 impl ClientHandle {
     pub(crate) fn new(actor: ActorRef<Message>) -> Self {
-        Self { actor }
+        Self { actor, places: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 
     /// Makes one call and waits for its result, at most `timeout`.
@@ -31,6 +39,7 @@ impl ClientHandle {
     ///
     /// [`CallError`] if there is no answer. An [`Answer::Refused`] is an answer.
     pub async fn call(&self, work: Work, timeout: Duration) -> Result<Answer, CallError> {
+        let _place = self.places.try_acquire().map_err(|_| CallError::Busy)?;
         let never = || CallError::Deadline { maybe_applied: false, waited: Duration::ZERO, leader: None, last: None };
         let (reply, result) = oneshot::channel();
         let (number, named) = oneshot::channel();
@@ -45,7 +54,7 @@ impl ClientHandle {
 
     /// Ends the session, so that what hangs on it goes at once and not only when it expires.
     pub fn close(&self) {
-        let _ = self.actor.cast(Message::Step(Input::Close));
+        let _ = self.actor.cast(Message::Step(Input::Close, Credit::default()));
     }
 }
 
@@ -58,15 +67,15 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         if let Some(Ok(call)) = self.call.as_mut().map(oneshot::Receiver::try_recv) {
-            let _ = self.actor.cast(Message::Step(Input::Forget { call }));
+            let _ = self.actor.cast(Message::Step(Input::Forget { call }, Credit::default()));
         }
     }
 }
 
 /// What the actor is told.
 pub(crate) enum Message {
-    /// An input for its machine.
-    Step(Input),
+    /// An input for its machine, and what it holds of the window of the peer it came from until it was handled.
+    Step(Input, Credit),
     /// A call of the application.
     Call {
         /// What to do.
@@ -111,7 +120,7 @@ impl Actor for Client {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Step(input) => state.step(input),
+            Message::Step(input, _credit) => state.step(input),
             Message::Call { work, timeout, reply, number } => {
                 state.last_call += 1;
                 let call = state.last_call;
@@ -142,3 +151,6 @@ impl State {
         });
     }
 }
+
+/// How many calls of one process may be under way: room for as many tasks to be waited for at once.
+const CALLS_MAX: usize = 65_536;

@@ -11,15 +11,15 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{oneshot, watch};
 
 use crate::clock;
-use crate::links::Links;
+use crate::links::{Credit, Links};
 use crate::outlet::Outlet;
 use crate::shell::Shell;
 use crate::supervisor::Fatal;
 
 /// What the actor is told.
 pub(crate) enum Message {
-    /// An input for its machine.
-    Step(Input),
+    /// An input for its machine, and what it holds of the window of the peer it came from until it was handled.
+    Step(Input, Credit),
     /// Read the status, atomically.
     Status(oneshot::Sender<Status>),
 }
@@ -84,7 +84,7 @@ impl Actor for Election {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Step(input) => state.step(input),
+            Message::Step(input, _credit) => state.step(input),
             // Whoever asked may have gone.
             Message::Status(reply) => drop(reply.send(state.shell.machine.status(clock::now()))),
         }

@@ -4,6 +4,8 @@
 //!
 //! * What a peer sent is decoded here, bounded and fallibly; what cannot be read is dropped and counted.
 //! * The order of one link's events and messages is kept.
+//! * A message's credit goes with it into the mailbox and back to the peer only when it was handled: what all mailboxes hold
+//!   of a peer is bounded by that peer's windows, however slow a machine is.
 
 use std::net::SocketAddr;
 
@@ -33,10 +35,10 @@ pub(crate) async fn run(
     members: Option<ActorRef<members::Message>>,
     home: Home,
 ) {
-    while let Some(event) = inbox.recv().await {
+    while let Some((event, credit)) = inbox.take().await {
         match event {
             LinkEvent::Message { peer, body, .. } => match wire::decode::<Body>(&body, wire::MAX_MESSAGE) {
-                Ok(body) => outlet.deliver(route::receive(peer.node, peer.incarnation, node, body)),
+                Ok(body) => outlet.deliver_held(route::receive(peer.node, peer.incarnation, node, body), credit),
                 Err(error) => {
                     metrics::counter!("tenure_messages_malformed_total").increment(1);
                     tracing::debug!(from = %peer.node, %error, "a message could not be read");

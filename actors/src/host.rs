@@ -214,7 +214,8 @@ impl Probe {
     /// Passes on an operator's word: found without these places of the join list.
     pub fn found_without(&self, places: BTreeSet<usize>) {
         // A node that is stopping founds nothing.
-        let _ = self.election.cast(election::Message::Step(replica::Input::FoundWithout { places }));
+        let input = replica::Input::FoundWithout { places };
+        let _ = self.election.cast(election::Message::Step(input, links::Credit::default()));
     }
 }
 

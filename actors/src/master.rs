@@ -4,11 +4,12 @@ use protocol::effects::Event;
 use protocol::master::{Input, Mastership};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
+use crate::links::Credit;
 use crate::outlet::Outlet;
 use crate::shell::Shell;
 
-/// An input for its machine.
-pub(crate) struct Message(pub(crate) Input);
+/// An input for its machine, and what it holds of the window of the peer it came from until it was handled.
+pub(crate) struct Message(pub(crate) Input, pub(crate) Credit);
 
 impl ractor::Message for Message {}
 
@@ -31,7 +32,7 @@ impl Actor for Master {
     async fn handle(
         &self,
         _: ActorRef<Message>,
-        Message(input): Message,
+        Message(input, _credit): Message,
         shell: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
         shell.step(input, |event| match event {

@@ -15,7 +15,7 @@ use protocol::message::Body;
 use protocol::{Incarnation, NodeId, client, master, replica, route, wire, worker};
 use ractor::ActorRef;
 
-use crate::links::{Links, SendError};
+use crate::links::{Credit, Links, SendError};
 use crate::store::StoreHandle;
 use crate::{client as client_actor, election, master as master_actor, worker as worker_actor};
 
@@ -98,12 +98,17 @@ impl Outlet {
 
     /// Hands an input to the machine that it is for, if this process has it and it still runs.
     pub(crate) fn deliver(&self, local: Local) {
+        self.deliver_held(local, Credit::default());
+    }
+
+    /// Hands on what a peer sent, with the credit that it holds until it was handled.
+    pub(crate) fn deliver_held(&self, local: Local, credit: Credit) {
         let Some(routes) = self.inner.routes.get() else { return };
         match local {
-            Local::Replica(input) => cast(routes.election.as_ref(), election::Message::Step(input)),
-            Local::Master(input) => cast(routes.master.as_ref(), master_actor::Message(input)),
-            Local::Worker(input) => cast(routes.worker.as_ref(), worker_actor::Message(input)),
-            Local::Client(input) => cast(Some(&routes.client), client_actor::Message::Step(input)),
+            Local::Replica(input) => cast(routes.election.as_ref(), election::Message::Step(input, credit)),
+            Local::Master(input) => cast(routes.master.as_ref(), master_actor::Message(input, credit)),
+            Local::Worker(input) => cast(routes.worker.as_ref(), worker_actor::Message(input, credit)),
+            Local::Client(input) => cast(Some(&routes.client), client_actor::Message::Step(input, credit)),
         }
     }
 

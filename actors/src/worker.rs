@@ -9,6 +9,7 @@ use protocol::worker::{AbortCause, Input, Run, Worker as Machine};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
+use crate::links::Credit;
 use crate::outlet::Outlet;
 use crate::shell::Shell;
 
@@ -49,8 +50,8 @@ impl Drop for Done {
     }
 }
 
-/// An input for its machine.
-pub(crate) struct Message(pub(crate) Input);
+/// An input for its machine, and what it holds of the window of the peer it came from until it was handled.
+pub(crate) struct Message(pub(crate) Input, pub(crate) Credit);
 
 impl ractor::Message for Message {}
 
@@ -80,7 +81,7 @@ impl Actor for Worker {
     async fn handle(
         &self,
         _: ActorRef<Message>,
-        Message(input): Message,
+        Message(input, _credit): Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         let (executor, outlet) = (&state.executor, state.shell.outlet.clone());

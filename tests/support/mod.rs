@@ -179,6 +179,12 @@ impl TestCluster {
         }
     }
 
+    /// A client of the library, over the links.
+    pub fn library(&self) -> tenure::Client {
+        let links = self.processes.links().into_iter().map(|link| link.to_string());
+        self.wait(tenure::Client::connect("test", links)).expect("the addresses make sense").timeout(PATIENCE)
+    }
+
     pub fn http(&self) -> Cluster {
         Cluster::new(self.processes.https())
     }

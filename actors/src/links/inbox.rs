@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! * Taking a message off is what gives its credit back; a consumer that stops taking stops its peers.
+//! * Dropping the [`Credit`] that came with a message is what opens its peer's window again. Whoever keeps it until the
+//!   message is handled, and not only queued elsewhere, extends the bound of the windows over all queues behind.
 //! * A message of a link that a newer one replaced is dropped here, whenever it was queued.
 
 use std::sync::Arc;
@@ -19,6 +20,18 @@ use super::{Class, LinkEvent};
 pub struct Inbox {
     items: UnboundedReceiver<Item>,
     common: Arc<Common>,
+}
+
+/// The part of a peer's window that a message holds, given back on drop. What holds none is free.
+#[derive(Default)]
+pub struct Credit(Option<(Arc<Link>, Class, Total)>);
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if let Some((link, class, held)) = self.0.take() {
+            link.free(class, held);
+        }
+    }
 }
 
 /// What waits in the inbox.
@@ -40,14 +53,19 @@ impl Inbox {
         Self { items, common }
     }
 
-    /// The next event; `None` after the links were shut down.
+    /// The next event; `None` after the links were shut down. If it is a message, its credit is given back.
     pub async fn recv(&mut self) -> Option<LinkEvent> {
+        self.take().await.map(|(event, _)| event)
+    }
+
+    /// The next event, and what it holds of its peer's window; `None` after the links were shut down.
+    pub async fn take(&mut self) -> Option<(LinkEvent, Credit)> {
         loop {
             match self.items.recv().await {
                 None | Some(Item::End) => return None,
                 Some(item) => {
-                    if let Some(event) = self.open(item) {
-                        return Some(event);
+                    if let Some(taken) = self.open(item) {
+                        return Some(taken);
                     }
                 }
             }
@@ -57,7 +75,7 @@ impl Inbox {
     /// The next event, if one is there already.
     pub fn try_recv(&mut self) -> Option<LinkEvent> {
         while let Ok(item) = self.items.try_recv() {
-            if let Some(event) = self.open(item) {
+            if let Some((event, _)) = self.open(item) {
                 return Some(event);
             }
         }
@@ -76,20 +94,20 @@ impl Inbox {
         self.items.is_empty()
     }
 
-    fn open(&mut self, item: Item) -> Option<LinkEvent> {
+    fn open(&mut self, item: Item) -> Option<(LinkEvent, Credit)> {
         match item {
             Item::End => {
                 self.items.close();
                 None
             }
-            Item::Event(event) => Some(event),
+            Item::Event(event) => Some((event, Credit::default())),
             Item::Message { link, .. } if link.is_superseded() => {
                 self.common.counters.count(Dropped::Stale);
                 None
             }
             Item::Message { link, class, body, held } => {
-                link.free(class, held);
-                Some(LinkEvent::Message { peer: link.peer, class, body })
+                let event = LinkEvent::Message { peer: link.peer, class, body };
+                Some((event, Credit(Some((link, class, held)))))
             }
         }
     }

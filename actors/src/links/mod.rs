@@ -10,7 +10,7 @@
 //! * At most one link per peer is current; a link of a newer incarnation replaces an older one at once, and what an older
 //!   link still had in the inbox is dropped when it is taken off.
 //! * What is in flight to a peer is bounded by the windows of its classes, and a window opens again only when the consumer
-//!   takes messages off the inbox. So neither end ever holds a growing queue.
+//!   drops the [`Credit`] that came with a message. So neither end ever holds a growing queue.
 //! * Within one class of one link, messages arrive in the order of sending, once or not at all. Across classes and links
 //!   there is no order.
 //! * Evidence of death is reported only when the peer's side closed the link *and* a bare connection to the peer's
@@ -33,7 +33,7 @@ mod table;
 mod window;
 
 pub use counts::Counts;
-pub use inbox::Inbox;
+pub use inbox::{Credit, Inbox};
 pub use link::MAX_CONTROL;
 pub use protocol::message::Class;
 

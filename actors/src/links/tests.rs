@@ -218,6 +218,27 @@ async fn a_partition_holds_messages_and_gives_up_in_the_end() {
 }
 
 #[tokio::test]
+async fn a_window_stays_full_until_what_was_taken_is_done_with() {
+    let [(a, mut inbox_a), (_b, mut inbox_b)] = two(&Hub::new()).await;
+    let body = Bytes::from(vec![7; 1024]);
+    let mut sent = 0;
+    while a.send(NodeId(2), Class::Data, body.clone()).is_ok() {
+        sent += 1;
+    }
+    let mut held = Vec::new();
+    while held.len() < sent {
+        let (event, credit) = inbox_b.take().await.expect("no end");
+        if let LinkEvent::Message { .. } = event {
+            held.push(credit);
+        }
+    }
+    assert_eq!(a.send(NodeId(2), Class::Data, body.clone()), Err(SendError::Busy), "taken, but not handled");
+    drop(held);
+    until(&mut inbox_a, |event| matches!(event, LinkEvent::Writable { .. }).then_some(())).await;
+    assert_eq!(a.send(NodeId(2), Class::Data, body), Ok(()));
+}
+
+#[tokio::test]
 async fn lag_delays_and_keeps_the_order() {
     let hub = Hub::new();
     let [(a, _inbox_a), (_b, mut inbox_b)] = two(&hub).await;
