@@ -67,6 +67,8 @@ pub(crate) enum Message {
     Part(Part),
     /// Look up again the names of the join list that have no address yet.
     Resolve,
+    /// Look again at the link of a member that was declared dead: it may have been silent for too short a time then.
+    LookAgain(NodeId),
 }
 
 impl ractor::Message for Message {}
@@ -115,7 +117,13 @@ impl Actor for Members {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Fact(fact) => state.on_fact(fact),
+            Message::Fact(fact) => {
+                state.on_fact(fact);
+                if let Fact::Down { node, .. } = fact {
+                    myself.send_after(SILENCE, move || Message::LookAgain(node));
+                }
+            }
+            Message::LookAgain(node) => state.look_again(node),
             Message::Identified { addr, node } => state.on_identified(addr, node),
             Message::Part(part) => {
                 state.part = Some(part);
@@ -176,6 +184,14 @@ impl State {
 
     fn tell_member(&self, node: NodeId, address: SocketAddr, is_alive: bool) {
         self.outlet.deliver(Local::Replica(replica::Input::Member { node, address, is_alive }));
+    }
+
+    /// A link through which nothing can come is better dialled anew than waited for: the kernel repeats what was lost on it
+    /// ever more seldom.
+    fn look_again(&self, node: NodeId) {
+        if !self.members.contains_key(&node) {
+            self.outlet.links().close_if_silent(node, SILENCE);
+        }
     }
 
     fn on_identified(&mut self, addr: SocketAddr, node: NodeId) {

@@ -9,12 +9,13 @@
 //!   arrives; the assembled message keeps half a window of credit until the consumer takes it.
 
 use std::mem;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::{ClusterId, Incarnation, NodeId, wire};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::counts::{Counters, Dropped};
@@ -62,6 +63,10 @@ pub(super) struct Link {
     common: Arc<Common>,
     wire: Box<dyn Wire>,
     is_superseded: AtomicBool,
+    /// Counts what was put on the wire.
+    frames: AtomicU64,
+    /// Told of every message that is no mere sign of life, in either direction.
+    stir: Notify,
     state: Mutex<State>,
 }
 
@@ -118,8 +123,19 @@ impl Link {
             outgoing: classes.map(Outgoing::new),
             incoming: classes.map(Incoming::new),
         };
-        let (born, is_superseded) = (Instant::now(), AtomicBool::new(false));
-        Arc::new(Self { peer, name, peers_name, dialler, born, common, wire, is_superseded, state: Mutex::new(state) })
+        Arc::new(Self {
+            peer,
+            name,
+            peers_name,
+            dialler,
+            born: Instant::now(),
+            common,
+            wire,
+            is_superseded: AtomicBool::new(false),
+            frames: AtomicU64::new(0),
+            stir: Notify::new(),
+            state: Mutex::new(state),
+        })
     }
 
     /// Reports the link up if its wire is ready and it was not yet.
@@ -166,6 +182,7 @@ impl Link {
             self.common.counters.count(Dropped::Stale);
             return Ok(Heard::Something);
         }
+        self.note_stir(&body);
         match body {
             Body::Whole { class, bytes } => self.receive_whole(&mut state.incoming[class as usize], bytes)?,
             Body::Piece { class, total, is_last, bytes } => {
@@ -185,6 +202,24 @@ impl Link {
         let mut state = self.lock();
         let is_due = state.incoming[class as usize].ledger.free(held.messages, held.bytes);
         if is_due && matches!(state.phase, Phase::Up | Phase::Leaving) {
+            self.announce(&mut state);
+        }
+    }
+
+    /// Waits until a message crosses the link that somebody may wait for.
+    pub(super) async fn stirred(&self) {
+        self.stir.notified().await;
+    }
+
+    /// How many frames were put on the wire so far.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Puts a frame on the wire that says nothing new.
+    pub(super) fn nudge(&self) {
+        let mut state = self.lock();
+        if state.phase == Phase::Up {
             self.announce(&mut state);
         }
     }
@@ -332,6 +367,8 @@ impl Link {
 
     /// Puts an envelope on the wire. Under the lock, so that the wire has the order in which credit was taken.
     fn put(&self, body: Body) {
+        self.frames.fetch_add(1, Ordering::Relaxed);
+        self.note_stir(&body);
         let envelope = Envelope {
             version: VERSION,
             cluster: *self.common.cluster.read().expect("nobody panics under this lock"),
@@ -343,6 +380,14 @@ impl Link {
             body,
         };
         self.wire.put(envelope.encode());
+    }
+
+    fn note_stir(&self, body: &Body) {
+        if let Body::Whole { class, .. } | Body::Piece { class, .. } = body
+            && *class != Class::Control
+        {
+            self.stir.notify_one();
+        }
     }
 
     fn report(&self, event: LinkEvent) {

@@ -7,7 +7,9 @@
 //! # Invariants
 //!
 //! * One task per target address, and it dials only while there is no link to the node behind it.
-//! * Attempts back off with jitter, from 20 ms to 1 s, and start afresh when a link was lost.
+//! * Attempts back off with jitter, from 20 ms to half a second, and start afresh when a link was lost.
+//! * While nobody answers, a fresh connection is tried every quarter of a second: the kernel repeats the first packet of one
+//!   after 1, 3 and 7 seconds only, and a network that has healed meanwhile would not be noticed.
 //! * Each refusal is reported once per address and reason.
 
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use protocol::NodeId;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::hello::{self, Answer, Decision};
@@ -93,7 +96,7 @@ fn need(shared: &Shared, addr: SocketAddr, dialler: u64) -> Need {
 }
 
 async fn dial(shared: &Arc<Shared>, addr: SocketAddr) -> Outcome {
-    let Ok(mut stream) = TcpStream::connect(addr).await else { return Outcome::Failed };
+    let Some(mut stream) = connect(addr).await else { return Outcome::Failed };
     let ours = shared.hello();
     let answer: Answer = match stream::tune(&stream) {
         Ok(()) => match talk(&mut stream, &ours).await {
@@ -127,6 +130,20 @@ async fn dial(shared: &Arc<Shared>, addr: SocketAddr) -> Outcome {
     }
     shared.begin(stream, addr, &ours, theirs, true);
     Outcome::Settled(node)
+}
+
+/// Tries one connection after the other, beside those that wait for an answer; the first word counts.
+async fn connect(addr: SocketAddr) -> Option<TcpStream> {
+    let mut tries = JoinSet::new();
+    loop {
+        if tries.len() < TRIES_MAX {
+            tries.spawn(TcpStream::connect(addr));
+        }
+        // Whoever refuses is there: another try would be refused as well.
+        if let Ok(answer) = timeout(NEXT_TRY, tries.join_next()).await {
+            return answer?.ok()?.ok();
+        }
+    }
 }
 
 async fn talk(stream: &mut TcpStream, ours: &hello::Hello) -> std::io::Result<Answer> {
@@ -204,7 +221,13 @@ const HANDICAP: Duration = Duration::from_millis(300);
 const CALM: Duration = Duration::from_secs(2);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// When nobody has answered for so long, one more connection is tried.
+const NEXT_TRY: Duration = Duration::from_millis(250);
+
+/// How many connections to one address may wait for an answer; the deadline of a dial ends them.
+const TRIES_MAX: usize = 12;
 
 /// How many different reasons are reported for one address; a hostile one may find new ones for ever.
 const MAX_REASONS: usize = 8;
@@ -214,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_and_stay_below_a_second() {
+    fn pauses_grow_and_stay_below_half_a_second() {
         assert_eq!(pause(0), Duration::ZERO);
         for attempt in 1..100 {
             let pause = pause(attempt);
