@@ -140,14 +140,14 @@ fn what_was_acknowledged_outlives_the_death_of_all_behind_a_cut() {
     on_a_network(3, |network, cluster| {
         let (master, epoch) = cluster.master_after(0);
         let mut acknowledged = Vec::new();
-        let mut write = |cluster: &TestCluster, name: &str| {
+        let mut write = |cluster: &TestCluster, master: usize, name: &str| {
             let keys = (0..30).map(|number| format!("{name}-{number}"));
-            acknowledged.extend(keys.filter(|key| cluster.put(key, key).is_ok()));
+            acknowledged.extend(keys.filter(|key| cluster.put_at(master, key, key).is_ok()));
         };
-        write(cluster, "whole");
+        write(cluster, master, "whole");
         network.allow(|from, to| from != master && to != master).expect("the rules are set");
-        cluster.master_after(epoch);
-        write(cluster, "cut");
+        let (successor, _) = cluster.master_after(epoch);
+        write(cluster, successor, "cut");
         cluster.processes.kill_all();
         // The old master is among those that come back first: it holds the oldest log.
         network.heal().expect("the rules are set");

@@ -17,6 +17,7 @@ mod figure;
 mod idle;
 mod kv;
 mod load;
+mod netns;
 mod rig;
 mod target;
 mod tasks;
@@ -44,6 +45,9 @@ pub struct Args {
     /// How long every rate is measured
     #[arg(long, default_value = "3s", value_parser = parse::duration, value_name = "TIME")]
     length: Duration,
+    /// With `failover`: every node in a network namespace of its own, and the network is what fails; needs root
+    #[arg(long)]
+    netns: bool,
 }
 
 /// What can be measured.
@@ -67,9 +71,29 @@ pub enum Name {
 ///
 /// If the cluster does not start or is not reached. A target that is missed is no error, but exit code 1.
 pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
+    if args.netns {
+        return on_networks(args, frame).await;
+    }
     tokio::select! {
         result = bench(&args, frame) => result,
         exit = interrupted() => Ok(exit),
+    }
+}
+
+/// Works on threads of its own, which hear of Ctrl-C themselves: they have networks to remove.
+async fn on_networks(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
+    if args.name != Name::Failover || frame.names_nodes() {
+        return Err(Diagnostic::new(
+            Code::Usage,
+            "a network is only cut for failovers of the benchmark's own clusters",
+        )
+        .hint("tenure bench failover --netns"));
+    }
+    let output = frame.output.clone();
+    let measured = tokio::task::spawn_blocking(move || netns::measure(args.rounds, &output)).await;
+    match measured.map_err(|error| Diagnostic::new(Code::Internal, error.to_string()))?? {
+        Ok(figures) => Ok(show(&figures, &frame.output)),
+        Err(exit) => Ok(exit),
     }
 }
 
@@ -100,11 +124,16 @@ async fn bench(args: &Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     if wants(Name::Node) {
         figures.extend(idle::measure(args.rounds, args.length, &frame.output).await?);
     }
-    show(&figures, &frame.output);
-    Ok(if figures.iter().any(|figure| figure.pass() == Some(false)) { Exit::FAILED } else { Exit::OK })
+    Ok(show(&figures, &frame.output))
 }
 
-fn show(figures: &[Figure], output: &Output) {
+/// Prints the figures; the exit code says whether all of them are as they should be.
+fn show(figures: &[Figure], output: &Output) -> Exit {
+    print(figures, output);
+    if figures.iter().any(|figure| figure.pass() == Some(false)) { Exit::FAILED } else { Exit::OK }
+}
+
+fn print(figures: &[Figure], output: &Output) {
     if output.is_json() {
         let figures: Vec<Value> = figures.iter().map(Figure::to_json).collect();
         output.json(json!({ "figures": figures }));

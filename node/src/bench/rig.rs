@@ -1,12 +1,16 @@
 //! The cluster that is measured.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::usage::Usage;
+use protocol::Profile;
+
 use crate::Client;
 use crate::cli::{Cluster, Code, Diagnostic};
-use crate::processes::{Processes, Settings};
+use crate::processes::{Network, Processes, Settings};
+use crate::remote::ClientSettings;
 
 /// A cluster and a client of it.
 pub(super) struct Rig {
@@ -22,14 +26,28 @@ impl Rig {
         settings.allow_exec = true;
         settings.slots = slots;
         let processes = Processes::start(settings, PATIENCE).await?;
-        let client = connect(CLUSTER, processes.links()).await?;
+        let client = connect(CLUSTER, processes.links(), false).await?;
         Ok(Self { client, processes: Some(processes) })
+    }
+
+    /// The same on a network, from inside of it.
+    pub(super) async fn on(network: Arc<Network>, nodes: usize) -> Result<Self, Diagnostic> {
+        let mut settings = Settings::new(CLUSTER, nodes)?;
+        settings.network = Some(network);
+        let processes = Processes::start(settings, PATIENCE).await?;
+        let client = connect(CLUSTER, processes.links(), true).await?;
+        Ok(Self { client, processes: Some(processes) })
+    }
+
+    /// Another client on a network, which knows only these nodes.
+    pub(super) async fn connect_to(links: Vec<SocketAddr>) -> Result<Client, Diagnostic> {
+        connect(CLUSTER, links, true).await
     }
 
     /// Starts the processes of a cluster and waits for nothing.
     pub(super) async fn spawn() -> Result<Self, Diagnostic> {
         let processes = Processes::spawn(Settings::new(CLUSTER, NODES)?)?;
-        let client = connect(CLUSTER, processes.links()).await?;
+        let client = connect(CLUSTER, processes.links(), false).await?;
         Ok(Self { client, processes: Some(processes) })
     }
 
@@ -44,7 +62,7 @@ impl Rig {
             .flatten()
             .filter_map(|member| member["link"].as_str()?.parse().ok())
             .collect();
-        Ok(Self { client: connect(name, links).await?, processes: None })
+        Ok(Self { client: connect(name, links, false).await?, processes: None })
     }
 
     /// The place of the node that is master now, as most nodes see it.
@@ -108,10 +126,14 @@ impl Rig {
     }
 }
 
-async fn connect(cluster: &str, links: Vec<SocketAddr>) -> Result<Client, Diagnostic> {
-    let client = Client::connect(cluster, links.iter().map(ToString::to_string))
-        .await
-        .map_err(|error| error.diagnostic().clone())?;
+async fn connect(cluster: &str, links: Vec<SocketAddr>, insecure: bool) -> Result<Client, Diagnostic> {
+    let settings = ClientSettings {
+        cluster: cluster.to_owned(),
+        nodes: links.iter().map(ToString::to_string).collect(),
+        profile: Profile::LAN,
+        insecure,
+    };
+    let client = Client::connect_with(settings).await.map_err(|error| error.diagnostic().clone())?;
     Ok(client.timeout(PATIENCE))
 }
 

@@ -1,0 +1,354 @@
+//! What a broken network costs, every node in a namespace of its own (R7 to R12 of the plan).
+//!
+//! | figure | meaning |
+//! |---|---|
+//! | `killed`, `frozen`, `cut_off`, `deaf`, `mute` | from the harm to the master to the next acknowledged write |
+//! | `minority_acks` | writes begun after the cut that the lonely master acknowledged before it healed, in all rounds |
+//! | `healed` | from the end of a cut (of a master or a follower) to a write acknowledged through that node |
+//! | `healed_epochs` | epochs that came of healing, in all rounds |
+//! | `bridge`, `ring` | five nodes: two halves joined by one node; each hears its two neighbours only |
+//! | `loss_N.rate_share` | writes per second while N of a hundred packets between nodes are lost, in percent of none lost |
+//!
+//! The clients work where the router is: no packet of theirs is dropped, and they may ask any node.
+//!
+//! # Invariants
+//!
+//! * Every cut is undone and every namespace removed, also after an error or Ctrl-C.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use super::figure::{Figure, median_and_max};
+use super::rig::Rig;
+use crate::Client;
+use crate::cli::{Code, Diagnostic, Exit, Output};
+use crate::processes::{Network, interrupted};
+
+/// Measures all of it, every harm `rounds` times; or says how this process shall end because it was interrupted.
+pub(super) fn measure(rounds: u32, output: &Output) -> Result<Result<Vec<Figure>, Exit>, Diagnostic> {
+    let mut figures = Vec::new();
+    let parts: [(u8, Part); 2] = [(3, Part::Three), (5, Part::Five)];
+    for (nodes, part) in parts {
+        let network = Arc::new(Network::new(nodes)?);
+        // All threads of this runtime are born inside, and so is everything that they start.
+        let measured = network.inside(|| -> Result<Result<Vec<Figure>, Exit>, Diagnostic> {
+            let runtime = tokio::runtime::Runtime::new()
+                .map_err(|error| Diagnostic::new(Code::Internal, format!("cannot start a runtime: {error}")))?;
+            runtime.block_on(async {
+                tokio::select! {
+                    figures = part.measure(&network, rounds, output) => figures.map(Ok),
+                    exit = interrupted() => Ok(Err(exit)),
+                }
+            })
+        });
+        match measured?? {
+            Ok(more) => figures.extend(more),
+            Err(exit) => return Ok(Err(exit)),
+        }
+    }
+    Ok(Ok(figures))
+}
+
+/// What needs a cluster of its own.
+#[derive(Clone, Copy)]
+enum Part {
+    Three,
+    Five,
+}
+
+impl Part {
+    async fn measure(self, network: &Arc<Network>, rounds: u32, output: &Output) -> Result<Vec<Figure>, Diagnostic> {
+        let mut stage = Stage::start(network.clone(), self).await?;
+        match self {
+            Self::Three => {
+                let mut figures = failovers(&mut stage, rounds, output).await?;
+                figures.extend(losses(&mut stage, output).await?);
+                Ok(figures)
+            }
+            Self::Five => partial_cuts(&mut stage, output).await,
+        }
+    }
+}
+
+/// A cluster on a network.
+struct Stage {
+    rig: Rig,
+    network: Arc<Network>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Harm {
+    Killed,
+    Frozen,
+    CutOff,
+    Deaf,
+    Mute,
+    /// Not the master but a follower is cut off.
+    Follower,
+}
+
+/// What came of one harm.
+#[derive(Default)]
+struct Outcome {
+    /// To the next acknowledged write.
+    gap: Duration,
+    minority_acks: usize,
+    /// From the end of the cut, if there was one.
+    healed: Option<Duration>,
+    healed_epochs: u64,
+}
+
+async fn failovers(stage: &mut Stage, rounds: u32, output: &Output) -> Result<Vec<Figure>, Diagnostic> {
+    let (mut figures, mut healed, mut minority_acks, mut healed_epochs) = (Vec::new(), Vec::new(), 0, 0);
+    for (name, harm) in HARMS {
+        let mut gaps = Vec::new();
+        for round in 1..=rounds {
+            let outcome = stage.harm(harm).await?;
+            let ms = |span: Duration| span.as_secs_f64() * 1000.0;
+            let back = outcome.healed.map_or(String::new(), |span| format!(", healed in {:.0} ms", ms(span)));
+            output.note(format!("{name} {round}/{rounds}: {:.0} ms{back}", ms(outcome.gap)));
+            gaps.push(outcome.gap);
+            healed.extend(outcome.healed);
+            minority_acks += outcome.minority_acks;
+            healed_epochs += outcome.healed_epochs;
+        }
+        figures.extend(median_and_max(&format!("failover.netns.{name}"), &gaps));
+    }
+    figures.push(Figure::new("failover.netns.minority_acks", minority_acks as f64, ""));
+    figures.extend(median_and_max("failover.netns.healed", &healed));
+    figures.push(Figure::new("failover.netns.healed_epochs", healed_epochs as f64, ""));
+    Ok(figures)
+}
+
+/// A majority reaches the master all the time: nothing should be noticed.
+async fn partial_cuts(stage: &mut Stage, output: &Output) -> Result<Vec<Figure>, Diagnostic> {
+    let mut figures = Vec::new();
+    for name in ["bridge", "ring"] {
+        let (mut gap, mut changes) = (Duration::ZERO, 0);
+        for round in 1..=PARTIAL_ROUNDS {
+            stage.rig.mend().await?;
+            let (master, before) = stage.reign().await?;
+            let joint = (master + 1) % 5;
+            let is_near = |place| place == master || place == (master + 2) % 5;
+            let is_cut = match name {
+                "bridge" => stage.network.allow(|a, b| a == joint || b == joint || is_near(a) == is_near(b)),
+                _ => stage.network.allow(|a, b| (a + 1) % 5 == b || (b + 1) % 5 == a),
+            };
+            is_cut?;
+            let acks = repeat(&stage.rig.client, 1, PARTIAL_LENGTH).await;
+            let longest = acks.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(PARTIAL_LENGTH);
+            let (_, after) = stage.reign().await?;
+            stage.network.heal()?;
+            output
+                .note(format!("{name} {round}/{PARTIAL_ROUNDS}: longest gap {:.0} ms", longest.as_secs_f64() * 1000.0));
+            gap = gap.max(longest);
+            changes = changes.max(after - before);
+        }
+        figures.push(Figure::new(format!("failover.netns.{name}.longest_gap"), gap.as_secs_f64() * 1000.0, "ms"));
+        figures.push(Figure::new(format!("failover.netns.{name}.leader_changes"), changes as f64, ""));
+    }
+    Ok(figures)
+}
+
+async fn losses(stage: &mut Stage, output: &Output) -> Result<Vec<Figure>, Diagnostic> {
+    let mut figures = Vec::new();
+    let mut lossless = f64::NAN;
+    for percent in [0, 5, 10, 20] {
+        stage.rig.mend().await?;
+        let (_, before) = stage.reign().await?;
+        stage.network.lose(percent)?;
+        let acks = repeat(&stage.rig.client, LOSS_WIDTH, LOSS_LENGTH).await;
+        stage.network.lose(0)?;
+        let rate = acks.len() as f64 / LOSS_LENGTH.as_secs_f64();
+        let (_, after) = stage.reign().await?;
+        output.note(format!("{percent} % lost: {rate:.0} writes a second, {} leader changes", after - before));
+        if percent == 0 {
+            lossless = rate;
+            figures.push(Figure::new("failover.netns.loss_0.per_s", rate, "1/s"));
+            continue;
+        }
+        let name = format!("failover.netns.loss_{percent}");
+        figures.push(Figure::new(format!("{name}.rate_share"), 100.0 * rate / lossless, "%"));
+        figures.push(Figure::new(format!("{name}.leader_changes"), (after - before) as f64, ""));
+    }
+    Ok(figures)
+}
+
+impl Stage {
+    async fn start(network: Arc<Network>, part: Part) -> Result<Self, Diagnostic> {
+        let nodes = if let Part::Three = part { 3 } else { 5 };
+        Ok(Self { rig: Rig::on(network.clone(), nodes).await?, network })
+    }
+
+    async fn harm(&mut self, harm: Harm) -> Result<Outcome, Diagnostic> {
+        self.rig.mend().await?;
+        let (master, _) = self.reign().await?;
+        let count = self.rig.own()?.len();
+        let victim = if harm == Harm::Follower { (master + 1) % count } else { master };
+        let link = self.rig.own()?.link(victim);
+        let lonely = Lonely::begin(Rig::connect_to(vec![link]).await?).await?;
+        let client = self.rig.client.clone();
+        for _ in 0..3 {
+            client.kv().put(KEY, "before").await?;
+        }
+        let begin = Instant::now();
+        match harm {
+            Harm::Killed => self.rig.own_mut()?.kill(victim),
+            Harm::Frozen => self.rig.own_mut()?.pause(victim),
+            Harm::CutOff | Harm::Follower => self.network.allow(|from, to| from != victim && to != victim)?,
+            Harm::Deaf => self.network.allow(|_, to| to != victim)?,
+            Harm::Mute => self.network.allow(|from, _| from != victim)?,
+        }
+        let cut = Instant::now();
+        client.kv().put(KEY, "after").await?;
+        let mut outcome = Outcome { gap: begin.elapsed(), ..Outcome::default() };
+        if let Harm::Killed | Harm::Frozen = harm {
+            self.rig.own_mut()?.resume(victim);
+            lonely.end().await;
+            return Ok(outcome);
+        }
+        tokio::time::sleep(HOLD).await;
+        let (_, before) = self.reign().await?;
+        let heal = Instant::now();
+        self.network.heal()?;
+        outcome.healed = Some(lonely.first_ack_after(heal).await?);
+        let acks = lonely.end().await;
+        outcome.minority_acks = acks.iter().filter(|ack| ack.begin >= cut && ack.end <= heal).count();
+        self.rig.mend().await?;
+        let (_, after) = self.reign().await?;
+        outcome.healed_epochs = after - before;
+        Ok(outcome)
+    }
+
+    /// Who leads and since which epoch: of several who say so, the one in the highest.
+    async fn reign(&self) -> Result<(usize, u64), Diagnostic> {
+        let processes = self.rig.own()?;
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            let mut found = None;
+            for place in 0..processes.len() {
+                let Some(status) = processes.get(place, "/v1/status").await else { continue };
+                let epoch = status["epoch"].as_u64().unwrap_or_default();
+                if status["role"] == "leader" && found.is_none_or(|(_, highest)| epoch > highest) {
+                    found = Some((place, epoch));
+                }
+            }
+            if let Some(found) = found {
+                return Ok(found);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Err(Diagnostic::new(Code::NoQuorum, format!("no master within {} s", PATIENCE.as_secs())))
+    }
+}
+
+/// A client that knows one node only and writes all the time.
+struct Lonely {
+    acks: tokio::sync::watch::Receiver<Vec<Ack>>,
+    is_over: Arc<AtomicBool>,
+    writer: JoinHandle<()>,
+}
+
+/// A write that was acknowledged.
+#[derive(Clone, Copy)]
+struct Ack {
+    begin: Instant,
+    end: Instant,
+}
+
+impl Lonely {
+    /// Lets it begin, and waits until it has its session.
+    async fn begin(client: Client) -> Result<Self, Diagnostic> {
+        client.kv().put(LONELY_KEY, "").await?;
+        let client = client.timeout(TRY);
+        let (sender, acks) = tokio::sync::watch::channel(Vec::new());
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = is_over.clone();
+        let writer = tokio::spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                let begin = Instant::now();
+                match client.kv().put(LONELY_KEY, "").await {
+                    Ok(_) => sender.send_modify(|acks| acks.push(Ack { begin, end: Instant::now() })),
+                    Err(error) => tracing::debug!(%error, "the lonely client"),
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        });
+        Ok(Self { acks, is_over, writer })
+    }
+
+    /// How long after `from` the first write was acknowledged that had begun after it.
+    async fn first_ack_after(&self, from: Instant) -> Result<Duration, Diagnostic> {
+        let mut acks = self.acks.clone();
+        let is_there = |acks: &Vec<Ack>| acks.iter().any(|ack| ack.begin >= from);
+        let late = || Diagnostic::new(Code::Timeout, format!("no write within {} s of healing", PATIENCE.as_secs()));
+        let acks = tokio::time::timeout(PATIENCE, acks.wait_for(is_there)).await.map_err(|_| late())?;
+        let first = acks.map_err(|_| late())?.iter().find(|ack| ack.begin >= from).map(|ack| ack.end - from);
+        first.ok_or_else(late)
+    }
+
+    /// Ends it and returns what was acknowledged.
+    async fn end(self) -> Vec<Ack> {
+        self.is_over.store(true, Ordering::Relaxed);
+        // It ends by itself; that it panicked would be our mistake and shows as missing acknowledgements.
+        let _ = self.writer.await;
+        self.acks.borrow().clone()
+    }
+}
+
+/// Writes over and over, `width` at a time: when each was acknowledged, in order, the beginning first.
+async fn repeat(client: &Client, width: usize, length: Duration) -> Vec<Instant> {
+    let begin = Instant::now();
+    let loops = (0..width).map(|place| async move {
+        let (kv, key) = (client.kv(), format!("{KEY}/{place}"));
+        let mut acks = Vec::new();
+        while begin.elapsed() < length {
+            // A write that fails is a gap, and shows as one.
+            if kv.put(key.as_str(), VALUE).await.is_ok() {
+                acks.push(Instant::now());
+            }
+        }
+        acks
+    });
+    let mut acks: Vec<Instant> = futures_util::future::join_all(loops).await.into_iter().flatten().collect();
+    acks.push(begin);
+    acks.sort_unstable();
+    acks
+}
+
+const HARMS: [(&str, Harm); 6] = [
+    ("killed", Harm::Killed),
+    ("frozen", Harm::Frozen),
+    ("cut_off", Harm::CutOff),
+    ("deaf", Harm::Deaf),
+    ("mute", Harm::Mute),
+    ("follower_cut_off", Harm::Follower),
+];
+
+/// How long a cut lasts after the others have gone on: gossip has taken notice by then.
+const HOLD: Duration = Duration::from_secs(3);
+
+const PARTIAL_ROUNDS: u32 = 3;
+
+const PARTIAL_LENGTH: Duration = Duration::from_secs(5);
+
+const LOSS_LENGTH: Duration = Duration::from_secs(20);
+
+const LOSS_WIDTH: usize = 16;
+
+/// How long a lonely client waits for one answer.
+const TRY: Duration = Duration::from_millis(250);
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+const KEY: &str = "bench/netns";
+
+const LONELY_KEY: &str = "bench/lonely";
+
+/// Like a small record.
+const VALUE: &[u8] = &[b'v'; 256];
