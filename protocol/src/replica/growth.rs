@@ -152,3 +152,6 @@ fn named(nodes: &std::collections::BTreeSet<NodeId>) -> String {
 
 /// How long a voter may be silent before it is replaced, unless an operator says otherwise.
 pub const REPLACE_AFTER: Duration = Duration::from_secs(300);
+
+#[cfg(test)]
+mod tests;
