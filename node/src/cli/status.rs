@@ -61,7 +61,9 @@ fn show(status: &Value, output: &Output) {
                 output.line(format!("{} {value}", output.paint(Paint::Dim, &format!("{name:<10}"))))
             };
             line("cluster", format!("{}  {}", text("cluster"), output.paint(Paint::Dim, &text("cluster_id"))));
-            line("node", format!("{}  {}  {}", text("label"), text("role"), output.paint(Paint::Dim, &text("node"))));
+            // Whoever holds no log has no role in it.
+            let role = if status["part"] == "member" { text("part") } else { text("role") };
+            line("node", format!("{}  {role}  {}", text("label"), output.paint(Paint::Dim, &text("node"))));
             line("master", format!("{master}  epoch {}", text("epoch")));
             if heard > 0 {
                 line("quorum", format!("{heard} of {voters} voters answer  lease {} ms", text("lease_ms")));
