@@ -405,6 +405,10 @@ async fn hand_over(parts: &Parts) {
     if mastership.borrow_and_update().role != Role::Leader {
         return;
     }
+    let status = Probe { election: parts.election.clone() }.status().await;
+    if status.is_none_or(|status| status.heard.len() < 2) {
+        return;
+    }
     parts.outlet.deliver(Local::Replica(replica::Input::Transfer { to: None }));
     let handed = mastership.wait_for(|now| now.role != Role::Leader);
     if tokio::time::timeout(parts.patience, handed).await.is_err() {

@@ -408,3 +408,25 @@ async fn metrics_are_prometheus_text() {
     let text = String::from_utf8(reply.body.to_vec()).unwrap();
     assert!(text.contains("\ntenure_epoch 3\n") && text.contains("tenure_members{state=\"alive\"} 2"), "{text}");
 }
+
+#[tokio::test]
+async fn a_verb_on_a_node_is_checked_before_it_is_recorded() {
+    let fixture = fixture();
+    fixture.toy.state.lock().unwrap().0.found(&[NodeId(1), NodeId(2), NodeId(3)], 3);
+    let post = |path: &str| fixture.cluster.send(Request::post(path.to_owned()).repeatable());
+
+    let unknown = post("/v1/nodes/nobody/promote").await.unwrap_err();
+    assert_eq!(unknown.code, Code::NotFound);
+    assert!(unknown.hint.as_deref().is_some_and(|hint| hint.contains("n1, n2, n3")), "{unknown:?}");
+    assert_eq!(post("/v1/nodes/n1/praise").await.unwrap_err().code, Code::NotFound);
+
+    // No leader says who is here: whoever goes would take the majority along.
+    let dangerous = post("/v1/nodes/n2/demote").await.unwrap_err();
+    assert_eq!(dangerous.code, Code::Conflict);
+    assert_eq!(dangerous.causes, ["n1  does not answer", "n3  does not answer"]);
+
+    // By number, and for a voter no change at all.
+    let answer = post(&format!("/v1/nodes/{}/promote", NodeId(3))).await.unwrap().json().unwrap();
+    assert_eq!((&answer["target"], &answer["node"]), (&json!(3), &json!(NodeId(3).to_string())));
+    assert_eq!(fixture.get("/v1/roster").await["voters"].as_array().map(Vec::len), Some(3));
+}
