@@ -285,6 +285,8 @@ impl Run {
                 self.world.sync(at);
             }
             if weather.snapshot > 0 && !self.is_paused(at) && self.dice.happens(weather.snapshot) {
+                // What is forgotten cannot be looked at any more.
+                self.laws.check(&mut self.world);
                 self.world.save(at, weather.trailing);
                 self.laws.check(&mut self.world);
             }
