@@ -73,7 +73,8 @@ pub struct Config {
 pub struct Compaction {
     /// After this many entries.
     pub entries: u64,
-    /// After this many bytes of commands.
+    /// After this many bytes of commands, or half as many as the state takes if that is more: a large state is not written
+    /// again and again.
     pub bytes: u64,
     /// This many entries stay in the log behind a snapshot: a follower that lacks no more needs no image.
     pub trailing: u64,
@@ -81,7 +82,7 @@ pub struct Compaction {
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self { entries: 50_000, bytes: 64 * 1024 * 1024, trailing: 1024 }
+        Self { entries: 50_000, bytes: 16 * 1024 * 1024, trailing: 1024 }
     }
 }
 
@@ -426,7 +427,9 @@ impl Replica {
 
     /// Writes a snapshot when enough has been applied since the last one.
     fn save(&mut self, now: Nanos, effects: &mut Effects) {
-        if !self.exchange.should_save(now, self.compaction) || self.consensus.is_installing() || self.is_broken {
+        let bytes = self.compaction.bytes.max(self.state.bytes() / 2);
+        let is_due = self.exchange.should_save(now, Compaction { bytes, ..self.compaction });
+        if !is_due || self.consensus.is_installing() || self.is_broken {
             return;
         }
         if let Some(meta) = self.consensus.snap_meta() {

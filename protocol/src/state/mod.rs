@@ -183,6 +183,12 @@ impl State {
         self.revision
     }
 
+    /// How many bytes its tasks and keys take, about.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.tasks.bytes() + self.keys.bytes()
+    }
+
     /// The hash of everything here: equal on all replicas that applied the same entries. Costs the same whatever there is.
     #[must_use]
     pub fn digest(&self) -> u64 {
@@ -201,7 +207,7 @@ impl State {
     }
 
     fn execute(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
-        let room = MAX_BYTES.saturating_sub(self.tasks.bytes() + self.keys.bytes());
+        let room = MAX_BYTES.saturating_sub(self.bytes());
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
         match operation {
             Operation::Submit(specs) => self.tasks.submit(specs, room, step).map(Answer::Submitted),
