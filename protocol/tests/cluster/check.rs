@@ -206,7 +206,7 @@ impl Checker {
             Some(cluster) => Err(format!("I1 {} commits beside {cluster}", genesis.cluster)),
             None => {
                 self.cluster = Some(genesis.cluster);
-                self.oracle.state.found(&genesis.voters, genesis.target);
+                self.oracle.found(genesis);
                 Ok(())
             }
         }

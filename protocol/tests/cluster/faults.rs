@@ -6,11 +6,11 @@
 //! * When the world is calm, nothing strikes and everything that was broken is whole.
 
 use protocol::effects::Local;
-use protocol::{replica, worker};
+use protocol::{NodeId, replica, worker};
 
 use crate::host::Part;
 use crate::options::{MS, SECOND};
-use crate::travel::identity;
+use crate::travel::{identity, place};
 use crate::world::{Happening, World};
 
 impl World {
@@ -32,6 +32,10 @@ impl World {
         self.history.forget(at);
         for peer in 0..self.hosts.len() {
             self.net.drop_side(at, peer);
+            if self.hosts[at].is_node {
+                let (node, wait) = (self.hosts[at].id, self.dice.between(2 * SECOND, 6 * SECOND));
+                self.queue.add(self.time + wait, Happening::Gone { at: peer, node });
+            }
             let Some(link) = self.net.side(peer, at).link else { continue };
             if self.net.is_cut(at, peer) {
                 let wait = self.dice.between(10 * SECOND, 12 * SECOND);
@@ -51,15 +55,30 @@ impl World {
 
     /// Kills a node and its disk. Somebody else comes back at its address, with nothing.
     pub fn lose_disk(&mut self, at: usize) {
-        let losses = self.hosts.iter().map(|host| host.lost.len() as u64).sum::<u64>();
-        // A promise that needs a majority of the first disks is not made to fewer of them (F1).
-        if losses >= self.options.disks_lost || self.is_calm {
+        if self.is_calm || !self.can_bear_loss(at) {
             return;
         }
         self.crash_for_a_while(at);
         self.tell(at, || "loses its disk".into());
         let id = identity(at, self.hosts[at].lost.len() as u64 + 1);
         self.hosts[at].replace_disk(id);
+    }
+
+    /// Whether fewer than a majority of the voters have lost their disks when this one has too: more are promised nothing.
+    fn can_bear_loss(&self, at: usize) -> bool {
+        let Some(conf) = &self.check.oracle.conf else {
+            // While the cluster begins, whoever is listed may become a voter (F1).
+            let losses: usize = self.hosts.iter().map(|host| host.lost.len()).sum();
+            let voters = self.options.voters.map_or(self.options.nodes, usize::from).min(self.options.nodes);
+            return losses < (voters - 1) / 2;
+        };
+        let is_settled =
+            |leader: usize| self.hosts[leader].replica().and_then(|it| it.consensus().conf()) == Some(conf);
+        let is_lost = |node: &&NodeId| **node == self.hosts[at].id || self.hosts[place(**node)].id != **node;
+        // A learner may get the seat of a voter at any moment.
+        self.leader().is_some_and(is_settled)
+            && conf.outgoing.is_empty()
+            && conf.voters.iter().chain(&conf.learners).filter(is_lost).count() <= (conf.voters.len() - 1) / 2
     }
 
     /// Starts a host that is down.

@@ -139,6 +139,10 @@ pub struct Setup {
     pub join: Vec<String>,
     /// The timers.
     pub profile: Profile,
+    /// How many shall vote.
+    pub voters: Option<u8>,
+    /// How long a voter may be silent.
+    pub replace_after: Duration,
     /// Attempts at once.
     pub slots: u32,
     /// When snapshots are written.
@@ -185,10 +189,10 @@ impl Host {
                     profile: setup.profile,
                     name: "simulated".into(),
                     join: setup.join.clone(),
-                    voters: None,
+                    voters: setup.voters,
                     seed,
                     cluster: ClusterId(u128::from(seed) + 1),
-                    replace_after: replica::REPLACE_AFTER,
+                    replace_after: setup.replace_after,
                     compaction: setup.compaction,
                 },
                 self.disk.durable.clone(),

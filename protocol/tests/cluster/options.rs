@@ -17,8 +17,10 @@ pub const SECOND: u64 = 1_000 * MS;
 /// The world of one seed. Times in nanoseconds, chances in parts per thousand unless a name says otherwise.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Nodes, all of them voters.
+    /// Nodes, all of them on the join list.
     pub nodes: usize,
+    /// How many of them shall vote; as many as can if nothing is said.
+    pub voters: Option<u8>,
     /// Clients without a replica.
     pub outside: usize,
     /// Messages that may be lost are.
@@ -61,10 +63,12 @@ pub struct Options {
     pub disk_fails: u64,
     /// At a strike, for every node: its disk takes up to half a second for every sync, for some seconds.
     pub slow_disk: u64,
-    /// At a strike, for every node: it loses its disk.
+    /// At a strike, for every node: it loses its disk, if the cluster can bear it.
     pub disk_loss: u64,
-    /// The most disks that are lost in a run.
-    pub disks_lost: u64,
+    /// How long a voter may be silent before another node takes its seat.
+    pub replace_after: u64,
+    /// Calls that change who shall vote.
+    pub roster: u64,
     /// A disk that is lost while the cluster begins: whose, and when.
     pub lost_at_founding: Option<(usize, u64)>,
     /// Starts after which the clock shows another time: clocks are told from nothing but their rate.
@@ -102,6 +106,7 @@ impl Options {
     pub fn calm(nodes: usize) -> Self {
         Self {
             nodes,
+            voters: None,
             outside: 1,
             loss: 0,
             twice: 0,
@@ -124,7 +129,8 @@ impl Options {
             disk_fails: 0,
             slow_disk: 0,
             disk_loss: 0,
-            disks_lost: 0,
+            replace_after: 300 * SECOND,
+            roster: 0,
             lost_at_founding: None,
             reboot: 0,
             transfer: 0,
@@ -149,9 +155,10 @@ impl Options {
         let is_clock_bound_kept = !dice.happens(150);
         let half = dice.pick(&[0, 10_000, 45_000]);
         let rates = if is_clock_bound_kept { (1_000_000 - half, 1_000_000 + half) } else { (800_000, 1_250_000) };
-        let nodes = dice.pick(&[1, 3, 3, 3, 3, 3, 3, 5]);
+        let nodes = dice.pick(&[1, 3, 3, 3, 3, 4, 4, 5]);
         Self {
             nodes,
+            voters: dice.pick(&[None, None, Some(3)]),
             outside: dice.between(1, 2) as usize,
             loss: dice.pick(&[0, 0, 20, 100, 300]),
             twice: dice.pick(&[0, 0, 20, 200]),
@@ -182,7 +189,8 @@ impl Options {
             disk_fails: dice.pick(&[0, 0, 1, 4]),
             slow_disk: dice.pick(&[0, 0, 2, 10]),
             disk_loss: dice.pick(&[0, 0, 1, 4]),
-            disks_lost: (nodes as u64 - 1) / 2,
+            replace_after: dice.pick(&[4, 15, 300, 300]) * SECOND,
+            roster: dice.pick(&[0, 0, 5, 30]),
             lost_at_founding: dice
                 .happens(250)
                 .then(|| (dice.between(0, nodes as u64 - 1) as usize, dice.between(1, 600) * MS)),

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::durable::{Entry, Payload};
+use protocol::durable::{ConfState, Entry, Genesis, Payload};
 use protocol::state::{
     Answer, ClusterChange, Command, Delivery, MasterCommand, Operation, ReleaseCause, State, TaskState,
 };
@@ -38,6 +38,8 @@ pub struct Oracle {
     pub taken_back: usize,
     /// What the log decided, for whoever tells it; nobody else needs it.
     pub decided: Option<Vec<Decided>>,
+    /// The last configuration that is committed.
+    pub conf: Option<ConfState>,
     last_fence: Fence,
 }
 
@@ -75,13 +77,22 @@ pub struct Version {
 }
 
 impl Oracle {
+    /// Begins with a genesis.
+    pub fn found(&mut self, genesis: &Genesis) {
+        self.state.found(&genesis.voters, genesis.target);
+        self.conf = Some(ConfState { voters: genesis.voters.clone(), ..ConfState::default() });
+    }
+
     /// Applies an entry, and says what is wrong with it.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), String> {
         self.expired.clear();
         let mut changes = Vec::new();
         match &entry.payload {
             Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
-            Payload::Config(conf) => self.state.configure(entry.time, conf, &mut changes),
+            Payload::Config(conf) => {
+                self.state.configure(entry.time, conf, &mut changes);
+                self.conf = Some(conf.clone());
+            }
             Payload::Commands(bytes) => {
                 let commands: Vec<Command> =
                     wire::decode(bytes, wire::MAX_MESSAGE).map_err(|error| format!("I12 unreadable entry: {error}"))?;

@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use protocol::Profile;
+use protocol::{NodeId, Profile};
 
 use crate::check::Verdict;
 use crate::options::{Options, SECOND};
+use crate::travel::place;
 use crate::world::World;
 
 /// What a run came to.
@@ -71,6 +72,7 @@ fn live(world: &mut World) -> Verdict {
     a_fresh_write_is_served(world)?;
     world.run_until(end)?;
     all_tasks_end_and_logs_are_equal(world)?;
+    every_seat_is_taken(world)?;
     world.history.certainly_not_done_is_not_done(&world.check.oracle)
 }
 
@@ -86,9 +88,7 @@ fn one_leader_soon_after_the_faults(world: &World) -> Verdict {
 /// I11: every client's fresh write is answered.
 fn a_fresh_write_is_served(world: &mut World) -> Verdict {
     let until = world.time + 6 * SECOND;
-    let places: Vec<usize> = (0..world.hosts.len()).filter(|at| world.has_place(*at)).collect();
-    let calls: Vec<u64> = places
-        .into_iter()
+    let calls: Vec<u64> = (0..world.hosts.len())
         .map(|at| {
             let (call, work, timeout) = world.history.fresh_write(at);
             world.call(at, call, work, timeout);
@@ -101,6 +101,24 @@ fn a_fresh_write_is_served(world: &mut World) -> Verdict {
         return Ok(());
     }
     Err(format!("I11 a fresh write was not served; {} calls failed", world.history.unanswered - before))
+}
+
+/// F27: whoever lost its disk for good has no seat any more, and no change is left half done.
+fn every_seat_is_taken(world: &World) -> Verdict {
+    let Some(conf) = &world.check.oracle.conf else { return Err("I11 nobody votes".into()) };
+    let is_gone = |node: &&NodeId| world.hosts[place(**node)].id != **node;
+    let excluded = &world.check.oracle.state.roster().excluded;
+    let may_vote = |id: NodeId| !conf.voters.contains(&id) && !excluded.contains(&id);
+    let is_wanted = world.hosts.iter().any(|host| host.is_node && may_vote(host.id));
+    // A leader that has restarted does not know where a lost voter was: its patience must end (F27).
+    if !is_wanted || world.options.replace_after > world.options.end - world.options.faults - 10 * SECOND {
+        return Ok(());
+    }
+    match conf.voters.iter().find(is_gone) {
+        Some(node) => Err(format!("I11 {node} has lost its disk and its seat is not taken: {conf:?}")),
+        None if !conf.outgoing.is_empty() => Err(format!("I11 a change is not complete: {conf:?}")),
+        None => Ok(()),
+    }
 }
 
 /// I4, I11: within half a minute all tasks have ended, and all replicas have applied the same log.
@@ -125,7 +143,7 @@ fn all_tasks_end_and_logs_are_equal(world: &mut World) -> Verdict {
     world.run_until(until)?;
     for host in &world.hosts {
         if let Some(replica) = host.replica()
-            && replica.consensus().is_member()
+            && world.check.oracle.conf.as_ref().is_some_and(|conf| conf.voters.contains(&host.id))
             && replica.consensus().applied().0 < committed
         {
             let applied = replica.consensus().applied();

@@ -5,6 +5,8 @@
 //! * What a master and a worker say to each other keeps its order, is never repeated, and dies with its link (F8).
 //! * A request is never repeated: no answer could be certain of what the other copy does (D9).
 
+use std::net::SocketAddr;
+
 use protocol::effects::Local;
 use protocol::message::Body;
 use protocol::{Incarnation, NodeId, replica, route};
@@ -112,6 +114,9 @@ impl World {
             for local in route::link_up(node, Incarnation(run), is_node) {
                 self.hand_on(at, Part::Gateway, local);
             }
+            if is_node {
+                self.gossip(at, node, true);
+            }
             let is_founded = self.hosts[at].replica().is_none_or(|replica| replica.founding().genesis().is_some());
             if is_node && !is_founded {
                 let resolved = replica::Input::Resolved { place: peer, node };
@@ -144,6 +149,15 @@ impl World {
     pub fn break_link(&mut self, at: usize, peer: usize) {
         if let Some(link) = self.net.side(at, peer).link {
             self.break_side(at, peer, link.generation);
+        }
+    }
+
+    /// Gossip tells a node of a member.
+    pub fn gossip(&mut self, at: usize, node: NodeId, is_alive: bool) {
+        if self.hosts[at].machines.is_some() && self.hosts[at].is_node {
+            let address = SocketAddr::from(([127, 0, 0, 1], 7400 + place(node) as u16));
+            let member = replica::Input::Member { node, address, is_alive };
+            self.hand_on(at, Part::Gateway, Local::Replica(member));
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::client::{CallError, Consistency, Work};
-use protocol::state::{Answer, Delivery, Expect, Operation, Query, Refused, TaskSpec};
+use protocol::state::{Answer, Delivery, Expect, Operation, Query, Refused, RosterChange, TaskSpec};
 use protocol::{Revision, TaskId};
 
 use crate::check::Verdict;
@@ -20,6 +20,7 @@ use crate::dice::Dice;
 use crate::host::KINDS;
 use crate::options::Options;
 use crate::oracle::{Oracle, token};
+use crate::travel::identity;
 
 /// All calls of all clients.
 pub struct History {
@@ -54,6 +55,7 @@ enum Kind {
     Delete { key: String, floor: usize },
     Get { key: String, floor: usize, is_stale: bool },
     Await { task: TaskId },
+    Roster,
 }
 
 impl History {
@@ -74,6 +76,13 @@ impl History {
     /// Draws the next call of a client. `is_full` asks for no more tasks.
     pub fn draw(&mut self, host: usize, options: &Options, dice: &mut Dice, is_full: bool) -> (u64, Work, Duration) {
         let call = self.number();
+        if options.roster > 0 && dice.happens(options.roster) {
+            let node = identity(dice.between(0, options.nodes as u64 - 1) as usize, dice.pick(&[0, 0, 0, 1]));
+            let change =
+                dice.pick(&[RosterChange::Promote(node), RosterChange::Demote(node), RosterChange::Remove(node)]);
+            self.pending.insert(call, Pending { host, kind: Kind::Roster });
+            return (call, Work::Write(Operation::Roster(change)), Duration::from_secs(2));
+        }
         let (kind, work) = match dice.between(0, 99) {
             0..30 if !is_full => self.submit(call, options, dice),
             30..36 if !self.acknowledged.is_empty() => {
@@ -224,6 +233,7 @@ impl History {
             (Kind::Delete { key, floor }, Answer::Refused(Refused::NotFound)) => {
                 self.note(oracle, &key, floor, true, "not found", |version| version.value.is_none())
             }
+            (Kind::Roster, Answer::Ok) => Ok(()),
             (kind, Answer::Refused(_)) => {
                 self.is_undone(&kind);
                 Ok(())

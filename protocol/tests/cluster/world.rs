@@ -21,7 +21,7 @@ use crate::net::Net;
 use crate::options::{MS, Options, SECOND};
 use crate::oracle::Decided;
 use crate::queue::Queue;
-use crate::travel::{identity, is_ordered};
+use crate::travel::{identity, is_ordered, place};
 use crate::work::History;
 
 /// The cluster.
@@ -95,6 +95,8 @@ pub(crate) enum Happening {
     Silence { at: usize, peer: usize, generation: u64, cut: u64 },
     /// A dial is refused: a peer that was seen to close is down.
     Refused { at: usize, peer: usize, run: u64 },
+    /// Gossip finds that a member is gone, if it still is.
+    Gone { at: usize, node: NodeId },
     /// Two processes try to connect.
     Connect { a: usize, b: usize },
     /// A host starts again.
@@ -135,7 +137,14 @@ impl World {
             is_idle: false,
             seen: None,
             lose: |_, _, _| false,
-            setup: Setup { join, profile, slots: options.slots, compaction: options.compaction },
+            setup: Setup {
+                join,
+                profile,
+                voters: options.voters,
+                replace_after: std::time::Duration::from_nanos(options.replace_after),
+                slots: options.slots,
+                compaction: options.compaction,
+            },
             queue: Queue::new(),
             asleep: (0..count).map(|_| Vec::new()).collect(),
             spare: Effects::new(),
@@ -241,6 +250,12 @@ impl World {
                 let is_down = self.hosts[peer].machines.is_none() && self.hosts[peer].run == run;
                 if is_down && !self.net.is_cut(at, peer) {
                     self.tell_evidence(at, peer, run);
+                }
+            }
+            Happening::Gone { at, node } => {
+                let host = &self.hosts[place(node)];
+                if host.id != node || host.machines.is_none() {
+                    self.gossip(at, node, false);
                 }
             }
             Happening::Connect { a, b } => self.connect(a, b),
@@ -624,11 +639,6 @@ impl World {
         })
     }
 
-    /// Whether a host has a place in the cluster: as a client outside, or with the log.
-    pub fn has_place(&self, at: usize) -> bool {
-        !self.hosts[at].is_node || self.hosts[at].replica().is_some_and(|replica| replica.consensus().is_member())
-    }
-
     pub(crate) fn judge(&mut self, verdict: Verdict) {
         if self.verdict.is_ok() {
             self.verdict = verdict;
@@ -667,6 +677,7 @@ impl Happening {
             | Self::Broken { at, .. }
             | Self::Silence { at, .. }
             | Self::Refused { at, .. }
+            | Self::Gone { at, .. }
             | Self::Leave { at, .. }
             | Self::Idea { at, .. } => Some(*at),
             Self::Connect { .. }
