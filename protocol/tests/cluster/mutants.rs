@@ -11,6 +11,7 @@ use protocol::mutants::{Bug, set};
 
 use crate::options::Options;
 use crate::run::run;
+use crate::swarm::cpu_seconds;
 
 #[test]
 fn every_deliberate_bug_is_found() {
@@ -25,9 +26,12 @@ fn every_deliberate_bug_is_found() {
             scope.spawn(|| {
                 while let Some(&bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     set(Some(bug));
+                    let before = cpu_seconds();
                     match (0..seeds).find_map(|seed| run(seed, Options::draw(seed), false).err().map(|why| (seed, why)))
                     {
-                        Some((seed, why)) => println!("{bug:?}: seed {seed} {why}"),
+                        Some((seed, why)) => {
+                            println!("{bug:?}: {:.1} CPU-seconds, seed {seed} {why}", cpu_seconds() - before);
+                        }
                         None => survivors.lock().expect("no holder of the lock panics").push(bug),
                     }
                 }

@@ -54,6 +54,12 @@ pub fn replay(seed: u64) -> String {
     format!("TENURE_SEED={seed} cargo test -p tenure-protocol --test cluster replay -- --nocapture")
 }
 
+/// For how long this thread has run.
+#[cfg(feature = "mutants")]
+pub fn cpu_seconds() -> f64 {
+    cpu_nanos() as f64 / 1e9
+}
+
 /// For how long this thread has run; zero where the system does not say.
 fn cpu_nanos() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
