@@ -301,6 +301,10 @@ impl Client {
                 call.refuse();
             }
             call.last = Some(denied);
+            // When nobody who answers leads, whoever kept silent may do so by now.
+            if denied == Denied::NotMaster && call.has_paused_often() {
+                call.silent = None;
+            }
             if let Phase::Asked(node, _) = call.phase {
                 let is_loyal = has_own && node == own && !has_leader && !call.has_paused_often();
                 call.avoid = Some(node).filter(|_| denied == Denied::NotMaster && !is_loyal);

@@ -197,8 +197,8 @@ impl Options {
             reboot: dice.pick(&[0, 300]),
             transfer: dice.pick(&[0, 0, 2, 10]),
             compaction: Compaction {
-                entries: dice.pick(&[3, 20, 100, 100, 1000]),
-                bytes: dice.pick(&[1_000, 100_000, 1 << 30]),
+                entries: dice.pick(&[3, 30, 200, 200, 1000]),
+                bytes: dice.pick(&[10_000, 100_000, 1 << 30]),
                 trailing: dice.pick(&[0, 1, 10, 50]),
             },
             slow_image: dice.pick(&[1, 5, 50, 400]) * MS,

@@ -88,7 +88,12 @@ fn one_leader_soon_after_the_faults(world: &World) -> Verdict {
 /// I11: every client's fresh write is answered.
 fn a_fresh_write_is_served(world: &mut World) -> Verdict {
     let until = world.time + 6 * SECOND;
+    // Whoever was removed is told to end and is not served any more.
+    let removed = world.check.oracle.state.roster().removed.clone();
     let calls: Vec<u64> = (0..world.hosts.len())
+        .filter(|at| !removed.contains(&world.hosts[*at].id))
+        .collect::<Vec<_>>()
+        .into_iter()
         .map(|at| {
             let (call, work, timeout) = world.history.fresh_write(at);
             world.call(at, call, work, timeout);
