@@ -232,7 +232,8 @@ impl World {
     pub fn crash_for_a_while(&mut self, at: usize) {
         if self.hosts[at].machines.is_some() {
             self.crash(at);
-            let longest = self.dice.pick(&[100, 1_000, 6_000]) * MS;
+            // What a disk had begun to fail at may end after the faults.
+            let longest = if self.is_calm { 100 * MS } else { self.dice.pick(&[100, 1_000, 6_000]) * MS };
             let wait = self.dice.between(MS, longest);
             self.restart_in(at, wait);
         }
