@@ -20,4 +20,5 @@ mod linear;
 mod map;
 mod netns;
 mod registers;
+mod snapshots;
 mod support;

@@ -44,6 +44,8 @@ pub struct Settings {
     pub offer: Offer,
     /// How long a voter may be silent before another member takes its place.
     pub replace_after: Duration,
+    /// When it writes a snapshot, and how much of the log it keeps behind that.
+    pub compaction: replica::Compaction,
 }
 
 /// Where a node remembers.
@@ -278,7 +280,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     assert!(late.set(outlet.clone()).is_ok(), "set once");
 
     let now = clock::now();
-    let Settings { cluster, join, voters, profile, offer, replace_after, .. } = settings;
+    let Settings { cluster, join, voters, profile, offer, replace_after, compaction, .. } = settings;
     let mastership = watch::Sender::new(Mastership { cluster: durable.cluster(), ..Mastership::default() });
     let is_idle = watch::Sender::new(false);
     let replica = Replica::new(
@@ -291,7 +293,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
             seed: rand::random(),
             cluster: ClusterId(rand::random()),
             replace_after,
-            compaction: replica::Compaction::default(),
+            compaction,
         },
         durable,
         now,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::client::{Consistency, Work};
 use protocol::effects::Role;
+use protocol::replica::{Compaction, Status};
 use protocol::state::{Answer, Expect, Offer, Operation, Outcome, Query, TaskSpec, TaskState};
 use protocol::worker::{AbortCause, Run};
 use protocol::{Fence, Profile};
@@ -47,6 +48,7 @@ fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
             ..Offer::default()
         },
         replace_after: protocol::replica::REPLACE_AFTER,
+        compaction: Compaction::every(20),
     }
 }
 
@@ -112,6 +114,47 @@ async fn three_nodes_survive_the_death_of_their_master() {
     put(&hosts[1], "k", "after").await;
     assert_eq!(get(&hosts[0], "k").await.as_deref(), Some("after"));
     assert!(matches!(run_task(&hosts[0], "again").await, TaskState::Done { .. }));
+}
+
+#[tokio::test]
+async fn a_node_that_was_cut_off_for_long_is_sent_the_state() {
+    let (hub, hosts) = cluster(3).await;
+    put(&hosts[0], "k", "before").await;
+    let mut places = 0..3;
+    let away = loop {
+        let place = places.next().expect("two of three follow");
+        if status(&hosts[place]).await.role != Role::Leader {
+            break place;
+        }
+    };
+    let held = status(&hosts[away]).await.applied;
+    hub.isolate(hosts[away].node());
+    let others = [(away + 1) % 3, (away + 2) % 3];
+    // The log is forgotten beyond all that the lost node can have: whatever it is asked later comes from an image.
+    let mut number = 0;
+    while status(&hosts[others[0]]).await.log_base <= held + 40 || status(&hosts[others[1]]).await.log_base <= held + 40
+    {
+        put(&hosts[others[0]], &format!("k{number}"), "meanwhile").await;
+        number += 1;
+    }
+    hub.heal_all();
+    let all_equal = async {
+        loop {
+            let all = [status(&hosts[0]).await, status(&hosts[1]).await, status(&hosts[2]).await];
+            if all.iter().all(|one| one.applied == all[0].applied) {
+                break all;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let all = tokio::time::timeout(PATIENCE, all_equal).await.expect("they come to the same");
+    assert!(all.iter().all(|one| one.state_hash == all[0].state_hash), "{all:#?}");
+    assert!(all[away].snapshot > held, "{all:#?}");
+    assert_eq!(get(&hosts[away], &format!("k{}", number - 1)).await.as_deref(), Some("meanwhile"));
+}
+
+async fn status(host: &Host) -> Status {
+    host.status().await.expect("it runs")
 }
 
 /// Far longer than anything here takes on a busy machine.

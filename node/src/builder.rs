@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actors::Storage;
 use protocol::Profile;
-use protocol::replica::REPLACE_AFTER;
+use protocol::replica::{Compaction, REPLACE_AFTER};
 use protocol::state::Offer;
 
 use crate::builtin::exec::{self, ExecHandler};
@@ -33,6 +33,7 @@ pub struct Builder {
     exec: Option<Wrapping>,
     is_insecure: bool,
     replace_after: Duration,
+    compaction: Compaction,
 }
 
 /// Whether commands are wrapped so that they end with this process.
@@ -61,6 +62,7 @@ impl Builder {
             exec: None,
             is_insecure: false,
             replace_after: REPLACE_AFTER,
+            compaction: Compaction::default(),
         }
     }
 
@@ -155,6 +157,14 @@ impl Builder {
         self
     }
 
+    /// Writes a snapshot after so many entries of the log (50,000 unless told otherwise, and in any case after 16 MiB of
+    /// them), and forgets the log behind it but for a rest: a node that was away for longer is sent the state instead. Few
+    /// entries cost much writing; many cost room, and time at the next start. At least 10.
+    pub fn snapshot_every(mut self, entries: u64) -> Self {
+        self.compaction = Compaction::every(entries);
+        self
+    }
+
     /// Starts the node. It works when this returns; whether it is in a cluster by then, [`Node::ready`] tells.
     ///
     /// # Errors
@@ -180,6 +190,12 @@ impl Builder {
                 self.join.len()
             ))
             .hint("it names the first nodes; later ones join through any of them"));
+        }
+        if self.compaction.entries < SNAPSHOT_EVERY_MIN {
+            return Err(wrong(format!(
+                "a snapshot after {} entries is one too often: at least {SNAPSHOT_EVERY_MIN} are allowed",
+                self.compaction.entries
+            )));
         }
         self.profile.validate().map_err(|why| wrong(format!("inconsistent profile: {why}")))?;
         let listen = resolve("listen", &self.listen)?;
@@ -214,6 +230,7 @@ impl Builder {
             handlers: self.handlers,
             is_insecure: self.is_insecure,
             replace_after: self.replace_after,
+            compaction: self.compaction,
         })
     }
 }
@@ -258,6 +275,9 @@ fn bind_http(address: SocketAddr, is_insecure: bool) -> Result<TcpListener, Diag
 
 /// More than this is a mistake.
 const SLOTS_MAX: u32 = 4096;
+
+/// A snapshot writes the whole state: after fewer entries than this a node would do little else.
+pub(crate) const SNAPSHOT_EVERY_MIN: u64 = 10;
 
 /// The join list is asked as a whole before a cluster is founded.
 const JOIN_MAX: usize = 64;

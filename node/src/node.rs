@@ -43,7 +43,7 @@ use futures_util::future::BoxFuture;
 use membership::Membership;
 use protocol::client::Work;
 use protocol::effects::{Part, Role};
-use protocol::replica::Status;
+use protocol::replica::{Compaction, Status};
 use protocol::state::{Answer, Offer};
 use protocol::worker::{AbortCause, Run};
 use protocol::{ClusterId, Fence, Incarnation, NodeId, Profile};
@@ -84,6 +84,7 @@ pub(crate) struct Plan {
     pub(crate) handlers: BTreeMap<String, Arc<dyn RawHandler>>,
     pub(crate) is_insecure: bool,
     pub(crate) replace_after: Duration,
+    pub(crate) compaction: Compaction,
 }
 
 /// What HTTP sees of a node.
@@ -126,6 +127,7 @@ impl Node {
             profile: plan.profile,
             offer: plan.offer.clone(),
             replace_after: plan.replace_after,
+            compaction: plan.compaction,
         };
         let host = Host::start(settings, handlers).await.map_err(start::host)?;
         let http = plan.http.as_ref().and_then(|listener| listener.local_addr().ok());

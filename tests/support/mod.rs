@@ -2,6 +2,7 @@
 
 mod clients;
 mod ledger;
+mod writer;
 
 use std::future::Future;
 use std::path::Path;
@@ -17,6 +18,7 @@ use tenure::processes::{Processes, Settings};
 
 pub use clients::Clients;
 pub use ledger::Ledger;
+pub use writer::Writer;
 
 /// Three nodes, stopped and removed on drop.
 pub struct TestCluster {

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::effects::Role;
+use protocol::replica::Compaction;
 use protocol::{ClusterId, Profile};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::roster::NodeVerb;
 use super::{Code, Diagnostic, Exit, Frame, parse};
+use crate::builder::SNAPSHOT_EVERY_MIN;
 use crate::node::Node;
 
 /// A verb of `node`, or the flags of a node to run.
@@ -63,6 +65,15 @@ struct StartArgs {
     /// How long a voter may be silent before another member takes its place
     #[arg(long, env = "TENURE_REPLACE_AFTER", value_parser = parse::duration, default_value = "5m", value_name = "TIME")]
     replace_after: Duration,
+    /// Write a snapshot and forget the log behind it after so many entries
+    #[arg(
+        long,
+        env = "TENURE_SNAPSHOT_EVERY",
+        value_parser = clap::value_parser!(u64).range(SNAPSHOT_EVERY_MIN..),
+        default_value_t = Compaction::default().entries,
+        value_name = "ENTRIES"
+    )]
+    snapshot_every: u64,
     /// How long to wait for running tasks when told to stop
     #[arg(long, env = "TENURE_DRAIN", value_parser = parse::duration, default_value = "30s", value_name = "TIME")]
     drain: Duration,
@@ -166,6 +177,7 @@ fn builder(args: StartArgs) -> crate::Builder {
         .http(args.http)
         .join(args.join)
         .replace_after(args.replace_after)
+        .snapshot_every(args.snapshot_every)
         .profile(match args.profile {
             ProfileName::Dev => Profile::DEV,
             ProfileName::Lan => Profile::LAN,

@@ -74,6 +74,17 @@ fn show(status: &Value, output: &Output) {
                 "log",
                 format!("commit {}  applied {}  revision {}", text("commit"), text("applied"), text("revision")),
             );
+            if status["snapshot"] != 0 {
+                line("snapshot", format!("at {}  log begins after {}", text("snapshot"), text("log_base")));
+            }
+            let image = &status["fetching"];
+            if image.is_object() {
+                let part = |key: &str| word(&image[key]);
+                line(
+                    "fetches",
+                    format!("the state at {}: {} of {} chunks", part("last"), part("staged"), part("count")),
+                );
+            }
             line("state", text("state_hash"));
             if tasks.is_object() {
                 let count = |key: &str| word(&tasks[key]);

@@ -45,6 +45,9 @@ pub(super) async fn status(State(door): State<Door>) -> Answer {
         "voters": nodes(&voters),
         "learners": nodes(&learners),
         "heard": nodes(&status.heard),
+        "log_base": status.log_base,
+        "snapshot": status.snapshot,
+        "fetching": status.fetching.map(fetching),
     });
     document["tasks"] = summary(&door).await.map_or(Value::Null, |summary| counts(&summary));
     Ok(Json(document).into_response())
@@ -61,6 +64,11 @@ async fn conf(door: &Door, status: &replica::Status) -> (Vec<NodeId>, Vec<NodeId
         }
         _ => (Vec::new(), Vec::new()),
     }
+}
+
+/// How far the image is that a node fetches.
+fn fetching(image: replica::Fetching) -> Value {
+    json!({ "from": image.from.to_string(), "last": image.last, "staged": image.staged, "count": image.count })
 }
 
 /// What a node is to the log, in a word.

@@ -48,6 +48,8 @@ pub(super) async fn show(State(door): State<Door>) -> Response {
         gauge("tenure_has_master", "Whether a master was heard lately.", u64::from(status.master_fresh));
         gauge("tenure_commit_index", "How far the log is committed.", status.commit);
         gauge("tenure_applied_index", "How far the log is applied.", status.applied);
+        gauge("tenure_log_base", "Up to which entry the log is forgotten.", status.log_base);
+        gauge("tenure_snapshot_index", "The last entry in the snapshot of this node.", status.snapshot);
         gauge("tenure_revision", "The newest revision applied.", status.revision);
         gauge("tenure_voters", "How many voters there are.", status.voters.len() as u64);
     }

@@ -20,7 +20,7 @@ use crate::image::{Message, WANTED_MAX, Work};
 use crate::state::{Restore, State};
 use crate::types::{LogId, Nanos, NodeId};
 
-use super::Compaction;
+use super::{Compaction, Fetching};
 
 /// Both ends of the transfer of images, and our own snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -249,6 +249,12 @@ impl Exchange {
         }
         fetch.asked = fetch.taken;
         self.ask(now, effects);
+    }
+
+    /// What is being received, for those who watch.
+    pub(super) fn fetching(&self) -> Option<Fetching> {
+        let Fetch { from, meta, staged, count, .. } = self.fetch.as_ref()?;
+        Some(Fetching { from: *from, last: meta.last.index.0, staged: *staged, count: count.unwrap_or(0) })
     }
 
     /// When [`Exchange::tick`] has something to do.

@@ -173,4 +173,23 @@ pub struct Status {
     pub learners: Vec<NodeId>,
     /// On the leader: which voters answered within the election timeout.
     pub heard: Vec<NodeId>,
+    /// The last entry that is forgotten: what this node holds of the log begins after it.
+    pub log_base: u64,
+    /// The last entry in this node's own snapshot, zero if it has none.
+    pub snapshot: u64,
+    /// The image that this node fetches, if it lacks what the others have forgotten.
+    pub fetching: Option<Fetching>,
+}
+
+/// How far an image has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Fetching {
+    /// Who sends it.
+    pub from: NodeId,
+    /// The last entry in it.
+    pub last: u64,
+    /// How many chunks are staged.
+    pub staged: u32,
+    /// How many there are; zero before the first one has said so.
+    pub count: u32,
 }

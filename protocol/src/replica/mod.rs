@@ -20,7 +20,7 @@ mod policy;
 mod staff;
 
 pub use growth::REPLACE_AFTER;
-pub use input::{Input, Status};
+pub use input::{Fetching, Input, Status};
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -78,6 +78,15 @@ pub struct Compaction {
     pub bytes: u64,
     /// This many entries stay in the log behind a snapshot: a follower that lacks no more needs no image.
     pub trailing: u64,
+}
+
+impl Compaction {
+    /// The same with a snapshot after so many entries, of which at most half stay in the log behind it.
+    #[must_use]
+    pub fn every(entries: u64) -> Self {
+        let standard = Self::default();
+        Self { entries, trailing: standard.trailing.min(entries / 2), ..standard }
+    }
 }
 
 impl Default for Compaction {
@@ -333,6 +342,9 @@ impl Replica {
             voters: conf.map_or_else(Vec::new, |conf| conf.voters.clone()),
             learners: conf.map_or_else(Vec::new, |conf| conf.learners.clone()),
             heard: self.consensus.heard(now),
+            log_base: self.consensus.base().index.0,
+            snapshot: self.consensus.snapshot().map_or(0, |last| last.index.0),
+            fetching: self.exchange.fetching(),
         }
     }
 
