@@ -15,6 +15,8 @@
 //! propose n1 x [epoch=2] [bytes=100] | read n1 a [lease]
 //! change n1 c [epoch=2] voters=n1,n2 [learners=n3] | retire n3 | transfer n1 t n2 | surrender 1s | lag n1 200ms
 //! evidence n2 of n1 | suspect n2 of n1 | unreachable n1 of n2 | campaign n1 | tick n1 | break-disk n1
+//! save n1 trailing=2                           n1 snapshots what it has applied, and forgets all but the last two entries of it
+//! stage n2 last=9@2 voters=n1,n2,n3            the image of a snapshot is staged, whoever sent it
 //! tell n2 from n1 MESSAGE                      a message arrives, whoever sent it
 //! show n1 | time n1 | conf n1                  the state of a core, its cluster time, who votes
 //! ```
@@ -148,6 +150,8 @@ impl Script {
                 world.step(words.node(1), Input::Lag { span });
             }
             "retire" => world.step(words.node(1), Input::Retire),
+            "save" => world.save(words.node(1), words.number("trailing").expect("save needs trailing=")),
+            "stage" => world.stage(words.node(1), text::meta(words)),
             "campaign" => world.campaign(words.node(1)),
             "tick" => world.step(words.node(1), Input::Tick),
             "break-disk" => world.step(words.node(1), Input::StorageFailed { why: "no space left".into() }),

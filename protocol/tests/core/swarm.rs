@@ -502,17 +502,23 @@ fn seeds(default: Range<u64>) -> Range<u64> {
 #[test]
 fn no_seed_breaks_a_law() {
     let mut totals = (0, 0, 0, (0, 0));
-    for seed in seeds(0..1000) {
+    let (mut installs, seeds) = (0, seeds(0..1000));
+    for seed in seeds.clone() {
         let run = play(Run::new(seed)).unwrap_or_else(|why| {
             panic!("seed {seed}: {why}\n  TENURE_SEEDS={seed} cargo test -p tenure-protocol --test core no_seed_breaks_a_law")
         });
         totals.0 += run.world.steps;
         totals.1 += run.laws.elections;
+        installs += run.laws.installs;
         totals.2 += run.laws.acked;
         totals.3 = (totals.3.0 + run.laws.reads.0, totals.3.1 + run.laws.reads.1);
     }
     let (steps, elections, acked, (quorum, lease)) = totals;
-    println!("{steps} steps, {elections} elections, {acked} writes, {quorum} quorum reads, {lease} lease reads");
+    println!(
+        "{steps} steps, {elections} elections, {acked} writes, {quorum} quorum reads, {lease} lease reads, {installs} installs"
+    );
+    // A swarm that never installs says nothing about installs.
+    assert!(installs >= (seeds.end - seeds.start) / 100, "only {installs} installs in {seeds:?}");
 }
 
 #[test]

@@ -115,10 +115,7 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
         "timeout-now" => Message::TimeoutNow { epoch },
         "not-member" => Message::NotMember { epoch, config: Index(words.number("config").expect("config=")) },
         "snapshot" => {
-            let nodes = |key| words.value(key).into_iter().flat_map(|list| list.split(',')).map(node).collect();
-            let conf = ConfState { voters: nodes("voters"), ..ConfState::default() };
-            let meta = SnapMeta { last: last(), time: ClusterTime(words.number("time").unwrap_or(1000)), conf };
-            Message::Snapshot(Box::new(Snapshot { epoch, meta, sent: sender }))
+            Message::Snapshot(Box::new(Snapshot { epoch, meta: meta(words), sent: sender }))
         }
         "snapshot-reply" => Message::SnapshotReply(SnapshotReply {
             epoch,
@@ -128,6 +125,13 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
         }),
         other => panic!("no such message: {other}"),
     }
+}
+
+/// Reads what a snapshot stands for.
+pub fn meta(words: &Words) -> SnapMeta {
+    let conf = ConfState { voters: words.nodes("voters"), learners: words.nodes("learners"), ..ConfState::default() };
+    let last = place(words.value("last").expect("last="));
+    SnapMeta { last, time: ClusterTime(words.number("time").unwrap_or(1000)), conf }
 }
 
 /// One line about something seen.
@@ -254,8 +258,9 @@ pub fn state(core: &Consensus, now: Nanos) -> String {
     let vote = hard.vote.map_or("nobody".to_owned(), |vote| format!("n{}", vote.0));
     let leader = core.leader().map_or("nobody".to_owned(), |leader| format!("n{}", leader.0));
     let lease = if core.lease_until(now).is_some() { ", lease" } else { "" };
+    let snapshot = core.snapshot().map_or(String::new(), |last| format!(", base {}, snapshot {last}", core.base()));
     format!(
-        "{:?} in epoch {}, vote {vote}, leader {leader}, last {}, durable {}, commit {}, applied {}{lease}",
+        "{:?} in epoch {}, vote {vote}, leader {leader}, last {}, durable {}, commit {}, applied {}{lease}{snapshot}",
         core.role(),
         hard.epoch,
         core.last(),
