@@ -215,16 +215,6 @@ impl Consensus {
         }
     }
 
-    /// Gives up the log (F2): whoever acknowledged an entry and holds it no longer would help to elect a leader without it.
-    pub(super) fn on_retire(&mut self, effects: &mut Vec<Effect>) {
-        if self.may_campaign() || self.is_member() || self.role == Role::Halted {
-            return;
-        }
-        self.leader = None;
-        self.role = Role::Halted;
-        effects.push(Effect::Retired);
-    }
-
     /// The log of a leader's followers is sent to those who have a place in the configuration that was just appended.
     pub(super) fn adjust_peers(&mut self) {
         let next = self.log.last().index.next();

@@ -5,8 +5,8 @@
 //! over while it still can (E8).
 //!
 //! Three signs are measured, each as a span: the age of the oldest batch that the disk has not answered, how much later than
-//! a heartbeat interval a quorum last answered, and how late our own timer fires (or what the shell says of its queues). The
-//! worst of them counts.
+//! a heartbeat interval a quorum last answered, and how late our own timer fires. The worst of them
+//! counts.
 //!
 //! # Invariants
 //!
@@ -29,7 +29,7 @@ pub(super) struct Health {
     bad_since: Option<Nanos>,
     /// When we handed over last because of that.
     tried_at: Option<Nanos>,
-    /// The last lateness that was told, and when.
+    /// How late our timer fired last, and when.
     lag: Option<(Nanos, Duration)>,
 }
 
@@ -39,7 +39,7 @@ impl Health {
         (self.bad_since, self.lag) = (None, None);
     }
 
-    /// Notes that something came this late.
+    /// Notes that our timer fired this late.
     pub(super) fn note_lag(&mut self, now: Nanos, span: Duration) {
         self.lag = Some((now, span));
     }
@@ -56,7 +56,7 @@ impl Health {
         is_sick && self.tried_at.is_none_or(|at| now >= at + profile.election_timeout * PAUSE)
     }
 
-    /// The lateness that was told lately; a single word is forgotten before it could make us sick.
+    /// How late it fired lately; a single time is forgotten before it could make us sick.
     fn recent_lag(&self, now: Nanos, profile: &Profile) -> Duration {
         let recent = self.lag.filter(|(at, _)| now < *at + profile.election_timeout / 4);
         recent.map_or(Duration::ZERO, |(_, span)| span)

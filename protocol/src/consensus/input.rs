@@ -5,8 +5,6 @@
 //! * Effects are carried out in their order; a message waits for the batch that its `after` names.
 //! * Entries are applied by the caller in the step that says so; the core counts them as applied from then on.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use crate::durable::{Persist, SnapMeta};
@@ -107,14 +105,6 @@ pub enum Input {
         /// The suspect.
         node: NodeId,
     },
-    /// What we are told or tell came this late: queues are long, or the machine is busy.
-    Lag {
-        /// How late.
-        span: Duration,
-    },
-    /// Give up the log and with it, for ever, the right to vote under this identity (F2). Ignored while this node has a
-    /// place in its latest configuration.
-    Retire,
 }
 
 /// How a read is confirmed.
@@ -202,8 +192,6 @@ pub enum Effect {
         /// Its epoch.
         epoch: Epoch,
     },
-    /// Remove the log, and remember that this identity has retired: it must never start again.
-    Retired,
     /// Stop the process.
     Fatal(String),
 }

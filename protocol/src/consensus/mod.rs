@@ -273,8 +273,6 @@ impl Consensus {
             Input::Evidence { node, .. } => self.on_evidence(node),
             Input::Unreachable { node } => self.on_unreachable(node),
             Input::Suspected { node } => self.on_suspected(node, effects),
-            Input::Lag { span } => self.health.note_lag(self.now, span),
-            Input::Retire => self.on_retire(effects),
         }
         self.finish(effects);
     }

@@ -54,7 +54,8 @@ pub enum Bug {
     ChangesTooEarly,
     /// In a joint configuration the new half decides alone (C3).
     NewHalfDecides,
-    /// Whoever gave up its log starts again under its old identity (F2).
+    /// Whoever gave up its log starts again under its old identity (F2): a bug of the simulator's disk, for the core never
+    /// knows. In a node the store keeps this rule.
     RetiredVotes,
     /// A follower takes the answer to an older question for one to its own (F24).
     ReadsByOldAnswers,

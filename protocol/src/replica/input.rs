@@ -80,11 +80,6 @@ pub enum Input {
         /// The heir; the best one if nobody is named.
         to: Option<NodeId>,
     },
-    /// See [`consensus::Input::Lag`].
-    Lag {
-        /// How late.
-        span: std::time::Duration,
-    },
     /// The master of this epoch has stopped, as it was asked to.
     Surrendered {
         /// Its epoch.

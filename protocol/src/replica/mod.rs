@@ -282,7 +282,6 @@ impl Replica {
                 let context = self.context();
                 self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
             }
-            Input::Lag { span } => self.core(now, consensus::Input::Lag { span }, effects),
             Input::Transfer { to } => self.on_transfer(now, to, effects),
             Input::Surrendered { epoch } => self.core(now, consensus::Input::Surrendered { epoch }, effects),
             Input::Placed { epoch, commands } => {
@@ -752,7 +751,6 @@ impl Replica {
                     effects.note(format!("mastership was not handed over: going on in epoch {epoch}"));
                     self.resume(effects);
                 }
-                consensus::Effect::Retired => effects.note("this node gave up its log and never votes again"),
                 consensus::Effect::Fatal(why) => effects.publish.push(Event::Fatal(why)),
             }
         }

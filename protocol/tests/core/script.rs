@@ -13,7 +13,7 @@
 //! log n1 epoch=4 [vote=n2] [entries=2,2,3]     sets the disk of a node that is down: epochs of the entries from index 2 on
 //! disk n1 stuck|good | pause n1 300ms | clock n1 rate=1.1 | profile n1 dev
 //! propose n1 x [epoch=2] [bytes=100] | read n1 a [lease]
-//! change n1 c [epoch=2] voters=n1,n2 [learners=n3] | retire n3 | transfer n1 t n2 | surrender 1s | lag n1 200ms
+//! change n1 c [epoch=2] voters=n1,n2 [learners=n3] | retire n3 | transfer n1 t n2 | surrender 1s
 //! evidence n2 of n1 | suspect n2 of n1 | unreachable n1 of n2 | campaign n1 | tick n1 | break-disk n1
 //! save n1 trailing=2                           n1 snapshots what it has applied, and forgets all but the last two entries of it
 //! stage n2 last=9@2 voters=n1,n2,n3            the image of a snapshot is staged, whoever sent it
@@ -145,11 +145,7 @@ impl Script {
             "suspect" => world.step(words.node(1), Input::Suspected { node: node(3) }),
             "unreachable" => world.step(words.node(1), Input::Unreachable { node: node(3) }),
             "surrender" => world.surrender = (words.span(1), words.span(1)),
-            "lag" => {
-                let span = Duration::from_nanos(words.span(2));
-                world.step(words.node(1), Input::Lag { span });
-            }
-            "retire" => world.step(words.node(1), Input::Retire),
+            "retire" => world.retire(words.node(1)),
             "save" => world.save(words.node(1), words.number("trailing").expect("save needs trailing=")),
             "stage" => world.stage(words.node(1), text::meta(words)),
             "campaign" => world.campaign(words.node(1)),

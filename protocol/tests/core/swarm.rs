@@ -419,8 +419,8 @@ impl Run {
         let is_named =
             |leader| self.world.core(leader).conf().is_some_and(|conf| is_named(conf, NodeId(at as u64 + 1)));
         let is_needed = self.world.leader().is_none_or(is_named);
-        if !is_needed && self.world.nodes[at].core.is_some() {
-            self.world.step(at, Input::Retire);
+        if !is_needed {
+            self.world.retire(at);
             self.laws.check(&mut self.world);
         }
     }
@@ -473,7 +473,7 @@ impl Run {
 }
 
 /// Whether a node has a place in a configuration.
-fn is_named(conf: &ConfState, node: NodeId) -> bool {
+pub fn is_named(conf: &ConfState, node: NodeId) -> bool {
     [&conf.voters, &conf.outgoing, &conf.learners].iter().any(|list| list.contains(&node))
 }
 

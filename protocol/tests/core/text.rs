@@ -114,9 +114,7 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
         "read-index-reply" => Message::ReadIndexReply { epoch, number: 1, index: words.number("index").map(Index) },
         "timeout-now" => Message::TimeoutNow { epoch },
         "not-member" => Message::NotMember { epoch, config: Index(words.number("config").expect("config=")) },
-        "snapshot" => {
-            Message::Snapshot(Box::new(Snapshot { epoch, meta: meta(words), sent: sender }))
-        }
+        "snapshot" => Message::Snapshot(Box::new(Snapshot { epoch, meta: meta(words), sent: sender })),
         "snapshot-reply" => Message::SnapshotReply(SnapshotReply {
             epoch,
             index: Index(words.number("index").expect("index=")),

@@ -123,7 +123,7 @@ pub enum Seen {
     Resume(Epoch),
     /// The leader told this node to campaign when its log ended there.
     Urged(usize, LogId),
-    /// See [`Effect::Retired`].
+    /// It gave up its log.
     Retired,
     /// See [`Effect::Fatal`].
     Fatal(String),
@@ -236,6 +236,24 @@ impl World {
             node.disk.apply(&batch);
         }
         node.held.clear();
+    }
+
+    /// A node gives up its log and with it, for ever, its identity (F2), unless its own log may still want it: whoever
+    /// acknowledged an entry and holds it no longer would help to elect a leader without it.
+    pub fn retire(&mut self, at: usize) {
+        let Some(core) = &self.nodes[at].core else { return };
+        let is_named = core.conf().is_some_and(|conf| crate::swarm::is_named(conf, NodeId(at as u64 + 1)));
+        // It is named and no member if a leader said so; else its own configuration must be committed.
+        if core.is_member() || core.role() == Role::Halted || (!is_named && core.commit() < core.last().index) {
+            return;
+        }
+        self.crash(at, 0);
+        self.nodes[at].retire();
+        self.seen.push((at, Seen::Retired));
+        #[cfg(feature = "mutants")]
+        if self.bug == Some(protocol::consensus::Bug::RetiredVotes) {
+            self.restart(at);
+        }
     }
 
     /// Handles the next happening; `false` if there is none up to `until`.
@@ -470,14 +488,6 @@ impl World {
                     self.schedule(due, Happening::Surrendered { node: at, run, epoch });
                 }
                 Effect::Resume { epoch } => self.seen.push((at, Seen::Resume(epoch))),
-                Effect::Retired => {
-                    self.nodes[at].retire();
-                    self.seen.push((at, Seen::Retired));
-                    #[cfg(feature = "mutants")]
-                    if self.bug == Some(protocol::consensus::Bug::RetiredVotes) {
-                        return self.restart(at);
-                    }
-                }
                 Effect::Fatal(why) => {
                     self.nodes[at].fatal = Some(why.clone());
                     self.seen.push((at, Seen::Fatal(why)));
@@ -555,8 +565,6 @@ impl Node {
     /// Its log is gone, and what it wrote last with it; its epoch and vote stay.
     fn retire(&mut self) {
         self.is_retired = true;
-        self.unsynced.clear();
-        self.held.clear();
         self.disk.entries.clear();
         self.disk.commit_hint = self.disk.base.index;
     }
