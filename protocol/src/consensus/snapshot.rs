@@ -95,7 +95,7 @@ impl Consensus {
             let message = Message::AppendReply(AppendReply { epoch: self.hard.epoch, verdict, sent, promise });
             return effects.push(Effect::Send { to: from, message, after: self.hard_pending() });
         }
-        if meta.last.epoch > epoch || meta.last.index.0 > INDEX_MAX || meta.conf.voters.is_empty() {
+        if meta.last.epoch > epoch || !is_sound(&meta) {
             return;
         }
         if !self.hear(from, epoch, effects) {
@@ -127,7 +127,7 @@ impl Consensus {
     pub(super) fn on_staged(&mut self, meta: SnapMeta, effects: &mut Vec<Effect>) {
         let is_follower = matches!(self.role, Role::Follower | Role::PreCandidate);
         let is_news = meta.last.index > self.commit.index && meta.last.epoch <= self.hard.epoch;
-        if !is_follower || !is_news || self.installing.is_some() {
+        if !is_follower || !is_news || !is_sound(&meta) || self.installing.is_some() {
             return;
         }
         let mut keeps = self.log.id_at(meta.last.index) == Some(meta.last);
@@ -195,4 +195,9 @@ impl Consensus {
         append.entries = rest;
         true
     }
+}
+
+/// Whether any honest node could have a snapshot like this: its name came over the network, and so did the image.
+fn is_sound(meta: &SnapMeta) -> bool {
+    meta.last.index.0 <= INDEX_MAX && !meta.conf.voters.is_empty()
 }

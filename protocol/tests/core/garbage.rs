@@ -1,7 +1,9 @@
 //! What a broken or hostile peer may say: a core answers, ignores or stops in words, but never panics.
 
-use protocol::consensus::{Append, AppendReply, Config, Consensus, Input, Message, ReadMode, Verdict};
-use protocol::durable::{ConfState, Durable, Entry, Genesis, Payload, Persist};
+use protocol::consensus::{
+    Append, AppendReply, Config, Consensus, Input, Message, ReadMode, Snapshot, SnapshotReply, Verdict,
+};
+use protocol::durable::{ConfState, Durable, Entry, Genesis, Payload, Persist, SnapMeta};
 use protocol::effects::Role;
 use protocol::{ClusterId, ClusterTime, Epoch, Incarnation, Index, LogId, Nanos, NodeId, Profile};
 
@@ -41,10 +43,16 @@ fn entries(dice: &mut Dice, prev: LogId, epoch: u64) -> Vec<Entry> {
     (0..count).map(entry).collect()
 }
 
+fn meta(dice: &mut Dice, core: &Consensus) -> SnapMeta {
+    let voters = (0..dice.between(0, 3)).map(|_| NodeId(dice.between(0, 4))).collect();
+    let conf = ConfState { voters, ..ConfState::default() };
+    SnapMeta { last: place(dice, core), time: ClusterTime(number(dice, 5)), conf }
+}
+
 fn message(dice: &mut Dice, core: &Consensus, now: Nanos) -> Message {
     let about = number(dice, core.epoch().0);
     let epoch = Epoch(about);
-    match dice.between(0, 7) {
+    match dice.between(0, 13) {
         0 => Message::PreVote { epoch, last: place(dice, core) },
         1 => Message::PreVoteReply { epoch, granted: dice.happens(700) },
         2 => Message::Vote { epoch, last: place(dice, core), transfer: dice.happens(200) },
@@ -55,6 +63,22 @@ fn message(dice: &mut Dice, core: &Consensus, now: Nanos) -> Message {
             let commit = Index(number(dice, core.commit().0));
             Message::Append(Append { epoch, prev, entries, commit, sent: Nanos(number(dice, now.0)) })
         }
+        6 | 7 => {
+            Message::Snapshot(Box::new(Snapshot { epoch, meta: meta(dice, core), sent: Nanos(number(dice, now.0)) }))
+        }
+        8 => {
+            let (index, sent) = (Index(number(dice, core.last().index.0)), Nanos(number(dice, now.0)));
+            Message::SnapshotReply(SnapshotReply { epoch, index, sent, promise: Profile::LAN.promise })
+        }
+        9 => Message::ReadIndex { epoch, number: number(dice, 1), may_lease: dice.happens(500) },
+        10 => {
+            let index = dice.happens(700).then(|| Index(number(dice, core.commit().0)));
+            Message::ReadIndexReply { epoch, number: number(dice, 1), index }
+        }
+        11 => match dice.happens(500) {
+            true => Message::TimeoutNow { epoch },
+            false => Message::NotMember { epoch, config: Index(number(dice, 1)) },
+        },
         _ => {
             let verdict = match dice.happens(600) {
                 true => Verdict::Matched(Index(number(dice, core.last().index.0))),
@@ -88,11 +112,17 @@ fn no_message_makes_a_core_panic() {
         }
         for _ in 0..200 {
             now = Nanos(now.0 + dice.pick(&[1, 1_000_000, 300_000_000]));
-            let input = match dice.between(0, 9) {
+            let input = match dice.between(0, 11) {
                 0 => Input::Tick,
                 1 => Input::Persisted { seq: number(&mut dice, 5) },
                 2 => Input::Propose { context: 0, epoch: core.epoch(), payload: Default::default() },
                 3 => Input::Read { context: 0, mode: ReadMode::Quorum },
+                // An image is staged whatever its sender named; our own snapshots are honest.
+                4 => Input::Staged { meta: meta(&mut dice, &core) },
+                5 => match core.snap_meta().filter(|_| !core.is_installing()) {
+                    Some(meta) => Input::Saved { meta, trailing: dice.between(0, 2) },
+                    None => Input::Tick,
+                },
                 _ => {
                     let message = message(&mut dice, &core, now);
                     Input::Message { from: NodeId(dice.between(0, 4)), message }
