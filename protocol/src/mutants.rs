@@ -26,8 +26,6 @@ pub enum Bug {
     OutlivesItsSession,
     /// A worker starts again what it has finished (F8).
     StartsTwice,
-    /// A worker runs what was granted to another session of its node (F8).
-    IgnoresSessions,
     /// A session ends before its time in the log (F10).
     ExpiresEarly,
     /// A leader answers reads from what it has, without asking whether it still leads (L5).
@@ -46,7 +44,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -55,7 +53,6 @@ impl Bug {
         Self::RefusalSpeaksForAll,
         Self::OutlivesItsSession,
         Self::StartsTwice,
-        Self::IgnoresSessions,
         Self::ExpiresEarly,
         Self::ReadsBlindly,
         Self::UnknownIsNo,

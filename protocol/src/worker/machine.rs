@@ -213,7 +213,7 @@ impl Worker {
 
     fn on_dispatch(&mut self, now: Nanos, grant: Grant, effects: &mut Effects) {
         let (fence, attempt) = (grant.fence, grant.attempt);
-        let has_right = self.session.is_some_and(|session| session.id == grant.session) || is_on(Bug::IgnoresSessions);
+        let has_right = self.session.is_some_and(|session| session.id == grant.session);
         let is_known = self.hand.is_known(fence) && !is_on(Bug::StartsTwice);
         if self.mood == Mood::Working && !has_right && !is_known {
             return; // The answer about our session is lost or on its way: the master says this again after the next one.

@@ -159,9 +159,8 @@ impl Checker {
     /// A peer answered: for [`Self::a_leader_alone_steps_down`].
     pub fn note_contact(&mut self, at: usize, now: Nanos, from: NodeId, message: &Message) {
         let seen = &mut self.nodes[at];
-        if let Message::AppendReply(reply) = message
-            && seen.leads == Some(reply.epoch)
-        {
+        let is_answer = matches!(message, Message::AppendReply(_) | Message::SnapshotReply(_));
+        if is_answer && seen.leads == Some(message.epoch()) {
             seen.contacts.retain(|(node, _)| *node != from);
             seen.contacts.push((from, now));
         }
