@@ -196,6 +196,15 @@ impl Consensus {
         }
     }
 
+    /// What a leader says to whoever has no place in a committed configuration and does not ask: a learner that was dropped
+    /// while it was cut off has no reason to. `None` for everybody else.
+    #[must_use]
+    pub fn dismissal(&self, node: NodeId) -> Option<Message> {
+        let (since, conf) = self.confs.last()?;
+        let is_out = self.is_at_work() && *since <= self.commit.index && !quorum::holds(conf, node);
+        is_out.then_some(Message::NotMember { epoch: self.hard.epoch, config: *since })
+    }
+
     fn say_not_member(&self, to: NodeId, effects: &mut Vec<Effect>) {
         let config = self.confs.last().expect("a leader has a configuration").0;
         let message = Message::NotMember { epoch: self.hard.epoch, config };

@@ -56,6 +56,10 @@ impl Replica {
             let is_removed = self.state.roster().removed.contains(&node);
             let message = if is_removed { founding::Message::Removed } else { founding::Message::Leads { epoch } };
             effects.send(node, message);
+            // It may still take itself for a learner: nobody sends it the entry that says otherwise.
+            if let Some(dismissal) = self.consensus.dismissal(node) {
+                effects.send(node, dismissal);
+            }
         }
     }
 

@@ -86,6 +86,14 @@ impl Town {
         }
     }
 
+    fn revive(&mut self, node: u64) {
+        self.dead.remove(&node);
+        for other in self.living().into_iter().filter(|other| *other != node) {
+            self.step(other, Input::LinkUp { node: NodeId(node) });
+            self.step(node, Input::LinkUp { node: NodeId(other) });
+        }
+    }
+
     fn living(&self) -> Vec<u64> {
         self.nodes.keys().filter(|node| !self.dead.contains(node)).copied().collect()
     }
@@ -157,15 +165,25 @@ impl Town {
 
     /// Asks through this node, once; the answer that came at once or within a second.
     fn ask(&mut self, node: u64, body: RequestBody) -> Result<Answer, Denied> {
-        self.asked += 1;
-        let origin = Origin { node: CLIENT, number: self.asked, turn: 1 };
-        self.step(node, Input::Request { from: CLIENT, request: Request { origin, forwarded: false, body } });
+        let origin = self.begin_to_ask(node, body);
         self.run(Duration::from_secs(1));
         let found = self.responses.iter().position(|response| response.origin == origin);
         self.responses.swap_remove(found.expect("there is an answer")).result
     }
 
+    fn begin_to_ask(&mut self, node: u64, body: RequestBody) -> Origin {
+        self.asked += 1;
+        let origin = Origin { node: CLIENT, number: self.asked, turn: 1 };
+        self.step(node, Input::Request { from: CLIENT, request: Request { origin, forwarded: false, body } });
+        origin
+    }
+
     fn write(&mut self, node: u64, operation: Operation) -> Answer {
+        let body = self.writing(node, operation);
+        self.ask(node, body).expect("it is written")
+    }
+
+    fn writing(&mut self, node: u64, operation: Operation) -> RequestBody {
         let session = self.session.unwrap_or_else(|| {
             let ttl = Duration::from_secs(3600);
             let Ok(Answer::Registered(session)) = self.ask(node, RequestBody::Register { ttl }) else {
@@ -175,7 +193,7 @@ impl Town {
         });
         self.session = Some(session);
         let seq = Seq(self.asked + 1);
-        self.ask(node, RequestBody::Write { session, seq, first_incomplete: seq, operation }).expect("it is written")
+        RequestBody::Write { session, seq, first_incomplete: seq, operation }
     }
 
     fn change(&mut self, change: RosterChange) {
@@ -258,6 +276,30 @@ fn f27_a_failover_in_the_middle_loses_nothing_of_an_operation() {
     town.kill(leader);
     town.run(Duration::from_secs(10));
     assert_eq!(town.voters(), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn c6_a_learner_that_was_dropped_while_it_was_cut_off_is_told_when_it_is_back() {
+    let mut town = Town::founded(3);
+    town.start(4, 7404, vec!["host1:7400".into()]);
+    town.run(Duration::from_secs(1));
+    let leader = town.leader();
+    let promote = town.writing(leader, Operation::Roster(RosterChange::Promote(NodeId(4))));
+    town.begin_to_ask(leader, promote);
+    while town.nodes[&4].part() != Part::Learner {
+        town.run(Duration::from_millis(10));
+    }
+    town.kill(4);
+    town.change(RosterChange::Demote(NodeId(4)));
+    assert!(town.roster().learners.is_empty(), "nobody waits for it");
+
+    town.revive(4);
+    town.run(Duration::from_secs(2));
+    assert_eq!(town.leader(), leader, "no election tells it");
+    assert_eq!(town.nodes[&4].status(town.now).part, Part::Outside);
+    let query = Query::Get("k".into());
+    let answer = town.ask(4, RequestBody::Read { query, consistency: Consistency::Linearizable });
+    assert_eq!(answer, Ok(Answer::Value(None)));
 }
 
 /// An outside client.
