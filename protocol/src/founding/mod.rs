@@ -71,6 +71,8 @@ pub struct Founding {
     /// A cluster with our name is known to exist: never found another.
     exists: bool,
     bid: Option<Bid>,
+    /// A genesis that we met as a founder and have no part in, under our ballot: who promised us takes it from us alone.
+    met: Option<Genesis>,
     /// Nodes that are known to have accepted our genesis.
     confirmed: BTreeSet<NodeId>,
     /// Nodes that can be spoken to.
@@ -102,6 +104,7 @@ impl Founding {
             resolved: BTreeMap::new(),
             exists: false,
             bid: None,
+            met: None,
             confirmed,
             links: BTreeSet::new(),
             without: BTreeSet::new(),
@@ -115,7 +118,7 @@ impl Founding {
         if now < self.deadline {
             return;
         }
-        if self.genesis.is_some() {
+        if self.handed_on().is_some() {
             self.hand_on(now, leads, effects);
         } else if self.config.list.is_empty() {
             self.found_alone(effects);
@@ -273,9 +276,10 @@ impl Founding {
                     self.config.name, genesis.cluster,
                 )));
             }
-            return;
+            self.met = Some(Genesis { ballot: bid.ballot, ..genesis });
+        } else {
+            self.accept(Genesis { ballot: bid.ballot, ..genesis }, effects);
         }
-        self.accept(Genesis { ballot: bid.ballot, ..genesis }, effects);
         self.wake(now);
     }
 
@@ -294,7 +298,7 @@ impl Founding {
 
     /// Whoever takes the genesis only now has not heard the question that came before it: once more, instead of after a time-out.
     fn on_confirmed(&mut self, from: NodeId, genesis: &Genesis, effects: &mut Vec<Effect>) {
-        let is_ours = self.genesis.as_ref().is_some_and(|own| own.cluster == genesis.cluster);
+        let is_ours = self.handed_on().is_some_and(|own| own.cluster == genesis.cluster);
         if is_ours && self.confirmed.insert(from) {
             effects.push(Effect::Campaign);
         }
@@ -347,9 +351,9 @@ impl Founding {
 
     /// Sends the genesis to every initial voter that is not known to have it; a leader, to every node.
     fn hand_on(&mut self, now: Nanos, leads: bool, effects: &mut Vec<Effect>) {
-        let Some(genesis) = &self.genesis else { return };
+        let Some(genesis) = self.handed_on() else { return };
         let mut missing = false;
-        let is_initial = genesis.voters.contains(&self.config.node);
+        let is_initial = self.genesis.is_none() || genesis.voters.contains(&self.config.node);
         let voters = genesis.voters.iter().filter(|_| is_initial || leads);
         let guests = self.links.iter().filter(|node| leads && !genesis.voters.contains(node));
         for &node in voters.chain(guests).filter(|node| !self.confirmed.contains(node)) {
@@ -358,6 +362,11 @@ impl Founding {
             effects.push(Effect::Send(node, message));
         }
         self.deadline = if missing { now + self.config.retry } else { Nanos::NEVER };
+    }
+
+    /// The genesis that others shall have from this node.
+    fn handed_on(&self) -> Option<&Genesis> {
+        self.genesis.as_ref().or(self.met.as_ref())
     }
 
     fn promise(&mut self, ballot: Ballot, effects: &mut Vec<Effect>) {

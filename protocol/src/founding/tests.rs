@@ -160,7 +160,7 @@ fn an_operator_founds_without_an_address_that_cannot_answer() {
 }
 
 #[test]
-fn a_founder_whose_disk_was_wiped_waits_to_join_what_it_founded_before() {
+fn a_founder_whose_disk_was_wiped_hands_on_what_it_founded_before_and_waits_to_join_it() {
     let mut founder = founding(4, 3);
     let mut effects = Vec::new();
     for (place, node) in [4, 2, 3].into_iter().enumerate() {
@@ -178,7 +178,14 @@ fn a_founder_whose_disk_was_wiped_waits_to_join_what_it_founded_before() {
     let answer = FoundAnswer::Member { cluster: ClusterId(1), genesis: genesis.clone() };
     founder.message(Nanos(3), NodeId(2), Message::FoundReply { ballot, answer }, &mut effects);
     founder.tick(founder.next_deadline(), false, &mut effects);
-    assert!(matches!(effects[..], [Effect::Note(_)]), "it founds nothing: {effects:?}");
+    // Whoever promised this founder refuses the genesis from everybody with a smaller ballot.
+    let under_our_ballot = Message::Genesis(Genesis { ballot, ..genesis.clone() });
+    assert_eq!(sent(&effects), [1, 2, 3].map(|node| (NodeId(node), under_our_ballot.clone())), "it founds nothing");
+    assert_eq!(founder.genesis(), None, "it has no part in it");
+    effects.clear();
+    founder.message(Nanos(4), NodeId(3), Message::GenesisReply { genesis: genesis.clone() }, &mut effects);
+    founder.tick(founder.next_deadline(), false, &mut effects);
+    assert_eq!(sent(&effects).len(), 2, "again to those who have not confirmed it");
     founder.message(Nanos(4), NodeId(2), Message::Established(genesis.clone()), &mut effects);
     assert_eq!(founder.genesis(), Some(&genesis));
 }
