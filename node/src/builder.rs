@@ -157,7 +157,7 @@ impl Builder {
         self
     }
 
-    /// Writes a snapshot after so many entries of the log (50,000 unless told otherwise, and in any case after 16 MiB of
+    /// Writes a snapshot after so many entries of the log (10,000 unless told otherwise, and in any case after 4 MiB of
     /// them), and forgets the log behind it but for a rest: a node that was away for longer is sent the state instead. Few
     /// entries cost much writing; many cost room, and time at the next start. At least 10.
     pub fn snapshot_every(mut self, entries: u64) -> Self {

@@ -68,13 +68,13 @@ pub struct Config {
     pub compaction: Compaction,
 }
 
-/// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load.
+/// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load. While half of the state is
+/// larger than `bytes`, both thresholds grow with it, so that a large state is not written again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compaction {
     /// After this many entries.
     pub entries: u64,
-    /// After this many bytes of commands, or half as many as the state takes if that is more: a large state is not written
-    /// again and again.
+    /// After this many bytes of commands.
     pub bytes: u64,
     /// This many entries stay in the log behind a snapshot: a follower that lacks no more needs no image.
     pub trailing: u64,
@@ -91,7 +91,7 @@ impl Compaction {
 
 impl Default for Compaction {
     fn default() -> Self {
-        Self { entries: 50_000, bytes: 16 * 1024 * 1024, trailing: 1024 }
+        Self { entries: 10_000, bytes: 4 * 1024 * 1024, trailing: 1024 }
     }
 }
 
@@ -438,8 +438,14 @@ impl Replica {
 
     /// Writes a snapshot when enough has been applied since the last one.
     fn save(&mut self, now: Nanos, effects: &mut Effects) {
-        let bytes = self.compaction.bytes.max(self.state.bytes() / 2);
-        let is_due = self.exchange.should_save(now, Compaction { bytes, ..self.compaction });
+        let Compaction { entries, bytes, .. } = self.compaction;
+        let times = (self.state.bytes() / 2 / bytes.max(1)).max(1);
+        let scaled = Compaction {
+            entries: entries.saturating_mul(times),
+            bytes: bytes.saturating_mul(times),
+            ..self.compaction
+        };
+        let is_due = self.exchange.should_save(now, scaled);
         if !is_due || self.consensus.is_installing() || self.is_broken {
             return;
         }
