@@ -87,6 +87,12 @@ impl Compaction {
         let standard = Self::default();
         Self { entries, trailing: standard.trailing.min(entries / 2), ..standard }
     }
+
+    /// The thresholds for a state of so many bytes.
+    fn for_state(self, bytes: u64) -> Self {
+        let times = (bytes / 2 / self.bytes.max(1)).max(1);
+        Self { entries: self.entries.saturating_mul(times), bytes: self.bytes.saturating_mul(times), ..self }
+    }
 }
 
 impl Default for Compaction {
@@ -438,14 +444,7 @@ impl Replica {
 
     /// Writes a snapshot when enough has been applied since the last one.
     fn save(&mut self, now: Nanos, effects: &mut Effects) {
-        let Compaction { entries, bytes, .. } = self.compaction;
-        let times = (self.state.bytes() / 2 / bytes.max(1)).max(1);
-        let scaled = Compaction {
-            entries: entries.saturating_mul(times),
-            bytes: bytes.saturating_mul(times),
-            ..self.compaction
-        };
-        let is_due = self.exchange.should_save(now, scaled);
+        let is_due = self.exchange.should_save(now, self.compaction.for_state(self.state.bytes()));
         if !is_due || self.consensus.is_installing() || self.is_broken {
             return;
         }

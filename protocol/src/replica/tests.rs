@@ -3,7 +3,7 @@
 use super::*;
 use crate::client::RequestBody;
 use crate::state::{MasterCommand, TaskSpec, TaskState};
-use crate::types::{Incarnation, Seq};
+use crate::types::{Incarnation, Seq, SessionId};
 
 /// A cluster of one node, and the virtual disk that answers it at once.
 struct Alone {
@@ -62,6 +62,14 @@ impl Alone {
         responses
     }
 
+    /// Registers a client, as request 1.
+    fn open_session(&mut self) -> SessionId {
+        let ttl = Duration::from_secs(600);
+        let answer = self.ask(1, RequestBody::Register { ttl });
+        let Some(Answer::Registered(session)) = answer else { panic!("a session opens: {answer:?}") };
+        session
+    }
+
     fn ask(&mut self, number: u64, body: RequestBody) -> Option<Answer> {
         let origin = Origin { node: NodeId(9), number, turn: 0 };
         let request = Request { origin, forwarded: false, body };
@@ -73,9 +81,7 @@ impl Alone {
 #[test]
 fn a_task_is_granted_in_the_entry_that_records_it() {
     let mut alone = Alone::new();
-    let Some(Answer::Registered(client)) = alone.ask(1, RequestBody::Register { ttl: Duration::from_secs(600) }) else {
-        panic!("a session opens");
-    };
+    let client = alone.open_session();
     let (epoch, ttl) = (alone.replica.consensus.epoch(), Duration::from_secs(600));
     let offer = crate::state::Offer { slots: 1, ..Default::default() };
     let open = MasterCommand::OpenNode { node: NodeId(1), incarnation: Incarnation(1), offer, ttl };
@@ -100,10 +106,7 @@ fn a_task_is_granted_in_the_entry_that_records_it() {
 #[test]
 fn a_master_that_says_nothing_delays_an_entry_for_a_moment_only() {
     let mut alone = Alone::new();
-    let Some(Answer::Registered(session)) = alone.ask(1, RequestBody::Register { ttl: Duration::from_secs(600) })
-    else {
-        panic!("a session opens");
-    };
+    let session = alone.open_session();
     let operation = Operation::Submit(vec![TaskSpec::new("echo", "x")]);
     let body = RequestBody::Write { session, seq: Seq(1), first_incomplete: Seq(1), operation };
     let request = Request { origin: Origin { node: NodeId(9), number: 2, turn: 0 }, forwarded: false, body };
@@ -116,10 +119,7 @@ fn a_master_that_says_nothing_delays_an_entry_for_a_moment_only() {
 #[test]
 fn a_wait_that_was_given_up_holds_no_place() {
     let mut alone = Alone::new();
-    let Some(Answer::Registered(session)) = alone.ask(1, RequestBody::Register { ttl: Duration::from_secs(600) })
-    else {
-        panic!("a session opens");
-    };
+    let session = alone.open_session();
     let operation = Operation::Submit(vec![TaskSpec::new("echo", "x")]);
     let write = RequestBody::Write { session, seq: Seq(1), first_incomplete: Seq(1), operation };
     let Some(Answer::Submitted(tasks)) = alone.ask(2, write) else { panic!("a task is recorded") };
