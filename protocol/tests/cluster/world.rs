@@ -222,7 +222,8 @@ impl World {
                 }
             }
             Happening::DiskFails { at, run } => {
-                if self.hosts[at].run == run {
+                // A process that is gone does not see how its last sync ended, and its successor begins a new one.
+                if self.hosts[at].run == run && self.hosts[at].machines.is_some() {
                     self.hosts[at].disk.has_failed = true;
                     let why = String::from("the disk answers with an error");
                     self.hand_on(at, Part::Store, Local::Replica(replica::Input::StorageFailed { why }));
