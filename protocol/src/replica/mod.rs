@@ -15,34 +15,36 @@ mod batch;
 mod coming;
 mod exchange;
 mod growth;
+mod images;
 mod input;
+mod log;
+mod mastership;
 mod policy;
+mod requests;
 mod staff;
 
 pub use growth::REPLACE_AFTER;
 pub use input::{Fetching, Input, Status};
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::client::{Consistency, Denied, Origin, Request, RequestBody, Response};
-use crate::consensus::{self, Consensus, ReadMode};
-use crate::durable::{Durable, Genesis, Payload, SnapMeta};
+use crate::client::Origin;
+use crate::consensus::{self, Consensus};
+use crate::durable::{Durable, Genesis};
 use crate::effects::{Effects, Event, Local, Outgoing, Part, Role};
 use crate::founding::{self, Founding};
+use crate::master;
 use crate::mutants::{Bug, is_on};
 use crate::profile::Profile;
-use crate::state::{Answer, ClusterChange, Command, ImageError, Operation, Query, Refused, Restore, State};
+use crate::state::{Answer, State};
 use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId, TaskId};
-use crate::{image, master, wire};
 
 use batch::{Batch, Placed, Waiter};
 use coming::Coming;
 use exchange::Exchange;
 use growth::Herald;
+use requests::{Awaiting, Forwarded, Question};
 use staff::Staff;
 
 /// How a replica was told to begin.
@@ -154,32 +156,6 @@ pub struct Replica {
     scratch: Vec<consensus::Effect>,
 }
 
-/// A read under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Question {
-    waiter: Waiter,
-    query: Query,
-}
-
-/// A request that the leader was asked to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Forwarded {
-    /// When its place is given up: whoever still waits has asked again by then.
-    until: Nanos,
-    /// Who gets the answer, to the last try of it.
-    waiter: Waiter,
-    /// Who was asked.
-    to: NodeId,
-}
-
-/// A request that waits for the end of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Awaiting {
-    waiter: Waiter,
-    /// When its place is given up: whoever still waits has asked again by then.
-    until: Nanos,
-}
-
 impl Replica {
     /// Continues from what the node remembers.
     #[must_use]
@@ -203,7 +179,7 @@ impl Replica {
         }
         let mut unreadable = None;
         if let Some(snapshot) = &mut durable.snapshot {
-            match restored(&std::mem::take(&mut snapshot.chunks)) {
+            match images::restored(&std::mem::take(&mut snapshot.chunks)) {
                 Ok(restored) => state = restored,
                 Err(why) => unreadable = Some(format!("the snapshot of {} cannot be read: {why}", snapshot.meta.last)),
             }
@@ -383,197 +359,11 @@ impl Replica {
         self.found(now, effects, |founding, out| founding.tick(now, leads, out));
     }
 
-    /// Until when somebody's place is held who asks from now on.
-    fn hold(&mut self) -> Nanos {
-        self.sweep_at = self.sweep_at.min(self.now + HOLD);
-        self.now + HOLD
-    }
-
-    /// Gives up the places of those who have not asked again: a client that no longer waits tells nobody.
-    fn sweep(&mut self) {
-        let now = self.now;
-        self.forwarded.retain(|_, forwarded| forwarded.until > now);
-        self.awaiting.retain(|_, awaiting| awaiting.until > now);
-        let is_empty = self.forwarded.is_empty() && self.awaiting.is_empty();
-        self.sweep_at = if is_empty { Nanos::NEVER } else { now + HOLD / 2 };
-    }
-
     fn on_persisted(&mut self, now: Nanos, seq: u64, effects: &mut Effects) {
         if let Some((_, genesis)) = self.accepted.take_if(|(accepted, _)| *accepted <= seq) {
             effects.publish.push(Event::Founded(genesis));
         }
         self.core(now, consensus::Input::Persisted { seq }, effects);
-    }
-
-    // ---- images ----
-
-    fn on_image(&mut self, now: Nanos, from: NodeId, message: image::Message, effects: &mut Effects) {
-        if let image::Message::Want { last, place } = message {
-            return self.exchange.wanted(from, last, place, effects);
-        }
-        if let Err(why) = self.exchange.chunk(now, from, message, effects) {
-            effects.note(why);
-        }
-    }
-
-    fn on_image_done(&mut self, now: Nanos, done: image::Done, effects: &mut Effects) {
-        match done {
-            image::Done::Saved { last } => {
-                if let Some(meta) = self.exchange.saved(last) {
-                    let trailing = self.compaction.trailing;
-                    self.core(now, consensus::Input::Saved { meta, trailing }, effects);
-                }
-            }
-            image::Done::Read { to, last, place, found } => self.exchange.read(now, to, (last, place), found, effects),
-            image::Done::Staged { last, place } => {
-                if let Err(why) = self.exchange.staged(now, last, place, effects) {
-                    effects.note(why);
-                }
-            }
-        }
-        // What is received is installed as soon as our own snapshot, if one is being written, is out of its way.
-        if let Some(meta) = self.exchange.ready().filter(|_| !self.consensus.is_installing()).cloned() {
-            self.core(now, consensus::Input::Staged { meta }, effects);
-            if self.consensus.is_installing() {
-                self.exchange.installing();
-            } else {
-                self.exchange.forget_up_to(self.consensus.commit());
-            }
-        }
-    }
-
-    /// Writes a snapshot when enough has been applied since the last one.
-    fn save(&mut self, now: Nanos, effects: &mut Effects) {
-        let is_due = self.exchange.should_save(now, self.compaction.for_state(self.state.bytes()));
-        if !is_due || self.consensus.is_installing() || self.is_broken {
-            return;
-        }
-        if let Some(meta) = self.consensus.snap_meta() {
-            self.exchange.save(meta, &self.state, effects);
-        }
-    }
-
-    /// The state is another one from here on: whoever waits for something in the part of the log that is jumped over cannot
-    /// know what became of it.
-    fn installed(&mut self, meta: &SnapMeta, effects: &mut Effects) {
-        let Some(state) = self.exchange.install(meta) else {
-            self.is_broken = true;
-            effects.publish.push(Event::Fatal(format!("the state of {} is installed and not at hand", meta.last)));
-            return;
-        };
-        self.state = state;
-        effects.note(format!("the state of {} was taken from a snapshot", meta.last));
-        let later = self.placed.split_off(&meta.last.index.next());
-        for (_, (_, waiters)) in std::mem::replace(&mut self.placed, later) {
-            for Placed { waiter, .. } in waiters {
-                self.respond(waiter, Err(Denied::Unknown), effects);
-            }
-        }
-        for ((task, _), Awaiting { waiter, .. }) in std::mem::take(&mut self.awaiting) {
-            self.answer(waiter, &Query::Await(task), effects);
-        }
-    }
-
-    // ---- requests ----
-
-    fn on_request(&mut self, now: Nanos, from: NodeId, request: Request, effects: &mut Effects) {
-        let waiter = Waiter { origin: request.origin, from };
-        match request.body {
-            RequestBody::Read { query, consistency: Consistency::Stale } if !self.is_outside() => {
-                self.answer(waiter, &query, effects)
-            }
-            RequestBody::Read { query, .. } if self.consensus.role() == Role::Leader && is_on(Bug::ReadsBlindly) => {
-                self.answer(waiter, &query, effects);
-            }
-            RequestBody::Read { query, .. } if !request.forwarded && self.reads_here(&query) => {
-                self.read(now, waiter, query, effects);
-            }
-            body if self.consensus.role() == Role::Leader => self.on_leader_request(now, waiter, body, effects),
-            body => self.forward(waiter, request.forwarded, body, effects),
-        }
-    }
-
-    fn on_leader_request(&mut self, now: Nanos, waiter: Waiter, body: RequestBody, effects: &mut Effects) {
-        let command = match body {
-            RequestBody::Register { ttl } => Command::Register { ttl },
-            RequestBody::Renew { session } => Command::Renew { sessions: vec![session] },
-            RequestBody::Write { session, seq, first_incomplete, operation } => {
-                if let (Operation::Submit(tasks), Some(_)) = (&operation, self.mastering) {
-                    self.coming.note(session, seq, tasks);
-                }
-                Command::Client { session, seq, first_incomplete, operation }
-            }
-            RequestBody::Read { query: Query::HandOver { to, epoch }, .. } => {
-                return self.on_hand_over(now, waiter, to, epoch, effects);
-            }
-            RequestBody::Read { query, .. } => {
-                return self.read(now, waiter, query, effects);
-            }
-        };
-        match self.batch.push(command, Some(waiter)) {
-            Ok(()) => {}
-            Err(batch::Full::Batch) => self.respond(waiter, Err(Denied::Busy), effects),
-            Err(batch::Full::Command { len }) => {
-                let limit = wire::MAX_COMMAND as u64;
-                self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
-            }
-        }
-    }
-
-    /// A linearizable read from our own state, as soon as consensus says that it is recent enough.
-    fn read(&mut self, now: Nanos, waiter: Waiter, query: Query, effects: &mut Effects) {
-        let context = self.context();
-        self.reads.insert(context, Question { waiter, query });
-        self.core(now, consensus::Input::Read { context, mode: ReadMode::Lease }, effects);
-    }
-
-    /// Whether this node holds the log of a leader that it follows, so that it need not send the whole question on. What only
-    /// the leader knows or does is for the leader.
-    fn reads_here(&self, query: &Query) -> bool {
-        let follows = self.consensus.role() == Role::Follower && self.consensus.leader().is_some();
-        let is_for_leader = matches!(query, Query::Roster | Query::HandOver { .. });
-        follows && self.consensus.is_member() && !self.is_outside() && !is_for_leader
-    }
-
-    /// Asks the leader on the client's behalf, once.
-    fn forward(&mut self, waiter: Waiter, was_forwarded: bool, body: RequestBody, effects: &mut Effects) {
-        let leader = self.leader().filter(|&leader| leader != self.node && !was_forwarded);
-        let Some(to) = leader else {
-            self.respond(waiter, Err(Denied::NotMaster), effects);
-            return;
-        };
-        if self.forwarded.len() >= FORWARDED_MAX {
-            self.respond(waiter, Err(Denied::Busy), effects);
-            return;
-        }
-        let until = self.hold();
-        self.forwarded.insert(waiter.origin.request(), Forwarded { until, waiter, to });
-        effects.send(to, Request { origin: waiter.origin, forwarded: true, body });
-    }
-
-    fn on_response(&mut self, response: Response, effects: &mut Effects) {
-        let key = response.origin.request();
-        let Some(forwarded) = self.forwarded.get(&key) else { return };
-        // A refusal of an earlier try says nothing of the one that is under way now.
-        if response.result.is_err() && response.origin.turn != forwarded.waiter.origin.turn {
-            return;
-        }
-        effects.send(forwarded.waiter.from, response);
-        self.forwarded.remove(&key);
-    }
-
-    fn on_propose(&mut self, epoch: Epoch, commands: Vec<Command>, effects: &mut Effects) {
-        if self.mastering != Some(epoch) {
-            effects.local.push(Local::Master(master::Input::Dropped { epoch }));
-            return;
-        }
-        let mut was_dropped = false;
-        for command in commands {
-            was_dropped |= self.batch.push(command, None).is_err();
-        }
-        if was_dropped {
-            effects.local.push(Local::Master(master::Input::Dropped { epoch }));
-        }
     }
 
     fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
@@ -583,101 +373,6 @@ impl Replica {
         self.forget_herald(node);
         self.give_back_forwarded(|forwarded| forwarded.to == node, effects);
         self.core(now, consensus::Input::Unreachable { node }, effects);
-    }
-
-    /// Whoever was to answer these will not: their clients ask again, under the same numbers.
-    fn give_back_forwarded(&mut self, is_lost: impl Fn(&Forwarded) -> bool, effects: &mut Effects) {
-        let lost: Vec<Waiter> =
-            self.forwarded.values().filter(|forwarded| is_lost(forwarded)).map(|forwarded| forwarded.waiter).collect();
-        for waiter in lost {
-            self.forwarded.remove(&waiter.origin.request());
-            self.respond(waiter, Err(Denied::Unknown), effects);
-        }
-    }
-
-    fn respond(&self, waiter: Waiter, result: Result<Answer, Denied>, effects: &mut Effects) {
-        effects.send(waiter.from, Response { origin: waiter.origin, leader: self.leader(), result });
-    }
-
-    fn answer(&mut self, waiter: Waiter, query: &Query, effects: &mut Effects) {
-        let answer = match self.state.query(query) {
-            Answer::Roster(view) => return self.answer_roster(waiter, *view, effects),
-            answer => answer,
-        };
-        if let (Query::Await(task), Answer::Task(view)) = (query, &answer)
-            && !view.state.is_final()
-        {
-            if self.awaiting.len() >= AWAITING_MAX {
-                self.respond(waiter, Err(Denied::Busy), effects);
-            } else {
-                let until = self.hold();
-                self.awaiting.insert((*task, waiter.origin.request()), Awaiting { waiter, until });
-            }
-            return;
-        }
-        self.respond(waiter, Ok(answer), effects);
-    }
-
-    // ---- handing over ----
-
-    /// An operator's order. One that was meant for an earlier leadership is carried out already.
-    fn on_hand_over(&mut self, now: Nanos, waiter: Waiter, to: Option<NodeId>, epoch: Epoch, effects: &mut Effects) {
-        let is_voter = |node: NodeId| self.consensus.conf().is_some_and(|conf| conf.voters.contains(&node));
-        let refusal = match to.or_else(|| self.consensus.heir()) {
-            _ if epoch != self.consensus.epoch() || to == Some(self.node) => None,
-            None => Some("no other voter answers".to_owned()),
-            Some(heir) if !is_voter(heir) => Some(format!("{heir} is no voter: promote it first")),
-            Some(heir) => {
-                self.respond(waiter, Ok(Answer::Ok), effects);
-                return self.on_transfer(now, Some(heir), effects);
-            }
-        };
-        let answer = refusal.map_or(Answer::Ok, |why| Answer::Refused(Refused::Invalid(why)));
-        self.respond(waiter, Ok(answer), effects);
-    }
-
-    fn on_transfer(&mut self, now: Nanos, to: Option<NodeId>, effects: &mut Effects) {
-        let Some(to) = to.or_else(|| self.consensus.heir()) else {
-            return effects.note("mastership stays here: no other voter was heard");
-        };
-        let context = self.context();
-        self.core(now, consensus::Input::Transfer { context, to }, effects);
-    }
-
-    /// Stops the master, which says when nothing more comes from it; where there is none yet, nothing can come.
-    fn surrender(&mut self, epoch: Epoch, effects: &mut Effects) {
-        let input = match self.mastering.take() {
-            Some(_) => Local::Master(master::Input::Surrender { epoch }),
-            None => Local::Replica(Input::Surrendered { epoch }),
-        };
-        effects.local.push(input);
-    }
-
-    /// The hand-over was given up: the master of this epoch is built again, from a copy of what is applied by now.
-    fn resume(&mut self, effects: &mut Effects) {
-        if self.consensus.is_at_work() {
-            self.begin_mastering(effects);
-        }
-    }
-
-    // ---- the log ----
-
-    /// Hands the gathered commands to consensus, unless the store is still busy with an entry of ours and there is room to
-    /// gather more, or the master is being asked about tasks among them.
-    fn propose_batch(&mut self, now: Nanos, effects: &mut Effects) {
-        while self.batch.is_ready(self.consensus.last().index > self.consensus.durable()) {
-            if let (Some(epoch), Some(tasks)) = (self.mastering, self.coming.ask(now)) {
-                effects.local.push(Local::Master(master::Input::Submitting { epoch, tasks }));
-            }
-            if self.coming.is_waiting() {
-                return;
-            }
-            let (payload, waiters) = self.batch.take();
-            let context = self.context();
-            self.proposed.insert(context, waiters);
-            let epoch = self.consensus.epoch();
-            self.core(now, consensus::Input::Propose { context, epoch, payload }, effects);
-        }
     }
 
     /// One step of the core, and all that follows from it.
@@ -761,30 +456,6 @@ impl Replica {
         }
     }
 
-    fn on_dropped(&mut self, context: u64, why: consensus::Drop, effects: &mut Effects) {
-        if let consensus::Drop::Change(refusal) = why {
-            effects.note(format!("the voters stay as they are: {refusal}"));
-        }
-        let denied = match why {
-            consensus::Drop::NotLeader | consensus::Drop::Epoch => Denied::NotMaster,
-            consensus::Drop::Busy
-            | consensus::Drop::HandOver
-            | consensus::Drop::NoVoter
-            | consensus::Drop::Change(_) => Denied::Busy,
-        };
-        if let Some(Question { waiter, .. }) = self.reads.remove(&context) {
-            self.respond(waiter, Err(denied), effects);
-        }
-        if let Some(waiters) = self.proposed.remove(&context) {
-            for Placed { waiter, .. } in waiters {
-                self.respond(waiter, Err(denied), effects);
-            }
-            if let Some(epoch) = self.mastering {
-                effects.local.push(Local::Master(master::Input::Dropped { epoch }));
-            }
-        }
-    }
-
     fn on_role(&mut self, role: Role, epoch: Epoch, leader: Option<NodeId>, effects: &mut Effects) {
         effects.publish.push(Event::Role { role, epoch, leader });
         if self.mastering.is_some_and(|mastered| role != Role::Leader || mastered != epoch) {
@@ -804,142 +475,10 @@ impl Replica {
         }
     }
 
-    /// Everything that waited for this node to lead is answered: what never became an entry is certainly not done, what did
-    /// may be.
-    fn stop_leading(&mut self, effects: &mut Effects) {
-        for waiter in self.batch.clear() {
-            self.respond(waiter, Err(Denied::NotMaster), effects);
-        }
-        for (_, (_, waiters)) in std::mem::take(&mut self.placed) {
-            for Placed { waiter, .. } in waiters {
-                let denied = if is_on(Bug::UnknownIsNo) { Denied::NotMaster } else { Denied::Unknown };
-                self.respond(waiter, Err(denied), effects);
-            }
-        }
-        for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {
-            self.respond(waiter, Err(Denied::NotMaster), effects);
-        }
-        for (_, Awaiting { waiter, .. }) in std::mem::take(&mut self.awaiting) {
-            self.respond(waiter, Err(Denied::NotMaster), effects);
-        }
-    }
-
-    /// Applies committed entries, answers whoever waited for them, and tells the master.
-    fn apply(&mut self, range: RangeInclusive<Index>, effects: &mut Effects) {
-        let mut changes = Vec::new();
-        let (first, last) = (range.start().0, range.end().0);
-        for index in first..=last {
-            // Cloning an entry copies no payload: it is a counted reference.
-            let entry = self.consensus.entries(Index(index)..=Index(index))[0].clone();
-            self.exchange.note_applied(match &entry.payload {
-                Payload::Commands(bytes) => bytes.len(),
-                Payload::Noop | Payload::Config(_) => 0,
-            });
-            match &entry.payload {
-                Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
-                Payload::Config(conf) => {
-                    self.state.configure(entry.time, conf, &mut changes);
-                    self.staff.stir();
-                }
-                Payload::Commands(bytes) => match batch::decode(bytes.as_ref()) {
-                    Ok(commands) => self.apply_commands(&entry, &commands, &mut changes, effects),
-                    Err(error) => {
-                        // What follows would be applied to a state with a hole: nothing may be answered from it.
-                        self.is_broken = true;
-                        effects.publish.push(Event::Fatal(format!("entry {} cannot be read: {error}", entry.id)));
-                        return;
-                    }
-                },
-            }
-            if entry.payload == Payload::Noop && entry.id.epoch == self.consensus.epoch() && self.consensus.is_at_work()
-            {
-                changes.clear();
-                self.begin_mastering(effects);
-            }
-            self.answer_ended(&changes, effects);
-            self.tell_master(&mut changes, &entry, effects);
-        }
-    }
-
-    /// Builds the master of this epoch from the state as it is.
-    fn begin_mastering(&mut self, effects: &mut Effects) {
-        let epoch = self.consensus.epoch();
-        self.mastering = Some(epoch);
-        let view = self.state.master_view(epoch);
-        effects.local.push(Local::Master(master::Input::Begin(Box::new(view))));
-        self.say_leads(None, effects);
-    }
-
-    fn apply_commands(
-        &mut self,
-        entry: &crate::durable::Entry,
-        commands: &[Command],
-        changes: &mut Vec<ClusterChange>,
-        effects: &mut Effects,
-    ) {
-        let waiters = self.placed.remove(&entry.id.index);
-        let is_ours = waiters.as_ref().is_some_and(|(epoch, _)| *epoch == entry.id.epoch);
-        let mut waiters = waiters.map(|(_, waiters)| waiters).unwrap_or_default().into_iter().peekable();
-        for (place, command) in commands.iter().enumerate() {
-            let answer = self.state.apply(entry.time, command, changes);
-            if matches!(command, Command::Client { operation: Operation::Roster(_), .. }) {
-                self.staff.stir();
-            }
-            while let Some(Placed { waiter, .. }) = waiters.next_if(|waiting| is_ours && waiting.place == place) {
-                self.respond(waiter, Ok(answer.clone()), effects);
-            }
-        }
-        // Another leader's entry stands where ours should: ours is certainly not in the log.
-        for Placed { waiter, .. } in waiters {
-            self.respond(waiter, Err(Denied::NotMaster), effects);
-        }
-    }
-
-    fn answer_ended(&mut self, changes: &[ClusterChange], effects: &mut Effects) {
-        if self.awaiting.is_empty() {
-            return;
-        }
-        for change in changes {
-            let ClusterChange::Ended { task, .. } = change else { continue };
-            let key = |number| (*task, Origin { node: NodeId(number), number, turn: 0 });
-            let waiting: Vec<(TaskId, Origin)> =
-                self.awaiting.range(key(0)..=key(u64::MAX)).map(|(&key, _)| key).collect();
-            for key in waiting {
-                let Awaiting { waiter, .. } = self.awaiting.remove(&key).expect("found above");
-                self.answer(waiter, &Query::Task(*task), effects);
-            }
-        }
-    }
-
-    fn tell_master(&self, changes: &mut Vec<ClusterChange>, entry: &crate::durable::Entry, effects: &mut Effects) {
-        let changes = std::mem::take(changes);
-        if let Some(epoch) = self.mastering {
-            effects.local.push(Local::Master(master::Input::Applied { epoch, time: entry.time, changes }));
-        }
-    }
-
     fn context(&mut self) -> u64 {
         self.next_context += 1;
         self.next_context
     }
 }
-
-/// The state of a snapshot.
-fn restored(chunks: &[Bytes]) -> Result<State, ImageError> {
-    let mut restore = Restore::default();
-    chunks.iter().try_for_each(|chunk| restore.take(chunk))?;
-    restore.finish()
-}
-
-/// How long a place is held for a request that waits elsewhere or for a task's end. Clients ask again every two seconds at the
-/// latest, which begins the time anew.
-const HOLD: Duration = Duration::from_secs(6);
-
-/// How many requests may wait for the leader on behalf of others; one more is `Busy`.
-const FORWARDED_MAX: usize = 65_536;
-
-/// How many requests may wait for the end of a task; one more is `Busy`.
-const AWAITING_MAX: usize = 262_144;
-
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! What a replica holds for others, and for how long.
 
+use super::requests::HOLD;
 use super::*;
-use crate::client::RequestBody;
-use crate::state::{MasterCommand, TaskSpec, TaskState};
+use crate::client::{Consistency, Request, RequestBody, Response};
+use crate::state::{Command, MasterCommand, Operation, Query, TaskSpec, TaskState};
 use crate::types::{Incarnation, Seq, SessionId};
 
 /// A cluster of one node, and the virtual disk that answers it at once.

@@ -1,0 +1,210 @@
+//! Requests in, answers out: what this node answers, sends on to the leader, or puts into the log.
+//!
+//! # Invariants
+//!
+//! * What waits here is bounded, and given up by time: whoever still waits asks again.
+//! * The end of leadership before the end of a write means "maybe" (F30).
+
+use std::time::Duration;
+
+use super::Replica;
+use super::batch::{self, Placed, Waiter};
+use crate::client::{Consistency, Denied, Request, RequestBody, Response};
+use crate::consensus::{self, ReadMode};
+use crate::effects::{Effects, Role};
+use crate::mutants::{Bug, is_on};
+use crate::state::{Answer, Command, Operation, Query, Refused};
+use crate::types::{Nanos, NodeId};
+use crate::wire;
+
+/// A read under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    pub(super) waiter: Waiter,
+    pub(super) query: Query,
+}
+
+/// A request that the leader was asked to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Forwarded {
+    /// When its place is given up: whoever still waits has asked again by then.
+    pub(super) until: Nanos,
+    /// Who gets the answer, to the last try of it.
+    pub(super) waiter: Waiter,
+    /// Who was asked.
+    pub(super) to: NodeId,
+}
+
+/// A request that waits for the end of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Awaiting {
+    pub(super) waiter: Waiter,
+    /// When its place is given up: whoever still waits has asked again by then.
+    pub(super) until: Nanos,
+}
+
+impl Replica {
+    pub(super) fn on_request(&mut self, now: Nanos, from: NodeId, request: Request, effects: &mut Effects) {
+        let waiter = Waiter { origin: request.origin, from };
+        match request.body {
+            RequestBody::Read { query, consistency: Consistency::Stale } if !self.is_outside() => {
+                self.answer(waiter, &query, effects)
+            }
+            RequestBody::Read { query, .. } if self.consensus.role() == Role::Leader && is_on(Bug::ReadsBlindly) => {
+                self.answer(waiter, &query, effects);
+            }
+            RequestBody::Read { query, .. } if !request.forwarded && self.reads_here(&query) => {
+                self.read(now, waiter, query, effects);
+            }
+            body if self.consensus.role() == Role::Leader => self.on_leader_request(now, waiter, body, effects),
+            body => self.forward(waiter, request.forwarded, body, effects),
+        }
+    }
+
+    pub(super) fn on_leader_request(&mut self, now: Nanos, waiter: Waiter, body: RequestBody, effects: &mut Effects) {
+        let command = match body {
+            RequestBody::Register { ttl } => Command::Register { ttl },
+            RequestBody::Renew { session } => Command::Renew { sessions: vec![session] },
+            RequestBody::Write { session, seq, first_incomplete, operation } => {
+                if let (Operation::Submit(tasks), Some(_)) = (&operation, self.mastering) {
+                    self.coming.note(session, seq, tasks);
+                }
+                Command::Client { session, seq, first_incomplete, operation }
+            }
+            RequestBody::Read { query: Query::HandOver { to, epoch }, .. } => {
+                return self.on_hand_over(now, waiter, to, epoch, effects);
+            }
+            RequestBody::Read { query, .. } => {
+                return self.read(now, waiter, query, effects);
+            }
+        };
+        match self.batch.push(command, Some(waiter)) {
+            Ok(()) => {}
+            Err(batch::Full::Batch) => self.respond(waiter, Err(Denied::Busy), effects),
+            Err(batch::Full::Command { len }) => {
+                let limit = wire::MAX_COMMAND as u64;
+                self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
+            }
+        }
+    }
+
+    /// A linearizable read from our own state, as soon as consensus says that it is recent enough.
+    pub(super) fn read(&mut self, now: Nanos, waiter: Waiter, query: Query, effects: &mut Effects) {
+        let context = self.context();
+        self.reads.insert(context, Question { waiter, query });
+        self.core(now, consensus::Input::Read { context, mode: ReadMode::Lease }, effects);
+    }
+
+    /// Whether this node holds the log of a leader that it follows, so that it need not send the whole question on. What only
+    /// the leader knows or does is for the leader.
+    pub(super) fn reads_here(&self, query: &Query) -> bool {
+        let follows = self.consensus.role() == Role::Follower && self.consensus.leader().is_some();
+        let is_for_leader = matches!(query, Query::Roster | Query::HandOver { .. });
+        follows && self.consensus.is_member() && !self.is_outside() && !is_for_leader
+    }
+
+    /// Asks the leader on the client's behalf, once.
+    pub(super) fn forward(&mut self, waiter: Waiter, was_forwarded: bool, body: RequestBody, effects: &mut Effects) {
+        let leader = self.leader().filter(|&leader| leader != self.node && !was_forwarded);
+        let Some(to) = leader else {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+            return;
+        };
+        if self.forwarded.len() >= FORWARDED_MAX {
+            self.respond(waiter, Err(Denied::Busy), effects);
+            return;
+        }
+        let until = self.hold();
+        self.forwarded.insert(waiter.origin.request(), Forwarded { until, waiter, to });
+        effects.send(to, Request { origin: waiter.origin, forwarded: true, body });
+    }
+
+    pub(super) fn on_response(&mut self, response: Response, effects: &mut Effects) {
+        let key = response.origin.request();
+        let Some(forwarded) = self.forwarded.get(&key) else { return };
+        // A refusal of an earlier try says nothing of the one that is under way now.
+        if response.result.is_err() && response.origin.turn != forwarded.waiter.origin.turn {
+            return;
+        }
+        effects.send(forwarded.waiter.from, response);
+        self.forwarded.remove(&key);
+    }
+
+    /// Whoever was to answer these will not: their clients ask again, under the same numbers.
+    pub(super) fn give_back_forwarded(&mut self, is_lost: impl Fn(&Forwarded) -> bool, effects: &mut Effects) {
+        let lost: Vec<Waiter> =
+            self.forwarded.values().filter(|forwarded| is_lost(forwarded)).map(|forwarded| forwarded.waiter).collect();
+        for waiter in lost {
+            self.forwarded.remove(&waiter.origin.request());
+            self.respond(waiter, Err(Denied::Unknown), effects);
+        }
+    }
+
+    pub(super) fn respond(&self, waiter: Waiter, result: Result<Answer, Denied>, effects: &mut Effects) {
+        effects.send(waiter.from, Response { origin: waiter.origin, leader: self.leader(), result });
+    }
+
+    pub(super) fn answer(&mut self, waiter: Waiter, query: &Query, effects: &mut Effects) {
+        let answer = match self.state.query(query) {
+            Answer::Roster(view) => return self.answer_roster(waiter, *view, effects),
+            answer => answer,
+        };
+        if let (Query::Await(task), Answer::Task(view)) = (query, &answer)
+            && !view.state.is_final()
+        {
+            if self.awaiting.len() >= AWAITING_MAX {
+                self.respond(waiter, Err(Denied::Busy), effects);
+            } else {
+                let until = self.hold();
+                self.awaiting.insert((*task, waiter.origin.request()), Awaiting { waiter, until });
+            }
+            return;
+        }
+        self.respond(waiter, Ok(answer), effects);
+    }
+
+    /// Everything that waited for this node to lead is answered: what never became an entry is certainly not done, what did
+    /// may be.
+    pub(super) fn stop_leading(&mut self, effects: &mut Effects) {
+        for waiter in self.batch.clear() {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+        }
+        for (_, (_, waiters)) in std::mem::take(&mut self.placed) {
+            for Placed { waiter, .. } in waiters {
+                let denied = if is_on(Bug::UnknownIsNo) { Denied::NotMaster } else { Denied::Unknown };
+                self.respond(waiter, Err(denied), effects);
+            }
+        }
+        for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+        }
+        for (_, Awaiting { waiter, .. }) in std::mem::take(&mut self.awaiting) {
+            self.respond(waiter, Err(Denied::NotMaster), effects);
+        }
+    }
+
+    /// Until when somebody's place is held who asks from now on.
+    pub(super) fn hold(&mut self) -> Nanos {
+        self.sweep_at = self.sweep_at.min(self.now + HOLD);
+        self.now + HOLD
+    }
+
+    /// Gives up the places of those who have not asked again: a client that no longer waits tells nobody.
+    pub(super) fn sweep(&mut self) {
+        let now = self.now;
+        self.forwarded.retain(|_, forwarded| forwarded.until > now);
+        self.awaiting.retain(|_, awaiting| awaiting.until > now);
+        let is_empty = self.forwarded.is_empty() && self.awaiting.is_empty();
+        self.sweep_at = if is_empty { Nanos::NEVER } else { now + HOLD / 2 };
+    }
+}
+
+/// How long a place is held for a request that waits elsewhere or for a task's end. Clients ask again every two seconds at the
+/// latest, which begins the time anew.
+pub(super) const HOLD: Duration = Duration::from_secs(6);
+
+/// How many requests may wait for the leader on behalf of others; one more is `Busy`.
+const FORWARDED_MAX: usize = 65_536;
+
+/// How many requests may wait for the end of a task; one more is `Busy`.
+const AWAITING_MAX: usize = 262_144;
