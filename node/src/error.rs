@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use protocol::client::CallError;
 use protocol::state::Refused;
-use protocol::{NodeId, Revision};
+use protocol::{NodeId, Revision, SessionId};
 
 use crate::diagnostic::{Code, Diagnostic};
 
@@ -42,6 +42,9 @@ pub enum Error {
         /// Whether it may have been done.
         maybe_applied: bool,
     },
+    /// The session that was named does not live: it ended, or never was.
+    #[error("there is no session {0}")]
+    NoSession(SessionId),
     /// No such task or key.
     #[error("not found")]
     NotFound,
@@ -140,6 +143,7 @@ impl From<Refused> for Error {
             Refused::NotFound => Self::NotFound,
             Refused::Conflict { current } => Self::Conflict { current },
             Refused::SessionExpired => Self::SessionExpired { maybe_applied: false },
+            Refused::NoSession(session) => Self::NoSession(session),
             Refused::Busy => Self::Busy,
             Refused::TooLarge { len, limit } => Self::TooLarge { len, limit },
             Refused::Invalid(why) => Self::Invalid(why),
@@ -158,7 +162,7 @@ impl From<Error> for Diagnostic {
             Error::NotLetIn(_) => Code::WrongCluster,
             Error::Conflict { .. } => Code::Conflict,
             Error::SessionExpired { .. } => Code::SessionExpired,
-            Error::NotFound => Code::NotFound,
+            Error::NoSession(_) | Error::NotFound => Code::NotFound,
             Error::Ended => Code::Ended,
             Error::Busy => Code::Busy,
             Error::TooLarge { .. } => Code::TooLarge,

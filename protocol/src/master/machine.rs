@@ -250,6 +250,7 @@ impl Master {
                 }
             }
             ClusterChange::NodeEnded { session, .. } => self.on_node_ended(session),
+            ClusterChange::ClientEnded { .. } => {}
             ClusterChange::NextExpiry(time) => {
                 self.next_expiry = time;
                 self.expire_after = now;

@@ -122,7 +122,7 @@ fn size_of_operation(operation: &Operation) -> usize {
         Operation::Cancel { reason, .. } => reason.len(),
         Operation::Put { key, value, .. } => key.len() + value.len(),
         Operation::Delete { key, .. } => key.len(),
-        Operation::Close | Operation::Roster(_) => 0,
+        Operation::Close | Operation::EndSession { .. } | Operation::Roster(_) => 0,
     }
 }
 

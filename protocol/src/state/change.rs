@@ -82,6 +82,17 @@ pub struct NodeSession {
     pub deadline: ClusterTime,
 }
 
+/// Why a client's session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClientEnd {
+    /// Its client closed it.
+    Closed,
+    /// Nobody renewed it in time.
+    Expired,
+    /// Somebody ended it.
+    Killed,
+}
+
 /// One change that the master must know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClusterChange {
@@ -143,6 +154,13 @@ pub enum ClusterChange {
         session: SessionId,
         /// The node.
         node: NodeId,
+    },
+    /// A client's session ended, and with it everything that it owned. The master has no use for this; whoever watches does.
+    ClientEnded {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        cause: ClientEnd,
     },
     /// The earliest time at which a session or record ends has changed. Also follows every `Expire`, changed or not: one of
     /// them ends a bounded number, and if this time is over already there is more.

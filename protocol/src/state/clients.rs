@@ -72,14 +72,15 @@ impl Clients {
         id
     }
 
-    /// Ends a session and forgets its answers.
-    pub(super) fn close(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.close(id) else { return };
+    /// Ends a session and forgets its answers; says whether it lived.
+    pub(super) fn close(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.close(id) else { return false };
         self.digest.remove(session.holder.fingerprint(id));
         for reply in session.holder.replies.values() {
             self.digest.remove(reply.digest);
             self.bytes -= weight(&reply.answer);
         }
+        true
     }
 
     /// Says what to do with request `seq`, after forgetting the answers that the client says it has.
@@ -116,6 +117,11 @@ impl Clients {
         self.bytes += weight(&answer);
         let earlier = window.replies.insert(seq, Reply { answer, digest });
         assert!(earlier.is_none() || is_on(Bug::SkipsDedupe), "request {seq} of {id} was executed twice");
+    }
+
+    /// Refuses what names a session that does not live as the owner of something.
+    pub(super) fn require(&self, id: SessionId) -> Result<(), Refused> {
+        self.sessions.get(id).map(drop).ok_or(Refused::NoSession(id))
     }
 
     /// The kept answer of a request.

@@ -79,6 +79,11 @@ pub enum Operation {
     },
     /// End this session now.
     Close,
+    /// End another client session now. Answered with [`Answer::Ok`], or [`Refused::NoSession`].
+    EndSession {
+        /// The session.
+        session: SessionId,
+    },
     /// Change who shall vote. Answered with [`Answer::Ok`]: the wish is recorded, and the leader fulfils it step by step.
     Roster(RosterChange),
 }
@@ -554,6 +559,9 @@ pub enum Refused {
     /// No such session: it ended. Whether an earlier try was done is for the client to know.
     #[error("the session has expired")]
     SessionExpired,
+    /// The session that was to own this, or to be ended, does not live. The session of the request itself does.
+    #[error("there is no session {0}")]
+    NoSession(SessionId),
     /// The client said that it holds this answer already.
     #[error("request {0} is older than the first incomplete one")]
     Stale(Seq),

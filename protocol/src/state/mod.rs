@@ -88,7 +88,7 @@ impl State {
             Command::Client { session, seq, first_incomplete, operation } => {
                 match self.clients.admit(*session, *seq, *first_incomplete) {
                     Admission::Answer(answer) => Ok(answer),
-                    Admission::Execute if *operation == Operation::Close => self.close(*session),
+                    Admission::Execute if *operation == Operation::Close => self.close(*session, changes),
                     Admission::Execute => {
                         let answer = self.execute(operation, changes).unwrap_or_else(Answer::Refused);
                         self.clients.keep(*session, *seq, answer.clone());
@@ -201,12 +201,31 @@ impl State {
         Ok(Answer::Registered(self.clients.open(self.revision, ttl, self.time)))
     }
 
-    fn close(&mut self, session: SessionId) -> Result<Answer, Refused> {
-        self.clients.close(session);
+    fn close(&mut self, session: SessionId, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        self.end_client(session, ClientEnd::Closed, changes);
         Ok(Answer::Ok)
     }
 
+    fn kill(&mut self, session: SessionId, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        self.clients.require(session)?;
+        self.end_client(session, ClientEnd::Killed, changes);
+        Ok(Answer::Ok)
+    }
+
+    /// Ends a client session: everything that it owns goes with it, under one revision.
+    fn end_client(&mut self, session: SessionId, cause: ClientEnd, changes: &mut Vec<ClusterChange>) {
+        if !self.clients.close(session) {
+            return;
+        }
+        changes.push(ClusterChange::ClientEnded { session, cause });
+        let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
+        step.grant();
+    }
+
     fn execute(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        if let Operation::EndSession { session } = operation {
+            return self.kill(*session, changes);
+        }
         let room = MAX_BYTES.saturating_sub(self.bytes());
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
         match operation {
@@ -216,7 +235,7 @@ impl State {
                 self.keys.put(key, value, *expect, room, step).map(Answer::Written)
             }
             Operation::Delete { key, expect } => self.keys.delete(key, *expect, step).map(Answer::Written),
-            Operation::Close => unreachable!("the caller closes"),
+            Operation::Close | Operation::EndSession { .. } => unreachable!("ended before"),
             Operation::Roster(change) => {
                 self.roster.change(*change)?;
                 Ok(Answer::Ok)
@@ -251,7 +270,7 @@ impl State {
             if let Some(session) = self.nodes.sessions().due(time) {
                 self.end_node(session, ReleaseCause::SessionEnded, changes);
             } else if let Some(session) = self.clients.sessions().due(time) {
-                self.clients.close(session);
+                self.end_client(session, ClientEnd::Expired, changes);
             } else {
                 break;
             }

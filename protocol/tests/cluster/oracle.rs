@@ -235,6 +235,7 @@ impl Oracle {
                 | ClusterChange::Redeemed { .. }
                 | ClusterChange::NodeOpened(_)
                 | ClusterChange::Renewed(_)
+                | ClusterChange::ClientEnded { .. }
                 | ClusterChange::NextExpiry(_) => {}
             }
         }

@@ -127,12 +127,13 @@ impl Naive {
             return Err(Refused::Busy);
         }
         if *operation == Operation::Close {
-            self.content.clients.retain(|client| client.id != id);
+            self.end_client(id);
             return Ok(Answer::Ok);
         }
         let answer = self.execute(operation).unwrap_or_else(Answer::Refused);
-        let client = self.content.clients.iter_mut().find(|client| client.id == id).unwrap();
-        client.replies.push((seq, answer.clone()));
+        if let Some(client) = self.content.clients.iter_mut().find(|client| client.id == id) {
+            client.replies.push((seq, answer.clone()));
+        }
         Ok(answer)
     }
 
@@ -174,6 +175,12 @@ impl Naive {
                 Ok(Answer::Written(Revision(self.grant())))
             }
             Operation::Close => panic!("closed before"),
+            Operation::EndSession { session } => {
+                let lives = self.content.clients.iter().any(|client| client.id == *session);
+                lives.then_some(()).ok_or(Refused::NoSession(*session))?;
+                self.end_client(*session);
+                Ok(Answer::Ok)
+            }
             Operation::Roster(_) => panic!("the roster has tests of its own"),
         }
     }
@@ -208,8 +215,17 @@ impl Naive {
                 self.end_node(node.session, ReleaseCause::SessionEnded);
             }
         }
-        self.content.clients.retain(|client| client.deadline > time);
+        for client in self.content.clients.clone() {
+            if client.deadline <= time {
+                self.end_client(client.id);
+            }
+        }
         Ok(Answer::Ok)
+    }
+
+    fn end_client(&mut self, session: SessionId) {
+        self.content.clients.retain(|client| client.id != session);
+        self.grant();
     }
 
     fn decide(&mut self, command: &MasterCommand) -> Outcomes {

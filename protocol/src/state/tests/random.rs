@@ -191,7 +191,10 @@ impl Run {
                     self.heard.nodes.remove(found.expect("it was open"));
                 }
                 ClusterChange::NextExpiry(time) => self.heard.next_expiry = time,
-                ClusterChange::Judged { .. } | ClusterChange::Void { .. } | ClusterChange::Redeemed { .. } => {}
+                ClusterChange::Judged { .. }
+                | ClusterChange::Void { .. }
+                | ClusterChange::Redeemed { .. }
+                | ClusterChange::ClientEnded { .. } => {}
             }
         }
         self.heard.time = self.now;
@@ -214,6 +217,7 @@ impl Run {
             Answer::Refused(Refused::Stale(_)) => self.meet(true, "stale"),
             Answer::Refused(Refused::Busy) => self.meet(true, "ahead of the window"),
             Answer::Refused(Refused::Ended) => self.meet(true, "ended"),
+            Answer::Refused(Refused::NoSession(_)) => self.meet(true, "no session"),
             Answer::Submitted(tasks) => self.meet(tasks.iter().any(|task| !task.fresh), "once key"),
             _ => {}
         }
@@ -280,8 +284,9 @@ impl Run {
             3 => Expect::Revision(Revision(self.chance.below(99) as u64)),
             _ => Expect::Any,
         };
-        match self.chance.below(20) {
+        match self.chance.below(21) {
             0 => Operation::Close,
+            20 => Operation::EndSession { session: self.any_session() },
             1..=3 => Operation::Cancel { task: self.task(), reason: "no need".into() },
             4..=6 => Operation::Put { key, value: Bytes::from(vec![7; self.chance.below(40)]), expect },
             7..=8 => Operation::Delete { key, expect },
@@ -387,6 +392,16 @@ impl Run {
         }
     }
 
+    /// A session of any kind, living or not.
+    fn any_session(&mut self) -> SessionId {
+        let sessions = self.naive.sessions();
+        if self.chance.one_in(4) {
+            SessionId(self.chance.below(50) as u64)
+        } else {
+            self.chance.pick(&sessions).unwrap_or(SessionId(1))
+        }
+    }
+
     fn session(&mut self) -> SessionId {
         let sessions = if self.chance.one_in(4) {
             self.naive.sessions()
@@ -442,7 +457,7 @@ impl Chance {
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the random commands must have met, or they test less than they seem to.
-const RULES: [&str; 24] = [
+const RULES: [&str; 25] = [
     "answer again",
     "ahead of the window",
     "cancelled",
@@ -459,6 +474,7 @@ const RULES: [&str; 24] = [
     "late",
     "late again",
     "lost",
+    "no session",
     "not found",
     "once key",
     "older run",

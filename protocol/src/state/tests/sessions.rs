@@ -83,6 +83,47 @@ fn a_closed_session_is_gone_at_once() {
 }
 
 #[test]
+fn each_session_that_ends_takes_a_revision_of_its_own() {
+    // Whatever it owned goes under that revision, whoever gets it next is granted it under a later one (F5).
+    let mut world = World::new();
+    let sessions: Vec<_> = (0..3).map(|_| world.register(Duration::from_secs(1))).collect();
+    let before = world.state.revision();
+    world.advance(Duration::from_secs(1));
+    world.expire();
+    assert_eq!(world.state.revision().0, before.0 + 3);
+    let expired = |session| ClusterChange::ClientEnded { session, cause: ClientEnd::Expired };
+    assert_eq!(world.changes[..3], sessions.into_iter().map(expired).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_session_that_somebody_ended_is_gone_and_ending_it_again_says_so() {
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(10));
+    assert_eq!(world.client(Operation::EndSession { session }), Answer::Ok);
+    assert_eq!(world.changes[0], ClusterChange::ClientEnded { session, cause: ClientEnd::Killed });
+    assert!(!world.state.has_session(session));
+    let gone = Answer::Refused(Refused::NoSession(session));
+    assert_eq!(world.client(Operation::EndSession { session }), gone);
+    assert_eq!(world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Any)), EXPIRED);
+}
+
+#[test]
+fn a_session_may_end_itself_like_any_other() {
+    let mut world = World::new();
+    let session = world.register(Duration::from_secs(10));
+    assert_eq!(world.request(session, Seq(1), Seq(1), Operation::EndSession { session }), Answer::Ok);
+    assert!(!world.state.has_session(session));
+}
+
+#[test]
+fn a_nodes_session_is_not_ended_by_a_client() {
+    let mut world = World::with_worker();
+    let session = world.worker;
+    assert_eq!(world.client(Operation::EndSession { session }), Answer::Refused(Refused::NoSession(session)));
+    assert!(world.state.has_session(session));
+}
+
+#[test]
 fn two_registrations_in_one_entry_have_two_sessions() {
     // F5: with the index as id, one client would get the other's answers.
     let mut world = World::new();
@@ -189,7 +230,8 @@ fn one_expire_ends_a_bounded_number_and_the_master_hears_that_there_is_more() {
     }
     changes.clear();
     state.apply(ClusterTime(9), &Command::Expire { before: ClusterTime(9) }, &mut changes);
-    assert_eq!(changes, [ClusterChange::NextExpiry(ClusterTime(2))]);
+    assert_eq!(changes.len(), limits::MAX_EXPIRED_AT_ONCE + 1);
+    assert_eq!(changes.last(), Some(&ClusterChange::NextExpiry(ClusterTime(2))));
     assert_eq!(state.clients.sessions().len(), 1);
     state.apply(ClusterTime(9), &Command::Expire { before: ClusterTime(9) }, &mut changes);
     assert_eq!(changes.last(), Some(&ClusterChange::NextExpiry(ClusterTime::NEVER)));
