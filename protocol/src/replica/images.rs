@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use super::Replica;
 use super::batch::Placed;
-use super::requests::Awaiting;
+use super::waiting::Place;
 use crate::client::Denied;
 use crate::durable::SnapMeta;
 use crate::effects::{Effects, Event};
-use crate::state::{ImageError, Query, Restore, State};
+use crate::state::{ImageError, Restore, State};
 use crate::types::{Nanos, NodeId};
 use crate::{consensus, image};
 
@@ -80,8 +80,8 @@ impl Replica {
                 self.respond(waiter, Err(Denied::Unknown), effects);
             }
         }
-        for ((task, _), Awaiting { waiter, .. }) in std::mem::take(&mut self.awaiting) {
-            self.answer(waiter, &Query::Await(task), effects);
+        for Place { waiter, query, .. } in self.waiting.take_all() {
+            self.answer(waiter, &query, effects);
         }
     }
 }

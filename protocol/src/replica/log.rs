@@ -9,14 +9,15 @@ use std::ops::RangeInclusive;
 
 use super::Replica;
 use super::batch::{self, Placed};
-use super::requests::{Awaiting, Question};
-use crate::client::{Denied, Origin};
+use super::requests::Question;
+use super::waiting::Subject;
+use crate::client::Denied;
 use crate::consensus;
 use crate::durable::{Entry, Payload};
 use crate::effects::{Effects, Event, Local};
 use crate::master;
-use crate::state::{ClusterChange, Command, Operation, Query};
-use crate::types::{Epoch, Index, Nanos, NodeId, TaskId};
+use crate::state::{ClusterChange, Command, Operation};
+use crate::types::{Epoch, Index, Nanos};
 
 impl Replica {
     /// Hands the gathered commands to consensus, unless the store is still busy with an entry of ours and there is room to
@@ -107,7 +108,7 @@ impl Replica {
                 changes.clear();
                 self.begin_mastering(effects);
             }
-            self.answer_ended(&changes, effects);
+            self.answer_changed(&changes, effects);
             self.tell_master(&mut changes, &entry, effects);
         }
     }
@@ -137,18 +138,14 @@ impl Replica {
         }
     }
 
-    pub(super) fn answer_ended(&mut self, changes: &[ClusterChange], effects: &mut Effects) {
-        if self.awaiting.is_empty() {
+    /// Asks the questions again whose answer may have come.
+    fn answer_changed(&mut self, changes: &[ClusterChange], effects: &mut Effects) {
+        if self.waiting.is_empty() {
             return;
         }
         for change in changes {
-            let ClusterChange::Ended { task, .. } = change else { continue };
-            let key = |number| (*task, Origin { node: NodeId(number), number, turn: 0 });
-            let waiting: Vec<(TaskId, Origin)> =
-                self.awaiting.range(key(0)..=key(u64::MAX)).map(|(&key, _)| key).collect();
-            for key in waiting {
-                let Awaiting { waiter, .. } = self.awaiting.remove(&key).expect("found above");
-                self.answer(waiter, &Query::Task(*task), effects);
+            if let ClusterChange::Ended { task, .. } = change {
+                self.answer_waiting(&Subject::Task(*task), effects);
             }
         }
     }

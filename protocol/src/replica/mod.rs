@@ -22,6 +22,7 @@ mod mastership;
 mod policy;
 mod requests;
 mod staff;
+mod waiting;
 
 pub use growth::REPLACE_AFTER;
 pub use input::{Fetching, Input, Status};
@@ -38,14 +39,15 @@ use crate::master;
 use crate::mutants::{Bug, is_on};
 use crate::profile::Profile;
 use crate::state::{Answer, State};
-use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId, TaskId};
+use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId};
 
 use batch::{Batch, Placed, Waiter};
 use coming::Coming;
 use exchange::Exchange;
 use growth::Herald;
-use requests::{Awaiting, Forwarded, Question};
+use requests::{Forwarded, Question};
 use staff::Staff;
+use waiting::Waiting;
 
 /// How a replica was told to begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -121,8 +123,8 @@ pub struct Replica {
     placed: BTreeMap<Index, (Epoch, Vec<Placed>)>,
     /// Reads that consensus has not confirmed yet.
     reads: BTreeMap<u64, Question>,
-    /// Who waits for the end of a task.
-    awaiting: BTreeMap<(TaskId, Origin), Awaiting>,
+    /// Questions whose answer is still to come.
+    waiting: Waiting,
     /// Requests sent on to the leader.
     forwarded: BTreeMap<Origin, Forwarded>,
     next_context: u64,
@@ -195,7 +197,7 @@ impl Replica {
             proposed: BTreeMap::new(),
             placed: BTreeMap::new(),
             reads: BTreeMap::new(),
-            awaiting: BTreeMap::new(),
+            waiting: Waiting::default(),
             forwarded: BTreeMap::new(),
             next_context: 0,
             mastering: None,
@@ -367,7 +369,7 @@ impl Replica {
     }
 
     fn on_link_down(&mut self, now: Nanos, node: NodeId, effects: &mut Effects) {
-        self.awaiting.retain(|_, awaiting| awaiting.waiter.from != node);
+        self.waiting.forget(node);
         self.founding.link_down(node);
         self.staff.link_down(node);
         self.forget_herald(node);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Replica;
 use super::batch::{self, Placed, Waiter};
+use super::waiting::{Place, Subject};
 use crate::client::{Consistency, Denied, Request, RequestBody, Response};
 use crate::consensus::{self, ReadMode};
 use crate::effects::{Effects, Role};
@@ -33,14 +34,6 @@ pub(super) struct Forwarded {
     pub(super) waiter: Waiter,
     /// Who was asked.
     pub(super) to: NodeId,
-}
-
-/// A request that waits for the end of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Awaiting {
-    pub(super) waiter: Waiter,
-    /// When its place is given up: whoever still waits has asked again by then.
-    pub(super) until: Nanos,
 }
 
 impl Replica {
@@ -149,18 +142,24 @@ impl Replica {
             Answer::Roster(view) => return self.answer_roster(waiter, *view, effects),
             answer => answer,
         };
-        if let (Query::Await(task), Answer::Task(view)) = (query, &answer)
-            && !view.state.is_final()
-        {
-            if self.awaiting.len() >= AWAITING_MAX {
-                self.respond(waiter, Err(Denied::Busy), effects);
-            } else {
-                let until = self.hold();
-                self.awaiting.insert((*task, waiter.origin.request()), Awaiting { waiter, until });
-            }
-            return;
+        match is_to_come(query, &answer) {
+            Some(subject) => self.wait(subject, waiter, query.clone(), effects),
+            None => self.respond(waiter, Ok(answer), effects),
         }
-        self.respond(waiter, Ok(answer), effects);
+    }
+
+    fn wait(&mut self, subject: Subject, waiter: Waiter, query: Query, effects: &mut Effects) {
+        let until = self.hold();
+        if !self.waiting.insert(subject, Place { waiter, query, until }) {
+            self.respond(waiter, Err(Denied::Busy), effects);
+        }
+    }
+
+    /// Asks the questions again that wait for this.
+    pub(super) fn answer_waiting(&mut self, subject: &Subject, effects: &mut Effects) {
+        for Place { waiter, query, .. } in self.waiting.take(subject) {
+            self.answer(waiter, &query, effects);
+        }
     }
 
     /// Everything that waited for this node to lead is answered: what never became an entry is certainly not done, what did
@@ -178,7 +177,7 @@ impl Replica {
         for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {
             self.respond(waiter, Err(Denied::NotMaster), effects);
         }
-        for (_, Awaiting { waiter, .. }) in std::mem::take(&mut self.awaiting) {
+        for Place { waiter, .. } in self.waiting.take_all() {
             self.respond(waiter, Err(Denied::NotMaster), effects);
         }
     }
@@ -193,18 +192,23 @@ impl Replica {
     pub(super) fn sweep(&mut self) {
         let now = self.now;
         self.forwarded.retain(|_, forwarded| forwarded.until > now);
-        self.awaiting.retain(|_, awaiting| awaiting.until > now);
-        let is_empty = self.forwarded.is_empty() && self.awaiting.is_empty();
+        self.waiting.take_due(now);
+        let is_empty = self.forwarded.is_empty() && self.waiting.is_empty();
         self.sweep_at = if is_empty { Nanos::NEVER } else { now + HOLD / 2 };
     }
 }
 
-/// How long a place is held for a request that waits elsewhere or for a task's end. Clients ask again every two seconds at the
+/// What an answer shows that does not say yet what was asked for.
+fn is_to_come(query: &Query, answer: &Answer) -> Option<Subject> {
+    match (query, answer) {
+        (Query::Await(task), Answer::Task(view)) if !view.state.is_final() => Some(Subject::Task(*task)),
+        _ => None,
+    }
+}
+
+/// How long a place is held for a request that waits elsewhere or for something to happen. Clients ask again every two seconds at the
 /// latest, which begins the time anew.
 pub(super) const HOLD: Duration = Duration::from_secs(6);
 
 /// How many requests may wait for the leader on behalf of others; one more is `Busy`.
 const FORWARDED_MAX: usize = 65_536;
-
-/// How many requests may wait for the end of a task; one more is `Busy`.
-const AWAITING_MAX: usize = 262_144;

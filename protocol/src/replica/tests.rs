@@ -4,7 +4,7 @@ use super::requests::HOLD;
 use super::*;
 use crate::client::{Consistency, Request, RequestBody, Response};
 use crate::state::{Command, MasterCommand, Operation, Query, TaskSpec, TaskState};
-use crate::types::{Incarnation, Seq, SessionId};
+use crate::types::{Incarnation, Seq, SessionId, TaskId};
 
 /// A cluster of one node, and the virtual disk that answers it at once.
 struct Alone {
@@ -129,12 +129,12 @@ fn a_wait_that_was_given_up_holds_no_place() {
     for number in 3..103 {
         assert_eq!(alone.ask(number, wait.clone()), None, "the task has not ended");
     }
-    assert_eq!(alone.replica.awaiting.len(), 100);
+    assert_eq!(alone.replica.waiting.len(), 100);
     alone.pass(HOLD / 2);
     assert_eq!(alone.ask(3, wait), None, "this one still waits and asks again");
     alone.pass(HOLD * 3 / 4);
-    assert_eq!(alone.replica.awaiting.len(), 1);
+    assert_eq!(alone.replica.waiting.len(), 1);
     alone.pass(HOLD);
-    assert!(alone.replica.awaiting.is_empty());
+    assert!(alone.replica.waiting.is_empty());
     assert_eq!(alone.replica.sweep_at, Nanos::NEVER);
 }

@@ -1,0 +1,100 @@
+//! Questions whose answer is still to come.
+//!
+//! Each waits for what it is about. When an applied entry changes that, the question is asked again, and answered or put back.
+//! A client that still waits asks again in time, which takes the same place anew; one that does not tells nobody.
+//!
+//! # Invariants
+//!
+//! * A request has one place. The places are bounded, and each is given up by time.
+
+use std::collections::BTreeMap;
+
+use super::batch::Waiter;
+use crate::client::Origin;
+use crate::state::Query;
+use crate::types::{Nanos, NodeId, TaskId};
+
+/// Who waits for what.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Waiting {
+    places: BTreeMap<Subject, BTreeMap<Origin, Place>>,
+    len: usize,
+}
+
+/// What a question can wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Subject {
+    /// The end of a task.
+    Task(TaskId),
+}
+
+/// One question that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    /// Who asks.
+    pub(super) waiter: Waiter,
+    /// What to ask again.
+    pub(super) query: Query,
+    /// When the place is given up.
+    pub(super) until: Nanos,
+}
+
+impl Waiting {
+    /// Lets a question wait, in the place of an earlier try of it. Says whether there was room.
+    pub(super) fn insert(&mut self, subject: Subject, place: Place) -> bool {
+        if self.len >= WAITING_MAX {
+            return false;
+        }
+        let of_subject = self.places.entry(subject).or_default();
+        let earlier = of_subject.insert(place.waiter.origin.request(), place);
+        self.len += usize::from(earlier.is_none());
+        true
+    }
+
+    /// Takes everybody who waits for this.
+    pub(super) fn take(&mut self, subject: &Subject) -> impl Iterator<Item = Place> + use<> {
+        let places = self.places.remove(subject).unwrap_or_default();
+        self.len -= places.len();
+        places.into_values()
+    }
+
+    /// Takes everybody.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Place> + use<> {
+        self.len = 0;
+        std::mem::take(&mut self.places).into_values().flat_map(BTreeMap::into_values)
+    }
+
+    /// Takes everybody whose time is over.
+    pub(super) fn take_due(&mut self, now: Nanos) -> Vec<Place> {
+        self.take_if(|place| place.until <= now)
+    }
+
+    /// Forgets who asked over a link that broke.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.take_if(|place| place.waiter.from == node);
+    }
+
+    /// Says whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn take_if(&mut self, is_meant: impl Fn(&Place) -> bool) -> Vec<Place> {
+        let mut taken = Vec::new();
+        self.places.retain(|_, places| {
+            taken.extend(places.extract_if(.., |_, place| is_meant(place)).map(|(_, place)| place));
+            !places.is_empty()
+        });
+        self.len -= taken.len();
+        taken
+    }
+}
+
+/// How many questions may wait; one more is `Busy`.
+const WAITING_MAX: usize = 262_144;
