@@ -6,7 +6,8 @@
 //! # Invariants
 //!
 //! * The file is written beside and moved into place, so that it is always whole; a line that makes no sense is passed over.
-//! * A list is never replaced by an empty one: a node that sees nobody today may need it tomorrow.
+//! * A node stays in the list until it says that it leaves or somebody else is at its address: one that sees nobody today may
+//!   need the list tomorrow, and a leader that restarts must know where a voter was that died before (F27).
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -68,14 +69,25 @@ pub(crate) async fn keep(book: Book, membership: Membership) {
     loop {
         tokio::time::sleep(PERIOD).await;
         let view = membership.members();
+        let is_left = |node: NodeId| view.members.get(&node).is_some_and(|member| member.state == MemberState::Left);
         let here = view.members.values().filter(|member| member.state != MemberState::Left);
-        let list: Vec<Known> =
-            here.map(|member| Known { node: member.node, gossip: member.addr, link: member.link }).collect();
-        if !list.is_empty() && list != written {
+        let here = here.map(|member| Known { node: member.node, gossip: member.addr, link: member.link });
+        let list = updated(&written, here.collect(), is_left);
+        if list != written {
             book.write(&list);
             written = list;
         }
     }
+}
+
+/// The members that are seen, and behind them those of the older list who are neither seen nor known to have left, and whose
+/// address nobody has taken.
+fn updated(older: &[Known], seen: Vec<Known>, is_left: impl Fn(NodeId) -> bool) -> Vec<Known> {
+    let is_missing = |known: &&Known| {
+        !is_left(known.node) && !seen.iter().any(|other| other.node == known.node || other.link == known.link)
+    };
+    let missing: Vec<Known> = older.iter().filter(is_missing).copied().collect();
+    seen.into_iter().chain(missing).take(LINES_MAX).collect()
 }
 
 /// Some of many members are enough to find the others.
@@ -100,6 +112,17 @@ mod tests {
         book.write(&[known(1), known(2)]);
         book.write(&[known(2), known(3)]);
         assert_eq!(book.read(), [known(2), known(3)]);
+    }
+
+    #[test]
+    fn whoever_died_stays_until_it_leaves_or_is_replaced() {
+        let nobody_left = |_| false;
+        let older = [known(1), known(2)];
+        assert_eq!(updated(&older, vec![], nobody_left), older);
+        assert_eq!(updated(&older, vec![known(2), known(3)], nobody_left), [known(2), known(3), known(1)]);
+        assert_eq!(updated(&older, vec![known(2)], |node| node == NodeId(1)), [known(2)]);
+        let successor = Known { node: NodeId(9), ..known(1) };
+        assert_eq!(updated(&older, vec![successor], nobody_left), [successor, known(2)]);
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Roster {
         self.exclude(node)?;
         self.removed.remove(&node);
         if had_seat {
-            self.target = self.target.min(u8::try_from(self.wished().len()).expect("at most seven"));
+            self.target = self.target.saturating_sub(1).max(1);
         }
         Ok(())
     }
@@ -169,6 +169,14 @@ mod tests {
         configure(&mut roster, &[1, 2, 3]);
         apply(&mut roster, RosterChange::Demote(NodeId(9)));
         assert_eq!(roster.target, 4, "whoever has no seat gives none up");
+    }
+
+    #[test]
+    fn a_demotion_takes_one_seat_where_others_are_still_empty() {
+        let mut roster = roster(&[1, 2, 3]);
+        roster.target = 5;
+        apply(&mut roster, RosterChange::Demote(NodeId(3)));
+        assert_eq!(roster.target, 4);
     }
 
     #[test]
