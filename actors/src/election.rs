@@ -131,7 +131,12 @@ impl Views {
             }
             Event::Note(line) => tracing::warn!("{line}"),
             Event::Fatal(why) => self.fatal.raise(why),
-            Event::Start(_) | Event::Abort { .. } | Event::Drained | Event::Completed { .. } => {
+            Event::Start(_)
+            | Event::Abort { .. }
+            | Event::Drained
+            | Event::Completed { .. }
+            | Event::Kept { .. }
+            | Event::Ended { .. } => {
                 unreachable!("a replica neither runs attempts nor answers calls of its own")
             }
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::durable::Persist;
 use crate::message::Body;
-use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId};
+use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
 use crate::{client, image, master, replica, worker};
 
 /// The buffer that a step fills and a shell empties.
@@ -93,6 +93,20 @@ pub enum Event {
         call: u64,
         /// Its result.
         result: Result<crate::state::Answer, client::CallError>,
+    },
+    /// A session of the application lives at least until then by this node's clock; it is renewed without being asked.
+    Kept {
+        /// The session.
+        session: SessionId,
+        /// Its end, if it is not renewed.
+        until: Nanos,
+    },
+    /// A session of the application is over for it. Nothing more follows about it.
+    Ended {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        why: client::Loss,
     },
     /// Something worth one line in the log, in words.
     Note(String),

@@ -40,11 +40,17 @@ pub enum Bug {
     RunsShareSessions,
     /// The answers that clients may ask for again are not in an image (S1).
     ForgetsReplies,
+    /// Evidence of death ends sessions that asked for proof (F12).
+    EndsOnSuspicion,
+    /// A session's end for its application is counted from the answer to a renewal, not from its question (F10).
+    CountsFromAnswer,
+    /// A session is not over for its application before the cluster says so (F10).
+    WaitsToBeTold,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -60,6 +66,9 @@ impl Bug {
         Self::NeverReconciles,
         Self::RunsShareSessions,
         Self::ForgetsReplies,
+        Self::EndsOnSuspicion,
+        Self::CountsFromAnswer,
+        Self::WaitsToBeTold,
     ];
 }
 

@@ -202,6 +202,12 @@ impl Sub<Duration> for Nanos {
 impl ClusterTime {
     /// A point in time so late that it never comes.
     pub const NEVER: Self = Self(u64::MAX);
+
+    /// How long it is since `earlier`; nothing if that is later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
 }
 
 impl Add<Duration> for ClusterTime {

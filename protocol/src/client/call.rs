@@ -44,8 +44,8 @@ pub(super) enum Purpose {
     Read { call: u64, query: Query, consistency: Consistency },
     /// Our own: open a session.
     Register,
-    /// Our own: keep it.
-    Renew(SessionId),
+    /// Our own: keep that session, and those of the application.
+    Renew(Vec<SessionId>),
 }
 
 /// What a call waits for.
@@ -76,6 +76,11 @@ impl Call {
             avoid: None,
             silent: None,
         }
+    }
+
+    /// When it was asked for.
+    pub(super) fn begun(&self) -> Nanos {
+        self.deadline - self.timeout
     }
 
     /// One more try is on its way.

@@ -10,7 +10,8 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::call::{Call, Phase, Purpose};
-use super::message::{CallError, Config, Denied, Input, Origin, Request, RequestBody, Response, Work};
+use super::keeping::Keeping;
+use super::message::{CallError, Config, Denied, Input, Loss, Origin, Request, RequestBody, Response, Work};
 use super::session::{Open, Session};
 use crate::effects::{Effects, Event};
 use crate::mutants::{Bug, is_on};
@@ -34,6 +35,8 @@ pub struct Client {
     numbers: BTreeMap<u64, u64>,
     wakes: BTreeSet<(Nanos, u64)>,
     session: Session,
+    /// The sessions of the application.
+    keeping: Keeping,
     /// Writes that wait for a place in a session, oldest first.
     queue: BTreeSet<u64>,
     /// Whether the session is to be closed as soon as nothing is under way in it.
@@ -55,6 +58,7 @@ impl Client {
             numbers: BTreeMap::new(),
             wakes: BTreeSet::new(),
             session: Session::None,
+            keeping: Keeping::default(),
             queue: BTreeSet::new(),
             is_closing: false,
         }
@@ -76,6 +80,7 @@ impl Client {
             Input::Tick => {}
         }
         self.on_time(now, effects);
+        self.tend_kept(now, effects);
         self.tend_session(now, effects);
     }
 
@@ -83,7 +88,7 @@ impl Client {
     #[must_use]
     pub fn next_deadline(&self) -> Nanos {
         let renew = if let Session::Open(open) = &self.session { open.renew_at } else { Nanos::NEVER };
-        self.wakes.first().map_or(Nanos::NEVER, |&(at, _)| at).min(renew)
+        self.wakes.first().map_or(Nanos::NEVER, |&(at, _)| at).min(renew).min(self.keeping.next_wake())
     }
 
     /// How many calls of the application have no result yet.
@@ -102,6 +107,10 @@ impl Client {
         if is_full || self.numbers.contains_key(&call) {
             effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
             return;
+        }
+        // Whoever ends its own session has given up what it owned already.
+        if let Work::Write(Operation::EndSession { session, .. }) = work {
+            self.lose_kept(session, Loss::Closed, effects);
         }
         let purpose = match work {
             Work::Write(operation) => Purpose::Write { call, operation, place: None },
@@ -136,7 +145,7 @@ impl Client {
         };
         let body = match &call.purpose {
             Purpose::Register => RequestBody::Register { ttl: self.config.ttl },
-            Purpose::Renew(session) => RequestBody::Renew { session: *session },
+            Purpose::Renew(sessions) => RequestBody::Renew { sessions: sessions.clone() },
             Purpose::Read { query, consistency, .. } => {
                 RequestBody::Read { query: query.clone(), consistency: *consistency }
             }
@@ -218,7 +227,12 @@ impl Client {
                 effects.publish.push(Event::Completed { call, result: Err(error) });
             }
             Purpose::Register => self.session = Session::None,
-            Purpose::Renew(session) => self.renew_next(session, now),
+            Purpose::Renew(sessions) => {
+                for session in sessions {
+                    self.renew_next(session, now);
+                    self.keeping.renew_next(session, now);
+                }
+            }
         }
     }
 
@@ -264,11 +278,19 @@ impl Client {
 
     fn on_answer(&mut self, now: Nanos, number: u64, answer: Answer, effects: &mut Effects) {
         let Some(call) = self.take(number) else { return };
+        let asked = if is_on(Bug::CountsFromAnswer) { now } else { call.begun() };
         match call.purpose {
-            Purpose::Write { call, .. } | Purpose::Read { call, .. } => {
+            Purpose::Write { call, operation, .. } => {
+                if let (Operation::OpenSession(opening), &Answer::Registered(session)) = (&operation, &answer) {
+                    let until = self.keeping.keep(session, opening.ttl, asked);
+                    effects.publish.push(Event::Kept { session, until });
+                }
                 effects.publish.push(Event::Completed { call, result: Ok(answer) });
             }
-            Purpose::Renew(session) => self.renew_next(session, now + self.config.ttl / 3),
+            Purpose::Read { call, .. } => {
+                effects.publish.push(Event::Completed { call, result: Ok(answer) });
+            }
+            Purpose::Renew(sessions) => self.on_renewed(now, asked, sessions, &answer, effects),
             Purpose::Register => {
                 self.session = match answer {
                     Answer::Registered(id) => Session::Open(Open::new(id, now + self.config.ttl / 3)),
@@ -318,10 +340,6 @@ impl Client {
         let Some(call) = self.asked.get(&number) else { return };
         let doubts = call.doubts();
         match call.purpose {
-            Purpose::Renew(session) => {
-                self.take(number);
-                self.lose(session);
-            }
             Purpose::Write { place: Some((session, _)), call: id, .. } => {
                 self.lose(session);
                 if doubts > 1 {
@@ -404,8 +422,12 @@ impl Client {
             return;
         }
         open.renew_at = Nanos::NEVER;
-        let id = open.id;
-        let number = self.begin(now, Purpose::Renew(id), self.config.ttl);
+        let sessions = vec![open.id];
+        self.ask_to_renew(now, sessions, self.config.ttl, effects);
+    }
+
+    fn ask_to_renew(&mut self, now: Nanos, sessions: Vec<SessionId>, timeout: Duration, effects: &mut Effects) {
+        let number = self.begin(now, Purpose::Renew(sessions), timeout);
         self.ask(now, number, effects);
     }
 
@@ -425,6 +447,53 @@ impl Client {
         }
         self.lose(session);
         self.is_closing = false;
+    }
+
+    /// Renews the sessions of the application, and tells it which have ended.
+    fn tend_kept(&mut self, now: Nanos, effects: &mut Effects) {
+        for session in self.keeping.take_ended(now) {
+            effects.publish.push(Event::Ended { session, why: Loss::Silence });
+        }
+        loop {
+            let sessions = self.keeping.take_due(now);
+            let Some(timeout) = self.keeping.shortest(&sessions) else { return };
+            self.ask_to_renew(now, sessions, timeout, effects);
+        }
+    }
+
+    fn on_renewed(
+        &mut self,
+        now: Nanos,
+        asked: Nanos,
+        sessions: Vec<SessionId>,
+        answer: &Answer,
+        effects: &mut Effects,
+    ) {
+        for session in sessions {
+            match answer {
+                Answer::Renewed { ended } if ended.contains(&session) => {
+                    self.lose(session);
+                    self.lose_kept(session, Loss::Gone, effects);
+                }
+                Answer::Renewed { .. } => {
+                    self.renew_next(session, now + self.config.ttl / 3);
+                    if let Some(until) = self.keeping.renewed(session, asked) {
+                        effects.publish.push(Event::Kept { session, until });
+                    }
+                }
+                // Somebody does not know what we mean: perhaps the next one does.
+                _ => {
+                    self.renew_next(session, now + self.config.patience);
+                    self.keeping.renew_next(session, now + self.config.patience);
+                }
+            }
+        }
+    }
+
+    fn lose_kept(&mut self, session: SessionId, why: Loss, effects: &mut Effects) {
+        if self.keeping.forget(session) {
+            effects.publish.push(Event::Ended { session, why });
+        }
     }
 
     fn renew_next(&mut self, session: SessionId, at: Nanos) {

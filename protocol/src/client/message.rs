@@ -105,10 +105,10 @@ pub enum RequestBody {
         /// For how long it lives without a renewal.
         ttl: Duration,
     },
-    /// Keep the session alive.
+    /// Keep sessions alive. Answered with [`Answer::Renewed`].
     Renew {
-        /// The session.
-        session: SessionId,
+        /// The sessions, at most [`MAX_RENEWED`](crate::state::limits::MAX_RENEWED).
+        sessions: Vec<SessionId>,
     },
     /// Execute once.
     Write {
@@ -179,6 +179,20 @@ pub enum CallError {
     /// This client has too many calls under way.
     #[error("too many calls under way")]
     Busy,
+}
+
+/// Why a session of the application is over for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Loss {
+    /// The application ended it.
+    #[error("it was closed")]
+    Closed,
+    /// Nobody answered a renewal in time: it may live on in the cluster for a moment.
+    #[error("nobody renewed it in time")]
+    Silence,
+    /// The cluster says that it does not live: somebody ended it, or it had expired.
+    #[error("the cluster has ended it")]
+    Gone,
 }
 
 /// Who runs this client.

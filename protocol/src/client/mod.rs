@@ -12,6 +12,7 @@
 //! * At most [`WINDOW`](crate::state::limits::WINDOW) writes of a session are under way, so that none is refused for want of room (F9).
 
 mod call;
+mod keeping;
 mod machine;
 mod message;
 mod session;
@@ -19,4 +20,4 @@ mod session;
 mod tests;
 
 pub use machine::Client;
-pub use message::{CallError, Config, Consistency, Denied, Input, Origin, Request, RequestBody, Response, Work};
+pub use message::{CallError, Config, Consistency, Denied, Input, Loss, Origin, Request, RequestBody, Response, Work};

@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::*;
 use crate::effects::{Effects, Event, Outgoing};
 use crate::message::Body;
+use crate::profile::shortened;
 use crate::state::limits::WINDOW;
-use crate::state::{Answer, Operation, Query, Refused};
+use crate::state::{About, Answer, ClientEnd, OpenSession, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId, Revision, Seq, SessionId, TaskId};
 
 const OWN: NodeId = NodeId(1);
@@ -69,6 +70,23 @@ impl Bench {
     fn write_within(&mut self, call: u64, timeout: Duration) {
         let work = Work::Write(Operation::Cancel { task: TaskId(call), reason: String::new() });
         self.step(Input::Call { call, work, timeout });
+    }
+
+    /// Opens a session of the application.
+    fn open(&mut self, call: u64, session: u64, ttl: Duration) -> SessionId {
+        let work = Work::Write(Operation::OpenSession(OpenSession { ttl, about: About::default() }));
+        self.step(Input::Call { call, work, timeout: 20 * SECOND });
+        let opening = self.only();
+        self.answer(opening.number, Ok(Answer::Registered(SessionId(session))));
+        SessionId(session)
+    }
+
+    /// What the application was told of its sessions.
+    fn news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.effects.publish)
+            .into_iter()
+            .filter(|event| matches!(event, Event::Kept { .. } | Event::Ended { .. }))
+            .collect()
     }
 
     fn read(&mut self, call: u64, query: Query) {
@@ -141,8 +159,8 @@ fn an_open_session_is_renewed_every_third_of_its_life() {
     let mut bench = Bench::with_session();
     bench.after(TTL / 3);
     let renew = bench.only();
-    assert_eq!(renew.body, RequestBody::Renew { session: SessionId(7) });
-    bench.answer(renew.number, Ok(Answer::Ok));
+    assert_eq!(renew.body, RequestBody::Renew { sessions: vec![SessionId(7)] });
+    bench.answer(renew.number, Ok(Answer::Renewed { ended: vec![] }));
     assert_eq!(bench.client.next_deadline(), bench.now + TTL / 3);
 }
 
@@ -431,4 +449,164 @@ fn a_late_word_about_an_old_session_does_not_end_the_new_one() {
     bench.only();
     bench.step(Input::Response(expired));
     assert_eq!(bench.sent(), [], "the write under the new session is on its way and stays the only one");
+}
+
+fn renewal(seen: &Seen) -> Vec<SessionId> {
+    match &seen.body {
+        RequestBody::Renew { sessions } => sessions.clone(),
+        other => panic!("not a renewal: {other:?}"),
+    }
+}
+
+fn kept(session: SessionId, until: Nanos) -> Event {
+    Event::Kept { session, until }
+}
+
+/// The end of a session of six seconds that was asked for now.
+fn end_of(asked: Nanos) -> Nanos {
+    asked + shortened(6 * SECOND) - Duration::from_millis(1)
+}
+
+const RENEWED: Answer = Answer::Renewed { ended: Vec::new() };
+
+#[test]
+fn a_session_of_the_application_ends_a_time_to_live_after_it_was_asked_for_by_the_slowest_clock() {
+    // F10: counted from the question, because the log's time begins before the answer comes.
+    let mut bench = Bench::with_session();
+    let asked = bench.now;
+    let work = Work::Write(Operation::OpenSession(OpenSession { ttl: 6 * SECOND, about: About::default() }));
+    bench.step(Input::Call { call: 2, work, timeout: 20 * SECOND });
+    let opening = bench.only();
+    bench.after(SECOND / 5);
+    bench.answer(opening.number, Ok(Answer::Registered(SessionId(9))));
+    assert_eq!(bench.news(), [kept(SessionId(9), end_of(asked))]);
+    assert_eq!(bench.client.next_deadline(), asked + 2 * SECOND, "a third of its life after that");
+}
+
+#[test]
+fn a_session_of_the_application_is_renewed_while_it_lives() {
+    let mut bench = Bench::with_session();
+    let session = bench.open(2, 9, 6 * SECOND);
+    bench.news();
+    for _ in 0..3 {
+        bench.after(2 * SECOND);
+        let asked = bench.now;
+        let renew = bench.only();
+        assert_eq!(renewal(&renew), [session]);
+        bench.after(SECOND / 10);
+        bench.answer(renew.number, Ok(RENEWED));
+        assert_eq!(bench.news(), [kept(session, end_of(asked))]);
+        bench.now = asked;
+    }
+}
+
+#[test]
+fn sessions_that_are_due_soon_are_renewed_in_one_request() {
+    let mut bench = Bench::with_session();
+    let first = bench.open(2, 8, 6 * SECOND);
+    bench.after(SECOND / 2);
+    let second = bench.open(3, 9, 6 * SECOND);
+    bench.after(3 * SECOND / 2);
+    assert_eq!(renewal(&bench.only()), [first, second]);
+}
+
+#[test]
+fn many_sessions_are_renewed_in_requests_of_a_bounded_size() {
+    let mut bench = Bench::with_session();
+    let count = crate::state::limits::MAX_RENEWED as u64 + 1;
+    for i in 0..count {
+        bench.open(2 + i, 100 + i, 6 * SECOND);
+    }
+    bench.after(2 * SECOND);
+    let sizes: Vec<usize> = bench.sent().iter().map(|seen| renewal(seen).len()).collect();
+    assert_eq!(sizes, [count as usize - 1, 1]);
+}
+
+#[test]
+fn a_session_that_nobody_renews_is_over_by_our_own_clock() {
+    let mut bench = Bench::with_session();
+    let asked = bench.now;
+    let session = bench.open(2, 9, 6 * SECOND);
+    bench.news();
+    bench.after(2 * SECOND);
+    bench.sent();
+    bench.now = end_of(asked) - Duration::from_nanos(1);
+    bench.step(Input::Tick);
+    assert_eq!(bench.news(), []);
+    bench.after(Duration::from_nanos(1));
+    assert_eq!(bench.news(), [Event::Ended { session, why: Loss::Silence }]);
+}
+
+#[test]
+fn a_renewal_that_is_answered_too_late_brings_nothing_back() {
+    let mut bench = Bench::with_session();
+    let session = bench.open(2, 9, 6 * SECOND);
+    bench.after(2 * SECOND);
+    let renew = bench.only();
+    bench.after(6 * SECOND);
+    bench.news();
+    bench.answer(renew.number, Ok(RENEWED));
+    assert_eq!(bench.news(), [], "{session} is over");
+}
+
+#[test]
+fn a_renewal_goes_through_another_node_when_its_link_breaks() {
+    let mut bench = Bench::new(false);
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.step(Input::LinkUp { node: NodeId(3) });
+    bench.write(1);
+    let register = bench.only();
+    bench.answer(register.number, Ok(Answer::Registered(SessionId(7))));
+    let write = bench.only();
+    bench.answer(write.number, Ok(ANSWER));
+    let session = bench.open(2, 9, 6 * SECOND);
+    bench.news();
+    bench.after(2 * SECOND);
+    let asked = bench.now;
+    let first = bench.only();
+    bench.step(Input::LinkDown { node: first.to });
+    let second = bench.only();
+    assert_ne!(first.to, second.to);
+    bench.after(SECOND / 10);
+    bench.answer(second.number, Ok(RENEWED));
+    assert_eq!(bench.news(), [kept(session, end_of(asked))], "the first of the two may be the one that counted");
+}
+
+#[test]
+fn a_session_that_the_cluster_ended_is_over_at_once_and_the_others_stay() {
+    let mut bench = Bench::with_session();
+    let (first, second) = (bench.open(2, 8, 6 * SECOND), bench.open(3, 9, 6 * SECOND));
+    bench.news();
+    bench.after(2 * SECOND);
+    let asked = bench.now;
+    let renew = bench.only();
+    bench.answer(renew.number, Ok(Answer::Renewed { ended: vec![first] }));
+    let gone = Event::Ended { session: first, why: Loss::Gone };
+    assert_eq!(bench.news(), [gone, kept(second, end_of(asked))]);
+}
+
+#[test]
+fn a_session_that_is_closed_is_over_before_the_cluster_hears_of_it() {
+    let mut bench = Bench::with_session();
+    let session = bench.open(2, 9, 6 * SECOND);
+    bench.news();
+    let work = Work::Write(Operation::EndSession { session, cause: ClientEnd::Closed });
+    bench.step(Input::Call { call: 3, work, timeout: SECOND });
+    assert_eq!(bench.news(), [Event::Ended { session, why: Loss::Closed }]);
+    let end = bench.only();
+    bench.answer(end.number, Ok(Answer::Ok));
+    bench.after(3 * SECOND);
+    assert_eq!(bench.sent(), [], "it is renewed no more");
+}
+
+#[test]
+fn a_session_that_was_opened_too_late_is_over_at_once() {
+    let mut bench = Bench::with_session();
+    let work = Work::Write(Operation::OpenSession(OpenSession { ttl: SECOND, about: About::default() }));
+    bench.step(Input::Call { call: 2, work, timeout: 20 * SECOND });
+    let number = bench.only().number;
+    bench.now = bench.now + SECOND;
+    bench.answer(number, Ok(Answer::Registered(SessionId(9))));
+    let ended = Event::Ended { session: SessionId(9), why: Loss::Silence };
+    assert_eq!(bench.news().last(), Some(&ended));
 }

@@ -14,16 +14,18 @@ use super::machine::Master;
 use super::message::{Grant, ToWorker};
 use crate::effects::Effects;
 use crate::mutants::{Bug, is_on};
-use crate::state::{Assigned, Delivery, LiveTask, ReleaseCause};
+use crate::state::{Assigned, Delivery, Host, LiveTask, ReleaseCause};
 use crate::types::{Attempt, ClusterTime, Fence, Incarnation, Nanos, NodeId, TaskId};
 
 impl Master {
-    /// A run seems to be dead: its at-least-once attempts go again at once (D5).
+    /// A run seems to be dead: its at-least-once attempts go again at once (D5), and those client sessions in its process end
+    /// that wanted no proof (F12).
     pub(super) fn on_evidence(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Effects) {
         let Some(member) = self.crew.get_mut(&node) else { return };
         if member.session.as_ref().is_none_or(|session| session.incarnation > incarnation) {
             return;
         }
+        self.releasing.insert(Host { node, incarnation }, ());
         member.is_dead = true;
         member.greeted = None;
         let held = self.grants_of(node);

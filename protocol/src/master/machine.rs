@@ -21,7 +21,7 @@ use super::placement;
 use crate::effects::{Effects, Local};
 use crate::profile::Profile;
 use crate::replica;
-use crate::state::{ClusterChange, Command, EndCause, MasterCommand, MasterView, Outcome, ReleaseCause, Ticket};
+use crate::state::{ClusterChange, Command, EndCause, Host, MasterCommand, MasterView, Outcome, ReleaseCause, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 use crate::worker::ToMaster;
 
@@ -43,6 +43,8 @@ pub(super) struct Master {
     pub(super) finishes: Decisions<(TaskId, Fence), (NodeId, Outcome)>,
     /// Sessions to end.
     pub(super) endings: Decisions<SessionId, EndCause>,
+    /// Runs that seem to be dead, whose client sessions may not have heard of it.
+    pub(super) releasing: Decisions<Host, ()>,
     /// Grants on their way to tasks that have no id yet, and to whom.
     pub(super) tickets: BTreeMap<Ticket, NodeId>,
     /// When attempts have run for too long.
@@ -75,6 +77,7 @@ impl Master {
             releases: Decisions::default(),
             finishes: Decisions::default(),
             endings: Decisions::default(),
+            releasing: Decisions::default(),
             tickets: BTreeMap::new(),
             due: BTreeSet::new(),
             next_expiry: view.next_expiry,
@@ -162,6 +165,7 @@ impl Master {
         self.releases.forget_proposals();
         self.finishes.forget_proposals();
         self.endings.forget_proposals();
+        self.releasing.forget_proposals();
         self.expire_after = now;
         self.tickets.clear();
         let time = self.clock.time(now);
@@ -251,6 +255,7 @@ impl Master {
             }
             ClusterChange::NodeEnded { session, .. } => self.on_node_ended(session),
             ClusterChange::ClientEnded { .. } => {}
+            ClusterChange::Released { host } => drop(self.releasing.remove(&host)),
             ClusterChange::NextExpiry(time) => {
                 self.next_expiry = time;
                 self.expire_after = now;
@@ -269,6 +274,8 @@ impl Master {
                 .take_fresh()
                 .map(|(session, &cause)| Command::Master(MasterCommand::EndNode { session, cause })),
         );
+        commands
+            .extend(self.releasing.take_fresh().map(|(host, ())| Command::Master(MasterCommand::EndReleased(host))));
         commands.extend(self.openings.take_fresh().map(|(node, opening)| {
             let Opening { incarnation, offer, .. } = opening.clone();
             Command::Master(MasterCommand::OpenNode { node, incarnation, offer, ttl })
@@ -323,6 +330,7 @@ impl Master {
             || self.releases.has_fresh()
             || self.finishes.has_fresh()
             || self.endings.has_fresh()
+            || self.releasing.has_fresh()
     }
 }
 

@@ -11,8 +11,8 @@ use crate::message::Body;
 use crate::profile::Profile;
 use crate::replica;
 use crate::state::{
-    Answer, ClusterChange, Command, Delivery, MasterCommand, Offer, Operation, Outcome, Refused, ReleaseCause, State,
-    TaskSpec, TaskState, Ticket,
+    Answer, ClusterChange, Command, Delivery, Host, MasterCommand, Offer, Operation, Outcome, Refused, ReleaseCause,
+    State, TaskSpec, TaskState, Ticket,
 };
 use crate::types::{Attempt, ClusterTime, Fence, Seq, SessionId, TaskId};
 use crate::worker::{Held, ToMaster};
@@ -646,6 +646,29 @@ fn evidence_of_death_moves_at_least_once_attempts_at_once_and_no_others() {
     assert_eq!(bench.grant(single).0, B);
 }
 
+/// The client sessions in the process of a node's first run may end without proof.
+fn released(node: NodeId) -> Command {
+    Command::Master(MasterCommand::EndReleased(Host { node, incarnation: Incarnation(1) }))
+}
+
+#[test]
+fn evidence_of_death_goes_into_the_log_once_and_again_only_if_it_was_dropped() {
+    // F12: which client sessions end is for the log to say.
+    let mut bench = Bench::with_workers(&[(B, 1)]);
+    bench.link_down(B);
+    bench.evidence(B);
+    assert_eq!(bench.proposed(), [released(B)]);
+    bench.evidence(B);
+    assert_eq!(bench.proposed(), []);
+    bench.step(Input::Dropped { epoch: Epoch(1) });
+    bench.wait(LAN.heartbeat);
+    assert_eq!(bench.proposed(), [released(B)]);
+    bench.commit(&[released(B)]);
+    bench.step(Input::Dropped { epoch: Epoch(1) });
+    bench.wait(LAN.heartbeat);
+    assert_eq!(bench.proposed(), []);
+}
+
 #[test]
 fn evidence_that_came_before_the_mastership_counts_when_it_begins() {
     let mut bench = Bench::with_workers(&[(B, 1), (C, 1)]);
@@ -680,7 +703,7 @@ fn a_node_that_seems_dead_or_has_no_link_gets_nothing_until_it_says_hello() {
     bench.evidence(B);
     bench.link_up(B);
     bench.wait(MS);
-    assert_eq!(bench.proposed(), []);
+    assert_eq!(bench.proposed(), [released(B)]);
     bench.hello(B, 1, &[]);
     bench.settle();
     assert_eq!(bench.grant(task).0, B);

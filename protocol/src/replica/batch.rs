@@ -122,6 +122,7 @@ fn size_of_operation(operation: &Operation) -> usize {
         Operation::Cancel { reason, .. } => reason.len(),
         Operation::Put { key, value, .. } => key.len() + value.len(),
         Operation::Delete { key, .. } => key.len(),
+        Operation::OpenSession(opening) => opening.about.label.len(),
         Operation::Close | Operation::EndSession { .. } | Operation::Roster(_) => 0,
     }
 }
@@ -136,6 +137,7 @@ fn size_of_decision(decision: &MasterCommand) -> usize {
         MasterCommand::Finish { outcome: Outcome::Done(output), .. } => output.len(),
         MasterCommand::Finish { outcome: Outcome::Failed { message, output, .. }, .. } => message.len() + output.len(),
         MasterCommand::EndNode { .. }
+        | MasterCommand::EndReleased(_)
         | MasterCommand::Assign { .. }
         | MasterCommand::AssignSubmitted { .. }
         | MasterCommand::Release { .. } => 0,

@@ -14,6 +14,7 @@ use crate::client::{Consistency, Denied, Request, RequestBody, Response};
 use crate::consensus::{self, ReadMode};
 use crate::effects::{Effects, Role};
 use crate::mutants::{Bug, is_on};
+use crate::state::limits::MAX_RENEWED;
 use crate::state::{Answer, Command, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId};
 use crate::wire;
@@ -57,7 +58,11 @@ impl Replica {
     pub(super) fn on_leader_request(&mut self, now: Nanos, waiter: Waiter, body: RequestBody, effects: &mut Effects) {
         let command = match body {
             RequestBody::Register { ttl } => Command::Register { ttl },
-            RequestBody::Renew { session } => Command::Renew { sessions: vec![session] },
+            RequestBody::Renew { sessions } if sessions.len() > MAX_RENEWED => {
+                let (len, limit) = (sessions.len() as u64, MAX_RENEWED as u64);
+                return self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
+            }
+            RequestBody::Renew { sessions } => Command::Renew { sessions },
             RequestBody::Write { session, seq, first_incomplete, operation } => {
                 if let (Operation::Submit(tasks), Some(_)) = (&operation, self.mastering) {
                     self.coming.note(session, seq, tasks);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::state::{Delivery, Offer, Ticket};
+use crate::state::{ClientEnd, Delivery, Host, Offer, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, SessionId, TaskId};
 
 /// The part of the state that the master works on, copied when its leadership begins.
@@ -82,17 +82,6 @@ pub struct NodeSession {
     pub deadline: ClusterTime,
 }
 
-/// Why a client's session ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClientEnd {
-    /// Its client closed it.
-    Closed,
-    /// Nobody renewed it in time.
-    Expired,
-    /// Somebody ended it.
-    Killed,
-}
-
 /// One change that the master must know.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClusterChange {
@@ -161,6 +150,11 @@ pub enum ClusterChange {
         session: SessionId,
         /// Why.
         cause: ClientEnd,
+    },
+    /// The client sessions in this run's process that wanted no proof of its death have ended.
+    Released {
+        /// The run.
+        host: Host,
     },
     /// The earliest time at which a session or record ends has changed. Also follows every `Expire`, changed or not: one of
     /// them ends a bounded number, and if this time is over already there is more.

@@ -13,18 +13,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdSet;
+
 use super::digest::{Sum, Tag, fingerprint};
 use super::image::Item;
-use super::limits::{LINE_BYTES, MAX_REPLY_BYTES, MAX_SESSIONS, REPLY_BYTES, TASK_BYTES, WINDOW, check_ttl};
+use super::limits::{LINE_BYTES, MAX_HOSTED, MAX_PAGE, MAX_REPLY_BYTES, MAX_SESSIONS, REPLY_BYTES, TASK_BYTES, WINDOW};
 use super::sessions::{Session, Sessions};
 use crate::mutants::{Bug, is_on};
-use crate::state::{Answer, Refused};
-use crate::types::{ClusterTime, Revision, Seq, SessionId};
+use crate::state::{About, Answer, Host, OpenSession, Refused, SessionView};
+use crate::types::{ClusterTime, Incarnation, NodeId, Revision, Seq, SessionId};
 
 /// The live client sessions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Clients {
     sessions: Sessions<Window>,
+    /// Those that live in the process of a node's run.
+    hosted: OrdSet<(Host, SessionId)>,
     /// What all kept answers take.
     bytes: u64,
     digest: Sum,
@@ -42,6 +46,7 @@ pub(super) enum Admission {
 /// The requests of one session whose answers the client may still need.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Window {
+    about: About,
     first_incomplete: Seq,
     replies: BTreeMap<Seq, Reply>,
 }
@@ -54,21 +59,26 @@ struct Reply {
 }
 
 impl Clients {
-    /// Says why no further session can be opened, if so.
-    pub(super) fn check_room(&self, ttl: Duration) -> Result<(), Refused> {
-        check_ttl(ttl)?;
+    /// Says why this session cannot be opened, if so.
+    pub(super) fn check(&self, opening: &OpenSession) -> Result<(), Refused> {
+        opening.check()?;
         if self.sessions.len() >= MAX_SESSIONS {
             return Err(Refused::Quota(format!("the cluster is full: {MAX_SESSIONS} client sessions are open")));
+        }
+        if let Some(Host { node, .. }) = opening.about.host
+            && self.hosted(node).len() >= MAX_HOSTED
+        {
+            return Err(Refused::Quota(format!("{node} is full: it hosts {MAX_HOSTED} sessions")));
         }
         Ok(())
     }
 
     /// Opens a session under the revision of its grant.
-    pub(super) fn open(&mut self, revision: Revision, ttl: Duration, now: ClusterTime) -> SessionId {
+    pub(super) fn open(&mut self, revision: Revision, opening: &OpenSession, now: ClusterTime) -> SessionId {
         let id = SessionId::from(revision);
-        let window = Window { first_incomplete: Seq(1), replies: BTreeMap::new() };
-        self.digest.add(window.fingerprint(id));
-        self.sessions.open(id, ttl, now, window);
+        let OpenSession { ttl, ref about } = *opening;
+        let is_new = self.restore(id, ttl, now + ttl, Seq(1), about.clone());
+        assert!(is_new, "session {id} was handed out twice");
         id
     }
 
@@ -76,6 +86,10 @@ impl Clients {
     pub(super) fn close(&mut self, id: SessionId) -> bool {
         let Some(session) = self.sessions.close(id) else { return false };
         self.digest.remove(session.holder.fingerprint(id));
+        self.digest.remove(session.holder.about.fingerprint(id));
+        if let Some(host) = session.holder.about.host {
+            self.hosted.remove(&(host, id));
+        }
         for reply in session.holder.replies.values() {
             self.digest.remove(reply.digest);
             self.bytes -= weight(&reply.answer);
@@ -124,6 +138,33 @@ impl Clients {
         self.sessions.get(id).map(drop).ok_or(Refused::NoSession(id))
     }
 
+    /// The sessions that live in processes of this node, and in which run.
+    pub(super) fn hosted(&self, node: NodeId) -> Vec<(Incarnation, SessionId)> {
+        let host = |run| Host { node, incarnation: Incarnation(run) };
+        let range = (host(0), SessionId(0))..=(host(u64::MAX), SessionId(u64::MAX));
+        self.hosted.range(range).map(|&(host, id)| (host.incarnation, id)).collect()
+    }
+
+    /// Whether evidence of its host's death is enough to end this session.
+    pub(super) fn is_fast_released(&self, id: SessionId) -> bool {
+        self.sessions.get(id).is_some_and(|session| session.holder.about.fast_release)
+    }
+
+    /// Some sessions as they are shown.
+    pub(super) fn page(&self, after: SessionId, limit: u32, now: ClusterTime) -> Vec<SessionView> {
+        let limit = MAX_PAGE.min(limit as usize);
+        self.sessions
+            .after(after)
+            .take(limit)
+            .map(|(id, session)| SessionView {
+                id,
+                ttl: session.ttl,
+                left: session.deadline.since(now),
+                about: session.holder.about.clone(),
+            })
+            .collect()
+    }
+
     /// The kept answer of a request.
     pub(super) fn answer(&self, id: SessionId, seq: Seq) -> Option<&Answer> {
         self.sessions.get(id)?.holder.replies.get(&seq).map(|reply| &reply.answer)
@@ -141,8 +182,11 @@ impl Clients {
         ttl: Duration,
         deadline: ClusterTime,
         first_incomplete: Seq,
+        about: About,
     ) -> bool {
-        let window = Window { first_incomplete, replies: BTreeMap::new() };
+        self.digest.add(about.fingerprint(id));
+        self.hosted.extend(about.host.map(|host| (host, id)));
+        let window = Window { about, first_incomplete, replies: BTreeMap::new() };
         self.digest.add(window.fingerprint(id));
         self.sessions.restore(id, Session { ttl, deadline, holder: window })
     }
@@ -162,8 +206,9 @@ impl Clients {
     pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
         self.sessions.into_iter().flat_map(|(id, session)| {
             let Session { ttl, deadline, holder } = Arc::unwrap_or_clone(session);
-            let client = Item::Client { id, ttl, deadline, first_incomplete: holder.first_incomplete };
-            let replies = holder.replies.into_iter().map(|(seq, reply)| Item::Reply { seq, answer: reply.answer });
+            let Window { about, first_incomplete, replies } = holder;
+            let client = Item::Client { id, ttl, deadline, first_incomplete, about };
+            let replies = replies.into_iter().map(|(seq, reply)| Item::Reply { seq, answer: reply.answer });
             std::iter::once(client).chain(replies)
         })
     }
@@ -181,6 +226,12 @@ impl Clients {
     /// The hash of all sessions.
     pub(super) fn digest(&self) -> u64 {
         self.digest.value().wrapping_add(self.sessions.digest().value())
+    }
+}
+
+impl About {
+    fn fingerprint(&self, id: SessionId) -> u64 {
+        fingerprint(Tag::About, &(id, self))
     }
 }
 
@@ -210,9 +261,12 @@ impl Clients {
         self.sessions.assert_coherent();
         let mut digest = Sum::default();
         let mut bytes = 0;
+        let mut hosted = OrdSet::new();
         for (id, session) in self.sessions.iter() {
             let window = &session.holder;
             digest.add(window.fingerprint(id));
+            digest.add(window.about.fingerprint(id));
+            hosted.extend(window.about.host.map(|host| (host, id)));
             for (seq, reply) in &window.replies {
                 digest.add(fingerprint(Tag::Reply, &(id, seq, &reply.answer)));
                 bytes += weight(&reply.answer);
@@ -223,5 +277,6 @@ impl Clients {
         }
         assert_eq!(digest, self.digest, "the digest of the clients drifted");
         assert_eq!(bytes, self.bytes, "the size of the answers drifted");
+        assert_eq!(hosted, self.hosted, "the index of hosts drifted");
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::state::Roster;
+use crate::state::{Host, OpenSession, Roster, SessionView};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
 /// One command of the replicated log. An entry carries a batch of them.
@@ -34,7 +34,7 @@ pub enum Command {
         /// What to do.
         operation: Operation,
     },
-    /// Sessions that were heard of: their deadlines move. Unknown ones are passed over.
+    /// Sessions that were heard of: their deadlines move. Answered with [`Answer::Renewed`], which names the unknown ones.
     Renew {
         /// The sessions, client's and node's alike.
         sessions: Vec<SessionId>,
@@ -79,10 +79,14 @@ pub enum Operation {
     },
     /// End this session now.
     Close,
-    /// End another client session now. Answered with [`Answer::Ok`], or [`Refused::NoSession`].
+    /// Open a session that may own things. Answered with [`Answer::Registered`].
+    OpenSession(OpenSession),
+    /// End any client session now. Answered with [`Answer::Ok`], or [`Refused::NoSession`].
     EndSession {
         /// The session.
         session: SessionId,
+        /// Why.
+        cause: ClientEnd,
     },
     /// Change who shall vote. Answered with [`Answer::Ok`]: the wish is recorded, and the leader fulfils it step by step.
     Roster(RosterChange),
@@ -128,6 +132,8 @@ pub enum MasterCommand {
         /// For how long its session lives without a renewal.
         ttl: Duration,
     },
+    /// There is evidence that this run of a node is dead: the client sessions in its process that wanted no proof end (F12).
+    EndReleased(Host),
     /// Ends a node's session early: it said goodbye, or its end is proven.
     EndNode {
         /// The session.
@@ -191,6 +197,21 @@ pub enum EndCause {
     Goodbye,
     /// A newer run of the same data folder is here.
     Restarted,
+}
+
+/// Why a client's session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ClientEnd {
+    /// Its client closed it.
+    Closed,
+    /// Somebody ended it.
+    Killed,
+    /// Nobody renewed it in time.
+    Expired,
+    /// Its process is known to be dead.
+    Proven,
+    /// Its process seems to be dead, and it wanted no proof.
+    Evidence,
 }
 
 /// Why an attempt is taken back.
@@ -298,6 +319,13 @@ pub enum Query {
     Get(String),
     /// The node sessions. Answered with [`Answer::Nodes`].
     Nodes,
+    /// Client sessions by id. Answered with [`Answer::Sessions`].
+    Sessions {
+        /// Ids greater than this.
+        after: SessionId,
+        /// At most this many.
+        limit: u32,
+    },
     /// Counts, revision and hash. Answered with [`Answer::Summary`].
     Summary,
     /// Who shall vote, and how far that is. Answered with [`Answer::Roster`].
@@ -317,8 +345,15 @@ pub enum Query {
 pub enum Answer {
     /// The session that was opened.
     Registered(SessionId),
-    /// The sessions were renewed, or the session closed.
+    /// Done.
     Ok,
+    /// The sessions were renewed, but for these, which do not live.
+    Renewed {
+        /// Those that do not live.
+        ended: Vec<SessionId>,
+    },
+    /// Some client sessions.
+    Sessions(Vec<SessionView>),
     /// The tasks recorded, in the order given. `fresh` is false where a once key named an earlier one.
     Submitted(Vec<Submitted>),
     /// One task.

@@ -63,6 +63,8 @@ pub(super) enum Tag {
     Jitter,
     /// Who shall vote.
     Roster,
+    /// What a client session says of itself.
+    About,
 }
 
 /// Hashes the canonical encoding of a value.

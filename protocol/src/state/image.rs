@@ -22,7 +22,7 @@ use super::limits::{MAX_BYTES_WITH_RESULTS, MAX_NODES, MAX_REPLY_BYTES, MAX_SESS
 use super::tasks::{Record, Totals};
 use crate::image::CHUNK_BYTES;
 use crate::mutants::{Bug, is_on};
-use crate::state::{Answer, MAX_VOTERS, Offer, Roster, Value};
+use crate::state::{About, Answer, MAX_VOTERS, Offer, Roster, Value};
 use crate::types::{ClusterTime, Incarnation, NodeId, Revision, Seq, SessionId};
 use crate::wire::{self, WireError};
 
@@ -82,7 +82,7 @@ pub(super) enum Item {
     /// Who shall vote.
     Roster(Roster),
     /// A client session; its kept answers follow.
-    Client { id: SessionId, ttl: Duration, deadline: ClusterTime, first_incomplete: Seq },
+    Client { id: SessionId, ttl: Duration, deadline: ClusterTime, first_incomplete: Seq, about: About },
     /// A kept answer of the client before it.
     Reply { seq: Seq, answer: Answer },
     /// A node session.
@@ -158,9 +158,9 @@ impl Restore {
                 state.roster = roster;
                 state.roster.wished().len() <= MAX_VOTERS
             }
-            Item::Client { id, ttl, deadline, first_incomplete } => {
+            Item::Client { id, ttl, deadline, first_incomplete, about } => {
                 self.client = Some(id);
-                state.clients.restore(id, ttl, deadline, first_incomplete)
+                state.clients.restore(id, ttl, deadline, first_incomplete, about)
                     && state.clients.sessions().len() <= MAX_SESSIONS
             }
             Item::Reply { .. } if is_on(Bug::ForgetsReplies) => true,

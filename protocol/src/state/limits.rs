@@ -14,6 +14,10 @@ use crate::wire::MAX_VALUE;
 pub const WINDOW: u64 = 512;
 /// How many client sessions may live at once.
 pub const MAX_SESSIONS: usize = 16_384;
+/// How many client sessions may live in the process of one node: all of them end in one step when it is proven dead.
+pub const MAX_HOSTED: usize = 4_096;
+/// How many sessions one request may renew.
+pub const MAX_RENEWED: usize = 1_024;
 /// How many node sessions may live at once.
 pub const MAX_NODES: usize = 4_096;
 /// How many bytes tasks and keys may take together before submissions and writes are refused.

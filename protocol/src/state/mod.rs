@@ -20,6 +20,7 @@ mod image;
 mod keys;
 pub mod limits;
 mod nodes;
+mod owners;
 mod roster;
 mod sessions;
 mod tasks;
@@ -32,6 +33,7 @@ use std::time::Duration;
 pub use change::*;
 pub use command::*;
 pub use image::{ImageError, Restore};
+pub use owners::{About, Host, OpenSession, SessionView};
 pub use roster::{MAX_EXCLUDED, MAX_VOTERS, Roster};
 
 use self::clients::{Admission, Clients};
@@ -84,7 +86,7 @@ impl State {
         self.time = self.time.max(time);
         let before = (self.revision, self.content());
         let answer = match command {
-            Command::Register { ttl } => self.register(*ttl),
+            Command::Register { ttl } => self.register(&OpenSession { ttl: *ttl, about: About::default() }),
             Command::Client { session, seq, first_incomplete, operation } => {
                 match self.clients.admit(*session, *seq, *first_incomplete) {
                     Admission::Answer(answer) => Ok(answer),
@@ -96,7 +98,7 @@ impl State {
                     }
                 }
             }
-            Command::Renew { sessions } => self.renew(sessions, changes),
+            Command::Renew { sessions } => Ok(Answer::Renewed { ended: self.renew(sessions, changes) }),
             Command::Expire { before } => self.expire(*before, changes),
             Command::Master(command) => self.decide(command, changes),
         };
@@ -110,7 +112,7 @@ impl State {
         self.time = self.time.max(time);
         let before = (self.revision, self.content());
         let sessions = [self.clients.sessions().ids(), self.nodes.sessions().ids()].concat();
-        self.renew_all(&sessions, changes);
+        self.renew(&sessions, changes);
         self.settle(before, changes);
     }
 
@@ -139,6 +141,7 @@ impl State {
             Query::Nodes => Answer::Nodes(
                 self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
             ),
+            Query::Sessions { after, limit } => Answer::Sessions(self.clients.page(*after, *limit, self.time)),
             Query::Summary => Answer::Summary(self.summary()),
             Query::HandOver { .. } => Answer::Refused(Refused::Invalid("only a master hands over".into())),
             Query::Roster => {
@@ -171,6 +174,12 @@ impl State {
         self.next_expiry.unwrap_or(ClusterTime::NEVER)
     }
 
+    /// When a client's session ends, if nothing renews it.
+    #[must_use]
+    pub fn session_deadline(&self, session: SessionId) -> Option<ClusterTime> {
+        self.clients.sessions().get(session).map(|session| session.deadline)
+    }
+
     /// Cluster time of the last entry applied.
     #[must_use]
     pub fn time(&self) -> ClusterTime {
@@ -195,10 +204,14 @@ impl State {
         fingerprint(Tag::Head, &(self.time, self.revision, self.tasks.head(), self.content()))
     }
 
-    fn register(&mut self, ttl: Duration) -> Result<Answer, Refused> {
-        self.clients.check_room(ttl)?;
+    fn register(&mut self, opening: &OpenSession) -> Result<Answer, Refused> {
+        self.clients.check(opening)?;
+        let over = |host: Host| self.nodes.of_node(host.node).is_some_and(|(_, run)| run > host.incarnation);
+        if opening.about.host.is_some_and(over) {
+            return Err(Refused::Invalid("the run that hosts the session is over".into()));
+        }
         self.revision = self.revision.next();
-        Ok(Answer::Registered(self.clients.open(self.revision, ttl, self.time)))
+        Ok(Answer::Registered(self.clients.open(self.revision, opening, self.time)))
     }
 
     fn close(&mut self, session: SessionId, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
@@ -206,10 +219,36 @@ impl State {
         Ok(Answer::Ok)
     }
 
-    fn kill(&mut self, session: SessionId, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+    fn end_named(
+        &mut self,
+        session: SessionId,
+        cause: ClientEnd,
+        changes: &mut Vec<ClusterChange>,
+    ) -> Result<Answer, Refused> {
         self.clients.require(session)?;
-        self.end_client(session, ClientEnd::Killed, changes);
+        self.end_client(session, cause, changes);
         Ok(Answer::Ok)
+    }
+
+    /// There is evidence that a run is dead: those of its sessions end that wanted no proof (F12).
+    fn end_released(&mut self, host: Host, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        for (run, session) in self.clients.hosted(host.node) {
+            let is_content = self.clients.is_fast_released(session) || is_on(Bug::EndsOnSuspicion);
+            if is_content && run <= host.incarnation {
+                self.end_client(session, ClientEnd::Evidence, changes);
+            }
+        }
+        changes.push(ClusterChange::Released { host });
+        Ok(Answer::Ok)
+    }
+
+    /// A new run is here, so all older ones of its node are dead, and with them whatever lived in their processes (F12).
+    fn end_hosted(&mut self, new: Host, changes: &mut Vec<ClusterChange>) {
+        for (run, session) in self.clients.hosted(new.node) {
+            if run < new.incarnation {
+                self.end_client(session, ClientEnd::Proven, changes);
+            }
+        }
     }
 
     /// Ends a client session: everything that it owns goes with it, under one revision.
@@ -223,8 +262,10 @@ impl State {
     }
 
     fn execute(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
-        if let Operation::EndSession { session } = operation {
-            return self.kill(*session, changes);
+        match operation {
+            Operation::OpenSession(opening) => return self.register(opening),
+            Operation::EndSession { session, cause } => return self.end_named(*session, *cause, changes),
+            _ => {}
         }
         let room = MAX_BYTES.saturating_sub(self.bytes());
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
@@ -235,7 +276,9 @@ impl State {
                 self.keys.put(key, value, *expect, room, step).map(Answer::Written)
             }
             Operation::Delete { key, expect } => self.keys.delete(key, *expect, step).map(Answer::Written),
-            Operation::Close | Operation::EndSession { .. } => unreachable!("ended before"),
+            Operation::Close | Operation::OpenSession(_) | Operation::EndSession { .. } => {
+                unreachable!("sessions are dealt with before")
+            }
             Operation::Roster(change) => {
                 self.roster.change(*change)?;
                 Ok(Answer::Ok)
@@ -243,22 +286,22 @@ impl State {
         }
     }
 
-    fn renew(&mut self, sessions: &[SessionId], changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
-        self.renew_all(sessions, changes);
-        Ok(Answer::Ok)
-    }
-
-    fn renew_all(&mut self, sessions: &[SessionId], changes: &mut Vec<ClusterChange>) {
-        let mut renewed = Vec::new();
+    /// Renews what lives of these, and returns the others.
+    fn renew(&mut self, sessions: &[SessionId], changes: &mut Vec<ClusterChange>) -> Vec<SessionId> {
+        let (mut renewed, mut ended) = (Vec::new(), Vec::new());
         for &session in sessions {
             if self.clients.renew(session, self.time).is_some() {
                 continue;
             }
-            renewed.extend(self.nodes.renew(session, self.time).map(|deadline| (session, deadline)));
+            match self.nodes.renew(session, self.time) {
+                Some(deadline) => renewed.push((session, deadline)),
+                None => ended.push(session),
+            }
         }
         if !renewed.is_empty() {
             changes.push(ClusterChange::Renewed(renewed));
         }
+        ended
     }
 
     fn expire(&mut self, before: ClusterTime, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
@@ -287,6 +330,7 @@ impl State {
                 (None, self.open_node((*node, *incarnation), offer, *ttl, changes))
             }
             MasterCommand::EndNode { session, cause } => (None, self.say_goodbye(*session, *cause, changes)),
+            MasterCommand::EndReleased(host) => return self.end_released(*host, changes),
             MasterCommand::Assign { attempt, session } => {
                 let result = match self.nodes.sessions().get(*session) {
                     Some(run) => self.tasks.assign(*attempt, *session, run.holder.node, step),
@@ -351,6 +395,7 @@ impl State {
                 if let Some((session, _)) = older {
                     self.end_node(session, ReleaseCause::SessionEnded, changes);
                 }
+                self.end_hosted(Host { node, incarnation }, changes);
                 self.revision = self.revision.next();
                 self.nodes.open(self.revision, self.time, run, offer, ttl)
             }

@@ -11,6 +11,7 @@
 //! * A deadline only moves later.
 //! * Every live session stands in `deadlines` once, under its own deadline.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,6 +99,11 @@ impl<T: Clone> Sessions<T> {
     /// All live sessions, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionId, &Session<T>)> {
         self.live.iter().map(|(&id, session)| (id, session.as_ref()))
+    }
+
+    /// The live sessions with greater ids, oldest first.
+    pub(super) fn after(&self, id: SessionId) -> impl Iterator<Item = (SessionId, &Session<T>)> {
+        self.live.range((Bound::Excluded(id), Bound::Unbounded)).map(|(&id, session)| (id, session.as_ref()))
     }
 
     /// All live sessions of a copy, oldest first.

@@ -54,6 +54,8 @@ pub struct Host {
     pub lost: Vec<(NodeId, Disk)>,
     /// Handlers at work, and the session under which each was granted.
     pub running: BTreeMap<Fence, SessionId>,
+    /// The sessions on which its application relies, and until when in global time.
+    pub kept: BTreeMap<SessionId, u64>,
     /// It was asked to drain.
     pub is_leaving: bool,
     /// Nothing is handled before.
@@ -160,6 +162,7 @@ impl Host {
             disk: Disk::empty(id),
             lost: Vec::new(),
             running: BTreeMap::new(),
+            kept: BTreeMap::new(),
             is_leaving: false,
             paused_until: 0,
             rate,
@@ -218,6 +221,7 @@ impl Host {
         self.machines = None;
         self.is_leaving = false;
         self.running.clear();
+        self.kept.clear();
         for batch in self.disk.waiting.drain(..).take(survivors) {
             self.disk.durable.apply(&batch);
         }

@@ -21,6 +21,7 @@ mod oracle;
 mod queue;
 mod run;
 mod script;
+mod sessions;
 mod swarm;
 mod travel;
 mod work;

@@ -69,6 +69,8 @@ pub struct Options {
     pub replace_after: u64,
     /// Calls that change who shall vote.
     pub roster: u64,
+    /// Calls that open and end sessions.
+    pub sessions: u64,
     /// A disk that is lost while the cluster begins: whose, and when.
     pub lost_at_founding: Option<(usize, u64)>,
     /// Starts after which the clock shows another time: clocks are told from nothing but their rate.
@@ -131,6 +133,7 @@ impl Options {
             disk_loss: 0,
             replace_after: 300 * SECOND,
             roster: 0,
+            sessions: 0,
             lost_at_founding: None,
             reboot: 0,
             transfer: 0,
@@ -202,6 +205,7 @@ impl Options {
                 trailing: dice.pick(&[0, 1, 10, 50]),
             },
             slow_image: dice.pick(&[1, 5, 50, 400]) * MS,
+            sessions: dice.pick(&[0, 30, 150]),
             faults: 85 * SECOND,
             end: 120 * SECOND,
         }

@@ -15,6 +15,8 @@ use protocol::state::{
 };
 use protocol::{Fence, Revision, SessionId, TaskId, wire};
 
+use crate::sessions::Owners;
+
 /// The log's meaning so far.
 #[derive(Default)]
 pub struct Oracle {
@@ -34,6 +36,8 @@ pub struct Oracle {
     pub written: BTreeMap<u64, Revision>,
     /// Node sessions that ended in the last entry because their time was over.
     pub expired: Vec<SessionId>,
+    /// Sessions that own things.
+    pub owners: Owners,
     /// How many attempts were taken back by the master's decision or with their session.
     pub taken_back: usize,
     /// What the log decided, for whoever tells it; nobody else needs it.
@@ -100,6 +104,7 @@ impl Oracle {
                     changes.clear();
                     let answer = self.state.apply(entry.time, command, &mut changes);
                     self.tell(command, &answer, &changes);
+                    self.owners.follow(command, &answer, &changes)?;
                     self.follow_keys(command, &answer)?;
                     self.follow_tasks(command, &answer, &changes)?;
                 }
@@ -236,6 +241,7 @@ impl Oracle {
                 | ClusterChange::NodeOpened(_)
                 | ClusterChange::Renewed(_)
                 | ClusterChange::ClientEnded { .. }
+                | ClusterChange::Released { .. }
                 | ClusterChange::NextExpiry(_) => {}
             }
         }

@@ -73,6 +73,7 @@ fn live(world: &mut World) -> Verdict {
     world.run_until(end)?;
     all_tasks_end_and_logs_are_equal(world)?;
     every_seat_is_taken(world)?;
+    world.sessions_live_with_their_owners()?;
     world.history.certainly_not_done_is_not_done(&world.check.oracle)
 }
 

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::client::{CallError, Consistency, Work};
-use protocol::state::{Answer, Delivery, Expect, Operation, Query, Refused, RosterChange, TaskSpec};
-use protocol::{Revision, TaskId};
+use protocol::state::{
+    self, About, Answer, ClientEnd, Delivery, Expect, OpenSession, Operation, Query, Refused, RosterChange, TaskSpec,
+};
+use protocol::{Incarnation, Revision, SessionId, TaskId};
 
 use crate::check::Verdict;
 use crate::dice::Dice;
-use crate::host::KINDS;
+use crate::host::{Host, KINDS};
 use crate::options::Options;
 use crate::oracle::{Oracle, token};
 use crate::travel::identity;
@@ -31,6 +33,8 @@ pub struct History {
     seen: BTreeMap<String, usize>,
     /// The revisions that clients were told last.
     told: BTreeMap<String, Revision>,
+    /// Sessions that were opened.
+    sessions: Vec<SessionId>,
     /// Tasks whose submission was acknowledged.
     pub acknowledged: Vec<TaskId>,
     /// The tokens of writes that were certainly not done.
@@ -56,6 +60,8 @@ enum Kind {
     Get { key: String, floor: usize, is_stale: bool },
     Await { task: TaskId },
     Roster,
+    OpenSession,
+    EndSession,
 }
 
 impl History {
@@ -66,6 +72,7 @@ impl History {
             pending: BTreeMap::new(),
             seen: BTreeMap::new(),
             told: BTreeMap::new(),
+            sessions: Vec::new(),
             acknowledged: Vec::new(),
             undone: Vec::new(),
             answered: 0,
@@ -112,6 +119,27 @@ impl History {
         };
         self.pending.insert(call, Pending { host, kind });
         (call, work, Duration::from_millis(dice.pick(&[300, 2_000, 10_000])))
+    }
+
+    /// Draws a call about sessions: opens one while the application has few, else ends one, its own or another's.
+    pub fn draw_session(&mut self, at: usize, host: &Host, dice: &mut Dice) -> (u64, Work, Duration) {
+        let call = self.number();
+        let timeout = Duration::from_millis(dice.pick(&[300, 2_000, 10_000]));
+        let last = self.sessions.len() as u64;
+        if last > 0 && (host.kept.len() >= KEPT_MAX || dice.happens(200)) {
+            let session = self.sessions[dice.between(last.saturating_sub(6), last - 1) as usize];
+            self.pending.insert(call, Pending { host: at, kind: Kind::EndSession });
+            return (call, Work::Write(Operation::EndSession { session, cause: ClientEnd::Killed }), timeout);
+        }
+        let run = state::Host { node: host.id, incarnation: Incarnation(host.run) };
+        let about = About {
+            label: format!("call {call}"),
+            host: host.is_node.then_some(run),
+            fast_release: host.is_node && dice.happens(300),
+        };
+        let ttl = Duration::from_millis(dice.pick(&[800, 3_000, 12_000]));
+        self.pending.insert(call, Pending { host: at, kind: Kind::OpenSession });
+        (call, Work::Write(Operation::OpenSession(OpenSession { ttl, about })), timeout)
     }
 
     /// A write of a value to a key of its own.
@@ -235,7 +263,11 @@ impl History {
             (Kind::Delete { key, floor }, Answer::Refused(Refused::NotFound)) => {
                 self.note(oracle, &key, floor, true, "not found", |version| version.value.is_none())
             }
-            (Kind::Roster, Answer::Ok) => Ok(()),
+            (Kind::OpenSession, Answer::Registered(session)) => {
+                self.sessions.push(*session);
+                Ok(())
+            }
+            (Kind::Roster | Kind::EndSession, Answer::Ok) => Ok(()),
             (kind, Answer::Refused(_)) => {
                 self.is_undone(&kind);
                 Ok(())
@@ -374,3 +406,6 @@ fn key(options: &Options, dice: &mut Dice) -> String {
 pub fn value(call: u64, place: u64) -> Bytes {
     Bytes::copy_from_slice(&(call << 16 | place).to_be_bytes())
 }
+
+/// How many sessions an application opens before it ends some.
+const KEPT_MAX: usize = 3;

@@ -417,6 +417,7 @@ impl World {
         }
         if check.committed.len() > before {
             self.trace = mix(self.trace, self.check.oracle.state.digest());
+            self.sessions_end_with_a_reason()?;
             return self.no_attempt_outlives_its_session();
         }
         Ok(())
@@ -460,6 +461,14 @@ impl World {
             Event::Authority(Some(Authority { epoch, until })) => {
                 let until = self.hosts[at].global(until);
                 let verdict = self.check.one_valid_lease(at, self.time, Some((epoch, until)));
+                self.judge(verdict);
+            }
+            Event::Kept { session, until } => {
+                let until = self.hosts[at].global(until);
+                self.note_kept(at, session, until);
+            }
+            Event::Ended { session, why } => {
+                let verdict = self.note_ended(at, session, why);
                 self.judge(verdict);
             }
             Event::Fatal(_) if self.hosts[at].disk.has_failed => {
@@ -615,7 +624,11 @@ impl World {
             // What is recorded must be able to end within the half minute after the faults.
             let room = 6 * self.options.nodes * self.options.slots as usize;
             let is_full = self.check.oracle.unfinished > room.min(40);
-            let (call, work, timeout) = self.history.draw(at, &self.options, &mut self.dice, is_full);
+            let (call, work, timeout) = if self.options.sessions > 0 && self.dice.happens(self.options.sessions) {
+                self.history.draw_session(at, &self.hosts[at], &mut self.dice)
+            } else {
+                self.history.draw(at, &self.options, &mut self.dice, is_full)
+            };
             self.call(at, call, work, timeout);
         }
     }

@@ -471,7 +471,7 @@ impl World {
         }
         let command = match body {
             RequestBody::Register { ttl } => Command::Register { ttl },
-            RequestBody::Renew { session } => Command::Renew { sessions: vec![session] },
+            RequestBody::Renew { sessions } => Command::Renew { sessions },
             RequestBody::Write { session, seq, first_incomplete, operation } => {
                 if let Operation::Submit(tasks) = &operation {
                     self.announce(name, session, seq, tasks);

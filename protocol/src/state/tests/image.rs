@@ -21,6 +21,9 @@ fn full() -> State {
     for key in ["a", "b", "c"] {
         world.client(Operation::Put { key: key.into(), value: large.clone(), expect: Expect::Any });
     }
+    let host = Some(Host { node: NodeId(1), incarnation: Incarnation(1) });
+    let about = About { label: "mine".into(), host, fast_release: true };
+    world.client(Operation::OpenSession(OpenSession { ttl: Duration::from_secs(9), about }));
     world.state
 }
 

@@ -40,6 +40,7 @@ pub(super) struct Client {
     pub(super) id: SessionId,
     ttl: Duration,
     deadline: ClusterTime,
+    pub(super) about: About,
     pub(super) first_incomplete: Seq,
     pub(super) replies: Vec<(Seq, Answer)>,
 }
@@ -71,13 +72,14 @@ impl Naive {
         self.time = self.time.max(time);
         let before = self.clone();
         let answer = match command {
-            Command::Register { ttl } => self.register(*ttl),
+            Command::Register { ttl } => self.register(*ttl, &About::default()),
             Command::Client { session, seq, first_incomplete, operation } => {
                 self.request(*session, *seq, *first_incomplete, operation)
             }
             Command::Renew { sessions } => {
+                let live = self.sessions();
                 sessions.iter().for_each(|&session| self.renew(session));
-                Ok(Answer::Ok)
+                Ok(Answer::Renewed { ended: sessions.iter().copied().filter(|id| !live.contains(id)).collect() })
             }
             Command::Expire { before } => self.expire((*before).min(self.time)),
             Command::Master(command) => self.decide(command),
@@ -104,11 +106,22 @@ impl Naive {
         self.revision
     }
 
-    fn register(&mut self, ttl: Duration) -> Outcomes {
+    fn register(&mut self, ttl: Duration, about: &About) -> Outcomes {
         check_ttl(ttl)?;
+        let invalid = |why: &str| Err(Refused::Invalid(why.into()));
+        if about.fast_release && about.host.is_none() {
+            return invalid("only a session that a node hosts can be released on evidence");
+        }
+        let newer = |host: Host| {
+            self.content.nodes.iter().any(|run| run.node == host.node && run.incarnation > host.incarnation)
+        };
+        if about.host.is_some_and(newer) {
+            return invalid("the run that hosts the session is over");
+        }
         let id = SessionId(self.grant());
         let deadline = self.time + ttl;
-        self.content.clients.push(Client { id, ttl, deadline, first_incomplete: Seq(1), replies: Vec::new() });
+        let about = about.clone();
+        self.content.clients.push(Client { id, ttl, deadline, about, first_incomplete: Seq(1), replies: Vec::new() });
         Ok(Answer::Registered(id))
     }
 
@@ -175,7 +188,8 @@ impl Naive {
                 Ok(Answer::Written(Revision(self.grant())))
             }
             Operation::Close => panic!("closed before"),
-            Operation::EndSession { session } => {
+            Operation::OpenSession(opening) => self.register(opening.ttl, &opening.about),
+            Operation::EndSession { session, .. } => {
                 let lives = self.content.clients.iter().any(|client| client.id == *session);
                 lives.then_some(()).ok_or(Refused::NoSession(*session))?;
                 self.end_client(*session);
@@ -223,6 +237,15 @@ impl Naive {
         Ok(Answer::Ok)
     }
 
+    fn end_hosted(&mut self, is_meant: impl Fn(&About, Incarnation) -> bool) {
+        let run = |client: &Client| client.about.host.map_or(Incarnation(0), |host| host.incarnation);
+        for client in self.content.clients.clone() {
+            if is_meant(&client.about, run(&client)) {
+                self.end_client(client.id);
+            }
+        }
+    }
+
     fn end_client(&mut self, session: SessionId) {
         self.content.clients.retain(|client| client.id != session);
         self.grant();
@@ -246,10 +269,17 @@ impl Naive {
                     }
                     self.end_node(known.session, ReleaseCause::SessionEnded);
                 }
+                self.end_hosted(|about, run| about.host.is_some_and(|host| host.node == node && run < incarnation));
                 let (session, deadline) = (SessionId(self.grant()), self.time + ttl);
                 let offer = offer.clone();
                 self.content.nodes.push(NodeSession { node, incarnation, session, offer, ttl, deadline });
                 Ok(Answer::Registered(session))
+            }
+            MasterCommand::EndReleased(host) => {
+                let is_meant =
+                    |about: &About, run| about.host.is_some_and(|own| own.node == host.node && run <= host.incarnation);
+                self.end_hosted(|about, run| about.fast_release && is_meant(about, run));
+                Ok(Answer::Ok)
             }
             MasterCommand::EndNode { session, cause } => {
                 self.node(*session).ok_or(Refused::SessionExpired)?;

@@ -194,6 +194,7 @@ impl Run {
                 ClusterChange::Judged { .. }
                 | ClusterChange::Void { .. }
                 | ClusterChange::Redeemed { .. }
+                | ClusterChange::Released { .. }
                 | ClusterChange::ClientEnded { .. } => {}
             }
         }
@@ -223,6 +224,8 @@ impl Run {
         }
         for change in changes {
             match change {
+                ClusterChange::ClientEnded { cause: ClientEnd::Proven, .. } => self.meet(true, "proven dead"),
+                ClusterChange::ClientEnded { cause: ClientEnd::Evidence, .. } => self.meet(true, "released"),
                 ClusterChange::Void { .. } => self.meet(true, "void"),
                 ClusterChange::Pending { not_before, .. } => self.meet(*not_before > self.now, "retried"),
                 ClusterChange::Ended { task, .. } => {
@@ -284,9 +287,10 @@ impl Run {
             3 => Expect::Revision(Revision(self.chance.below(99) as u64)),
             _ => Expect::Any,
         };
-        match self.chance.below(21) {
+        match self.chance.below(23) {
             0 => Operation::Close,
-            20 => Operation::EndSession { session: self.any_session() },
+            20 => Operation::EndSession { session: self.any_session(), cause: ClientEnd::Killed },
+            21..=22 => Operation::OpenSession(self.opening()),
             1..=3 => Operation::Cancel { task: self.task(), reason: "no need".into() },
             4..=6 => Operation::Put { key, value: Bytes::from(vec![7; self.chance.below(40)]), expect },
             7..=8 => Operation::Delete { key, expect },
@@ -310,7 +314,8 @@ impl Run {
 
     fn decision(&mut self) -> MasterCommand {
         let task = self.task();
-        match self.chance.below(16) {
+        match self.chance.below(17) {
+            16 => MasterCommand::EndReleased(self.host()),
             0 | 1 => {
                 let node = NodeId(1 + self.chance.below(3) as u64);
                 let known = self.naive.content.nodes.iter().find(|known| known.node == node);
@@ -392,6 +397,21 @@ impl Run {
         }
     }
 
+    fn opening(&mut self) -> OpenSession {
+        let host = self.host();
+        let host = Some(host).filter(|_| self.chance.one_in(2));
+        let ttl = Duration::from_millis([0, 500, 5_000][self.chance.below(3)]);
+        OpenSession { ttl, about: About { label: "me".into(), host, fast_release: self.chance.one_in(3) } }
+    }
+
+    /// A run of one of the nodes that come and go.
+    fn host(&mut self) -> Host {
+        let node = NodeId(1 + self.chance.below(3) as u64);
+        let known = self.naive.content.nodes.iter().find(|known| known.node == node);
+        let newest = known.map_or(1, |known| known.incarnation.0);
+        Host { node, incarnation: Incarnation((newest + self.chance.below(3) as u64).saturating_sub(1)) }
+    }
+
     /// A session of any kind, living or not.
     fn any_session(&mut self) -> SessionId {
         let sessions = self.naive.sessions();
@@ -457,7 +477,7 @@ impl Chance {
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the random commands must have met, or they test less than they seem to.
-const RULES: [&str; 25] = [
+const RULES: [&str; 27] = [
     "answer again",
     "ahead of the window",
     "cancelled",
@@ -479,6 +499,8 @@ const RULES: [&str; 25] = [
     "once key",
     "older run",
     "out of time",
+    "proven dead",
+    "released",
     "retried",
     "session expired",
     "stale",

@@ -5,6 +5,24 @@ use crate::types::Fence;
 
 const EXPIRED: Answer = Answer::Refused(Refused::SessionExpired);
 
+fn end(session: SessionId) -> Operation {
+    Operation::EndSession { session, cause: ClientEnd::Killed }
+}
+
+/// A session in the process of a run of node 1.
+fn hosted(run: u64, fast_release: bool) -> Operation {
+    let host = Some(Host { node: NodeId(1), incarnation: Incarnation(run) });
+    let about = About { label: "mine".into(), host, fast_release };
+    Operation::OpenSession(OpenSession { ttl: Duration::from_secs(60), about })
+}
+
+fn opened(answer: Answer) -> SessionId {
+    match answer {
+        Answer::Registered(session) => session,
+        other => panic!("no session: {other:?}"),
+    }
+}
+
 #[test]
 fn a_request_that_arrives_twice_is_executed_once() {
     let mut world = World::new();
@@ -70,7 +88,8 @@ fn a_session_that_ended_is_never_created_again() {
     world.expire();
     assert!(!world.state.has_session(session));
     assert_eq!(world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Any)), EXPIRED);
-    assert_eq!(world.apply(Command::Renew { sessions: vec![session] }), Answer::Ok);
+    let ended = Answer::Renewed { ended: vec![session] };
+    assert_eq!(world.apply(Command::Renew { sessions: vec![session] }), ended);
     assert!(!world.state.has_session(session));
 }
 
@@ -99,11 +118,11 @@ fn each_session_that_ends_takes_a_revision_of_its_own() {
 fn a_session_that_somebody_ended_is_gone_and_ending_it_again_says_so() {
     let mut world = World::new();
     let session = world.register(Duration::from_secs(10));
-    assert_eq!(world.client(Operation::EndSession { session }), Answer::Ok);
+    assert_eq!(world.client(end(session)), Answer::Ok);
     assert_eq!(world.changes[0], ClusterChange::ClientEnded { session, cause: ClientEnd::Killed });
     assert!(!world.state.has_session(session));
     let gone = Answer::Refused(Refused::NoSession(session));
-    assert_eq!(world.client(Operation::EndSession { session }), gone);
+    assert_eq!(world.client(end(session)), gone);
     assert_eq!(world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Any)), EXPIRED);
 }
 
@@ -111,7 +130,7 @@ fn a_session_that_somebody_ended_is_gone_and_ending_it_again_says_so() {
 fn a_session_may_end_itself_like_any_other() {
     let mut world = World::new();
     let session = world.register(Duration::from_secs(10));
-    assert_eq!(world.request(session, Seq(1), Seq(1), Operation::EndSession { session }), Answer::Ok);
+    assert_eq!(world.request(session, Seq(1), Seq(1), end(session)), Answer::Ok);
     assert!(!world.state.has_session(session));
 }
 
@@ -119,7 +138,7 @@ fn a_session_may_end_itself_like_any_other() {
 fn a_nodes_session_is_not_ended_by_a_client() {
     let mut world = World::with_worker();
     let session = world.worker;
-    assert_eq!(world.client(Operation::EndSession { session }), Answer::Refused(Refused::NoSession(session)));
+    assert_eq!(world.client(end(session)), Answer::Refused(Refused::NoSession(session)));
     assert!(world.state.has_session(session));
 }
 
@@ -313,4 +332,96 @@ fn the_master_begins_with_what_lives() {
     );
     assert_eq!((view.tasks[1].assigned, view.tasks[1].priority), (None, 3));
     assert_eq!((view.nodes.len(), view.nodes[0].session), (1, world.worker));
+}
+
+#[test]
+fn opening_a_session_twice_under_one_number_opens_one() {
+    let mut world = World::new();
+    let client = world.register(Duration::from_secs(10));
+    let first = world.request(client, Seq(1), Seq(1), hosted(1, false));
+    assert_eq!(world.request(client, Seq(1), Seq(1), hosted(1, false)), first);
+    let Answer::Sessions(sessions) = world.state.query(&Query::Sessions { after: client, limit: 9 }) else { panic!() };
+    assert_eq!(
+        sessions.iter().map(|view| (view.id, view.about.label.as_str())).collect::<Vec<_>>(),
+        [(opened(first), "mine")]
+    );
+}
+
+#[test]
+fn sessions_are_shown_page_by_page_with_the_time_they_have_left() {
+    let mut world = World::new();
+    let ids: Vec<_> = (1..=3).map(|secs| world.register(Duration::from_secs(secs))).collect();
+    world.advance(Duration::from_millis(400));
+    world.apply(Command::Renew { sessions: vec![ids[2]] });
+    let Answer::Sessions(page) = world.state.query(&Query::Sessions { after: ids[0], limit: 1 }) else { panic!() };
+    assert_eq!(
+        page.iter().map(|view| (view.id, view.left)).collect::<Vec<_>>(),
+        [(ids[1], Duration::from_millis(1_600))]
+    );
+    let Answer::Sessions(page) = world.state.query(&Query::Sessions { after: ids[1], limit: 9 }) else { panic!() };
+    assert_eq!(page.iter().map(|view| (view.id, view.left)).collect::<Vec<_>>(), [(ids[2], Duration::from_secs(3))]);
+}
+
+#[test]
+fn a_newer_run_of_a_node_ends_the_client_sessions_of_the_older_ones() {
+    // F12: the lock on the data folder makes a new run proof of the old one's death.
+    let mut world = World::with_worker();
+    let older = opened(world.client(hosted(1, false)));
+    let newer = opened(world.client(hosted(2, false)));
+    world.open(1, 2);
+    assert!(!world.state.has_session(older) && world.state.has_session(newer));
+    assert!(world.changes.contains(&ClusterChange::ClientEnded { session: older, cause: ClientEnd::Proven }));
+    let over = Refused::Invalid("the run that hosts the session is over".into());
+    assert_eq!(world.client(hosted(1, false)), Answer::Refused(over));
+}
+
+#[test]
+fn a_newer_run_is_proof_even_if_the_session_of_the_older_one_has_expired() {
+    let mut world = World::with_worker();
+    let session = opened(world.client(hosted(1, false)));
+    world.advance(Duration::from_secs(3));
+    world.expire();
+    assert!(!world.state.has_session(world.worker) && world.state.has_session(session));
+    world.open(1, 2);
+    assert!(!world.state.has_session(session));
+}
+
+#[test]
+fn evidence_ends_only_the_sessions_that_wanted_no_proof() {
+    let mut world = World::with_worker();
+    let sessions: Vec<_> = [(1, true), (1, false), (2, true)]
+        .into_iter()
+        .map(|(run, fast)| opened(world.client(hosted(run, fast))))
+        .collect();
+    let host = Host { node: NodeId(1), incarnation: Incarnation(1) };
+    assert_eq!(world.master(MasterCommand::EndReleased(host)), Answer::Ok);
+    let live: Vec<_> = sessions.iter().map(|&session| world.state.has_session(session)).collect();
+    assert_eq!(live, [false, true, true]);
+    let cause = ClientEnd::Evidence;
+    let ended = ClusterChange::ClientEnded { session: sessions[0], cause };
+    assert_eq!(world.changes[..2], [ended, ClusterChange::Released { host }]);
+    assert!(world.state.has_session(world.worker), "a node's session ends by itself");
+}
+
+#[test]
+fn a_session_without_a_host_cannot_be_released_on_evidence() {
+    let mut world = World::new();
+    let about = About { fast_release: true, ..About::default() };
+    let opening = OpenSession { ttl: Duration::from_secs(1), about };
+    assert!(matches!(world.client(Operation::OpenSession(opening)), Answer::Refused(Refused::Invalid(_))));
+}
+
+#[test]
+fn a_node_hosts_a_bounded_number_of_sessions() {
+    // All of them end in one step when a newer run is here.
+    let mut state = State::default();
+    let mut apply = |command| state.apply(ClusterTime(1), &command, &mut vec![]);
+    let client = opened(apply(Command::Register { ttl: Duration::from_secs(60) }));
+    let mut open = |seq| {
+        let seq = Seq(seq);
+        apply(Command::Client { session: client, seq, first_incomplete: seq, operation: hosted(1, false) })
+    };
+    let count = limits::MAX_HOSTED as u64;
+    assert!((1..=count).all(|seq| matches!(open(seq), Answer::Registered(_))));
+    assert!(matches!(open(count + 1), Answer::Refused(Refused::Quota(_))));
 }
