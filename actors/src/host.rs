@@ -20,7 +20,7 @@ use crate::election::{self, Mastership, Views};
 use crate::links::{self, Inbox, Links, cluster, memory};
 use crate::members::{self, Fact};
 use crate::outlet::{Outlet, Routes};
-use crate::store::{self, LogStore, MemoryStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use crate::store::{self, DiskStore, LogStore, MemoryStore, StoreError, StoreEvent, StoreThread};
 use crate::supervisor::{Fatal, Stopping, Supervisor};
 use crate::worker::Executor;
 use crate::{clock, gateway};
@@ -366,7 +366,7 @@ fn open_store(settings: &Settings) -> Result<(Box<dyn LogStore>, Durable), Store
             Ok((Box::new(store), durable))
         }
         Storage::Folder(folder) => {
-            let mut store = RedbStore::open(folder, clock::unix_ms(), fresh())?;
+            let mut store = DiskStore::open(folder, clock::unix_ms(), fresh())?;
             let durable = store.load()?;
             Ok((Box::new(store), durable))
         }

@@ -108,7 +108,7 @@ pub struct Genesis {
 }
 
 /// One batch of changes, durable as a whole or not at all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Persist {
     /// Grows by one with every batch; `Persisted { seq }` answers for it and for all before it.
     pub seq: u64,

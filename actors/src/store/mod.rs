@@ -1,7 +1,7 @@
 //! Where a node keeps what it must not forget.
 //!
 //! [`LogStore`] is the whole contract: read everything once at the start, then make changes durable in order. Two stores
-//! fulfil it: [`RedbStore`], one file in the data folder, and [`MemoryStore`], for `--ephemeral` nodes and tests. A
+//! fulfil it: [`DiskStore`], two files in the data folder, and [`MemoryStore`], for `--ephemeral` nodes and tests. A
 //! [`StoreThread`] owns whichever it is, on a thread of its own, merges all that is queued into one commit, and puts at
 //! most one chunk of a snapshot of our own into each.
 //!
@@ -14,11 +14,12 @@
 
 use bytes::Bytes;
 use protocol::LogId;
-use protocol::durable::{Durable, Persist, SnapMeta};
+use protocol::durable::{Durable, Payload, Persist, SnapMeta};
 
 mod disk;
 mod error;
 mod folder;
+mod journal;
 mod memory;
 mod record;
 mod repair;
@@ -26,7 +27,7 @@ mod shelf;
 mod tables;
 mod thread;
 
-pub use disk::RedbStore;
+pub use disk::DiskStore;
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use repair::{Replaced, open_or_replace};
@@ -94,6 +95,15 @@ impl Change {
             Self::Save { .. } | Self::Stage { .. } => None,
         }
     }
+}
+
+/// How many bytes the commands in a batch take.
+fn payload_bytes(batch: &Persist) -> usize {
+    let payloads = batch.append.iter().map(|entry| match &entry.payload {
+        Payload::Commands(bytes) => bytes.len(),
+        Payload::Noop | Payload::Config(_) => 0,
+    });
+    payloads.sum()
 }
 
 #[cfg(test)]

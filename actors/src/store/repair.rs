@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use protocol::NodeId;
 use protocol::durable::Durable;
 
-use super::{LogStore, RedbStore, StoreError};
+use super::{DiskStore, LogStore, StoreError};
 
 /// A log that was given up, and the identity with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,20 +51,20 @@ pub fn open_or_replace(
     folder: &Path,
     unix_ms: u64,
     fresh: impl Fn() -> NodeId,
-) -> Result<(RedbStore, Durable, Option<Replaced>), StoreError> {
+) -> Result<(DiskStore, Durable, Option<Replaced>), StoreError> {
     let damage = match open_whole(folder, unix_ms, fresh()) {
         Ok((store, durable)) => return Ok((store, durable, None)),
         Err(error @ StoreError::Corrupt { .. }) => error.to_string(),
         Err(error) => return Err(error),
     };
-    let (aside, node) = RedbStore::set_aside(folder)?;
+    let (aside, node) = DiskStore::set_aside(folder)?;
     let (store, durable) = open_whole(folder, unix_ms, fresh())?;
     Ok((store, durable, Some(Replaced { node, damage, aside })))
 }
 
 /// Opens a store and reads everything in it.
-fn open_whole(folder: &Path, unix_ms: u64, fresh: NodeId) -> Result<(RedbStore, Durable), StoreError> {
-    let mut store = RedbStore::open(folder, unix_ms, fresh)?;
+fn open_whole(folder: &Path, unix_ms: u64, fresh: NodeId) -> Result<(DiskStore, Durable), StoreError> {
+    let mut store = DiskStore::open(folder, unix_ms, fresh)?;
     let durable = store.load()?;
     Ok((store, durable))
 }

@@ -192,10 +192,10 @@ impl Writer<'_> {
         self.put(SNAPSHOT, &None::<Kept>)
     }
 
-    /// Applies what the changes say about images, and removes a portion of what nobody needs any more.
+    /// Applies what the changes say about images.
     pub(super) fn change_shelf(&self, changes: &[Change], shelf: &mut Shelf) -> Result<(), StoreError> {
         let is_concerned = |change: &Change| !matches!(change, Change::Batch(batch) if batch.install.is_none());
-        if shelf.is_swept() && !changes.iter().any(is_concerned) {
+        if !changes.iter().any(is_concerned) {
             return Ok(());
         }
         let mut chunks = self.chunks()?;
@@ -204,8 +204,13 @@ impl Writer<'_> {
         if shelf.kept != before {
             self.put(SNAPSHOT, &shelf.kept)?;
         }
+        Ok(())
+    }
+
+    /// Removes a portion of the chunks that nobody needs any more.
+    pub(super) fn sweep_shelf(&self, shelf: &mut Shelf) -> Result<(), StoreError> {
         if let Some(generation) = shelf.garbage.first().copied()
-            && self.sweep(&mut chunks, (generation, 0)..=(generation, u32::MAX), SWEEP_CHUNKS)?
+            && self.sweep(&mut self.chunks()?, (generation, 0)..=(generation, u32::MAX), SWEEP_CHUNKS)?
         {
             shelf.garbage.remove(&generation);
         }

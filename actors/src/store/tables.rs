@@ -1,4 +1,4 @@
-//! What the file of a [`super::RedbStore`] holds: `meta`, a row per thing that is overwritten; `log`, a row per entry under
+//! What the file of a [`super::DiskStore`] holds: `meta`, a row per thing that is overwritten; `log`, a row per entry under
 //! its index, then one that says how far the log reaches; and the images, see [`super::shelf`].
 //!
 //! That row of the log stands behind the entries, because a commit rewrites the page of the newest entry in any case: so an
@@ -112,6 +112,7 @@ impl Writer<'_> {
         self.put(PROMISED, &blank.promised)?;
         self.put(GENESIS_ROW, &blank.genesis)?;
         self.put(HARD_STATE, &blank.hard_state)?;
+        self.put(ROUND, &FIRST_ROUND)?;
         self.found_shelf()?;
         self.end(&mut self.log()?, Extent::default())
     }
@@ -136,29 +137,26 @@ impl Writer<'_> {
         value.map_or(Ok(()), |value| self.put(name, value))
     }
 
-    /// Applies the changes of the log in all batches, and removes a portion of what the base has passed. Returns the new
-    /// extent, and whether nothing is left to remove.
+    /// Applies the changes of the log in all batches. Returns the new extent.
     pub(super) fn change_log<'b>(
         &self,
         batches: impl Iterator<Item = &'b Persist>,
         before: Extent,
-        was_swept: bool,
-    ) -> Result<(Extent, bool), StoreError> {
+    ) -> Result<Extent, StoreError> {
         let mut log = self.log()?;
         let mut extent = before;
-        let mut appended = 0;
         for batch in batches {
             extent = self.change_log_once(&mut log, batch, extent)?;
-            appended += batch.append.len();
         }
         if extent != before {
             self.end(&mut log, extent)?;
         }
-        if was_swept && extent.base == before.base {
-            return Ok((extent, true));
-        }
-        let is_swept = self.sweep(&mut log, 0..=extent.base.index.0, SWEEP_ROWS + 2 * appended)?;
-        Ok((extent, is_swept))
+        Ok(extent)
+    }
+
+    /// Removes a portion of what the base has passed, larger than what was `appended`. Returns whether nothing is left.
+    pub(super) fn sweep_log(&self, base: LogId, appended: usize) -> Result<bool, StoreError> {
+        self.sweep(&mut self.log()?, 0..=base.index.0, SWEEP_ROWS + 2 * appended)
     }
 
     fn change_log_once(&self, log: &mut Rows<'_, u64>, batch: &Persist, before: Extent) -> Result<Extent, StoreError> {
@@ -278,8 +276,8 @@ fn follower(last: Index, index: u64, row: &[u8]) -> Result<Entry, String> {
     Ok(entry)
 }
 
-/// The version of the tables and rows. Format 1 knew no images.
-pub(super) const FORMAT: u32 = 2;
+/// The version of the tables and rows, and of the journal beside them. Format 1 knew no images, format 2 no journal.
+pub(super) const FORMAT: u32 = 3;
 
 const META: TableDefinition<'_, &'static str, &'static [u8]> = TableDefinition::new("meta");
 pub(super) const LOG: TableDefinition<'_, u64, &'static [u8]> = TableDefinition::new("log");
@@ -307,3 +305,8 @@ pub(super) const PROMISED: &str = "promised";
 pub(super) const GENESIS_ROW: &str = "genesis";
 /// Epoch and vote.
 pub(super) const HARD_STATE: &str = "hard_state";
+/// Which round of the journal goes on from here, a `u64`.
+pub(super) const ROUND: &str = "round";
+
+/// The first one; the journal of a new node is empty.
+const FIRST_ROUND: u64 = 1;

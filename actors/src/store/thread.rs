@@ -29,11 +29,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol::durable::{Entry, Payload, Persist, SnapMeta};
+use protocol::durable::{Entry, Persist, SnapMeta};
 use protocol::image::Done;
 use protocol::{LogId, NodeId};
 
-use super::{Change, LogStore};
+use super::{Change, LogStore, payload_bytes};
 
 /// What the store's owner is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,12 +138,8 @@ enum Job {
 impl Job {
     /// Roughly how much memory it holds. A frozen state is shared with the replica, of which there is one.
     fn weight(&self) -> usize {
-        let payload = |entry: &Entry| match &entry.payload {
-            Payload::Commands(bytes) => bytes.len(),
-            Payload::Noop | Payload::Config(_) => 0,
-        };
         let held = match self {
-            Self::Persist(batch) => batch.append.iter().map(|entry| size_of::<Entry>() + payload(entry)).sum(),
+            Self::Persist(batch) => batch.append.len() * size_of::<Entry>() + payload_bytes(batch),
             Self::Stage { chunk, .. } => chunk.len(),
             Self::Save(_) | Self::Read { .. } => 0,
         };

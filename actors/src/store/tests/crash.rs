@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use protocol::durable::Durable;
 use protocol::{Incarnation, NodeId};
-use redb::StorageBackend;
 
-use super::super::{LogStore, RedbStore};
+use super::super::{DiskStore, LogStore};
 use super::platter::{Fault, Loss, Platter};
 use super::script::{Dice, Script, same};
 
@@ -15,7 +14,7 @@ use super::script::{Dice, Script, same};
 fn ms3_a_crash_at_any_step_loses_nothing_acknowledged() {
     let (seed, count) = (2, 2000);
     let platter = Platter::new(Vec::new());
-    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
     let mut script = Script::new(seed, store.load().unwrap());
     // What was acknowledged, and what the commit in flight would make of it.
     let expected = Arc::new(Mutex::new((script.model.clone(), script.model.clone())));
@@ -67,12 +66,12 @@ fn a_node_that_crashes_again_and_again_loses_nothing_acknowledged() {
 #[test]
 fn a_commit_is_one_sync_and_one_more_when_the_file_grows() {
     let platter = Platter::new(Vec::new());
-    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
     let mut script = Script::new(3, store.load().unwrap());
     for _ in 0..100 {
-        let (before, len) = (platter.steps().1, platter.len().unwrap());
+        let (before, len) = (platter.steps().1, platter.len());
         store.commit(&script.commit()).unwrap();
-        let growth = u64::from(platter.len().unwrap() > len);
+        let growth = u64::from(platter.len() > len);
         assert_eq!(platter.steps().1, before + 1 + growth);
     }
 }
@@ -80,7 +79,7 @@ fn a_commit_is_one_sync_and_one_more_when_the_file_grows() {
 /// Opens the disk and works until the power goes off. Returns what is acknowledged, and what was in flight.
 fn run(platter: &Platter, dice: &mut Dice, known: &Durable) -> (Durable, Durable) {
     let mut sure = known.clone();
-    let Ok(mut store) = RedbStore::over(platter.clone(), 0, None) else {
+    let Ok(mut store) = DiskStore::over(platter, 0, None) else {
         // Nobody has seen the incarnation that it would have had.
         sure.incarnation = Incarnation(sure.incarnation.0 - 1);
         return (sure.clone(), sure);
@@ -99,13 +98,13 @@ fn run(platter: &Platter, dice: &mut Dice, known: &Durable) -> (Durable, Durable
 /// The image of a store that has been opened once and cleanly closed.
 fn blank() -> Vec<u8> {
     let platter = Platter::new(Vec::new());
-    drop(RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap());
+    drop(DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap());
     platter.image(Loss::All, &mut Dice::new(0))
 }
 
 /// What a node finds on such a disk.
 fn recover(image: Vec<u8>) -> Durable {
-    RedbStore::over(Platter::new(image), 0, None).unwrap().load().unwrap()
+    DiskStore::over(&Platter::new(image), 0, None).unwrap().load().unwrap()
 }
 
 /// Checks that what was found is what was acknowledged, or that and all that was in flight; returns whether it is the

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use protocol::NodeId;
 use protocol::durable::Durable;
 
-use super::super::{Change, LogStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use super::super::{Change, DiskStore, LogStore, StoreError, StoreEvent, StoreThread};
 use super::platter::{Fault, Loss, Platter};
 use super::script::{Dice, Script, same};
 
@@ -16,7 +16,7 @@ fn ms2_the_first_error_is_final_and_loses_nothing_acknowledged() {
     for seed in 0..150 {
         let mut dice = Dice::new(seed);
         let platter = Platter::new(Vec::new());
-        let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+        let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
         let mut script = Script::new(dice.roll(), store.load().unwrap());
         platter.arm(random_failure(&mut dice));
         let mut sure = script.model.clone();
@@ -60,7 +60,7 @@ fn ms3_an_error_at_any_boundary_loses_nothing_acknowledged() {
 /// were.
 fn fail(at: u64, kind: ErrorKind, lasts: bool) -> Result<StoreError, u64> {
     let platter = Platter::new(Vec::new());
-    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
     let mut script = Script::new(12, store.load().unwrap());
     let (before, _) = platter.steps();
     platter.arm(Fault::Fail { at: at.min(u64::MAX / 2), kind, lasts });
@@ -82,7 +82,7 @@ fn ms4_nothing_is_acknowledged_after_a_failure() {
     for seed in 0..50 {
         let mut dice = Dice::new(seed);
         let platter = Platter::new(Vec::new());
-        let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+        let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
         let mut script = Script::without_saves(dice.roll(), store.load().unwrap());
         let mut models = vec![script.model.clone()];
         platter.arm(random_failure(&mut dice));
@@ -123,12 +123,12 @@ fn ms4_nothing_is_acknowledged_after_a_failure() {
 #[test]
 fn a_full_disk_is_called_full() {
     let platter = Platter::new(Vec::new());
-    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
     let mut script = Script::new(1, store.load().unwrap());
     platter.arm(Fault::Fail { at: 0, kind: ErrorKind::StorageFull, lasts: true });
     let error = store.commit(&script.commit()).unwrap_err();
     assert!(matches!(error, StoreError::Full { .. }));
-    assert!(error.to_string().starts_with("disk full: cannot write test.redb: "), "{error}");
+    assert!(error.to_string().starts_with("disk full: cannot write test.journal: "), "{error}");
 }
 
 /// A failure within the next few commits, for once or for good.
@@ -138,5 +138,5 @@ fn random_failure(dice: &mut Dice) -> Fault {
 }
 
 fn recover(image: Vec<u8>) -> Durable {
-    RedbStore::over(Platter::new(image), 0, None).unwrap().load().unwrap()
+    DiskStore::over(&Platter::new(image), 0, None).unwrap().load().unwrap()
 }

@@ -1,4 +1,5 @@
-//! A disk in memory that can lose power, tear and reorder what was not synced, and fail.
+//! A disk in memory that can lose power, tear and reorder what was not synced, and fail. Two files are on it: the journal,
+//! and behind it the engine's file. They fail together, and are synced one by one.
 //!
 //! It keeps, per sector, every content since the last sync, as a page cache and a drive may have written back any of
 //! them: after a loss of power each sector holds one of them, whatever the others hold. A sector itself is never torn.
@@ -6,15 +7,17 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use super::super::journal;
 use super::script::Dice;
 
 /// The disk. Clones are the same disk.
 #[derive(Clone)]
-pub(super) struct Platter(Arc<Mutex<State>>);
+pub(in super::super) struct Platter(Arc<Mutex<State>>);
 
 /// Called before every write, resize and sync, with the disk as it then is.
 type Watcher = Box<dyn FnMut(&State) + Send>;
@@ -112,6 +115,21 @@ impl Platter {
         (state.steps, state.syncs)
     }
 
+    /// How long the disk is.
+    pub(super) fn len(&self) -> usize {
+        self.lock().cached.len()
+    }
+
+    /// The journal on it.
+    pub(in super::super) fn journal(&self) -> Part {
+        Part { platter: self.clone(), is_journal: true }
+    }
+
+    /// The engine's file on it.
+    pub(in super::super) fn engine(&self) -> Part {
+        Part { platter: self.clone(), is_journal: false }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -153,67 +171,100 @@ impl State {
         Ok(())
     }
 
+    /// Makes one of the files durable.
+    fn sync(&mut self, part: &Part) {
+        self.syncs += 1;
+        if !part.is_journal || self.cached.len() == journal::LEN {
+            self.synced.resize(self.cached.len(), 0);
+            self.lengths.clear();
+        }
+        for sector in self.take_pending(part).into_keys() {
+            let (from, to) = span(sector, self.cached.len());
+            self.synced[from..to].copy_from_slice(&self.cached[from..to]);
+        }
+    }
+
     /// After a failed sync the kernel calls its pages clean, whether or not they are on the disk: no later sync writes
     /// them.
-    fn forget_pending(&mut self) {
+    fn forget_pending(&mut self, part: &Part) {
         let mut dice = Dice::new(self.steps);
-        self.synced = self.image(Loss::Some { latest: 32 }, &mut dice);
-        self.pending.clear();
-        self.lengths.clear();
+        let mut forgotten = Self { synced: self.synced.clone(), pending: self.take_pending(part), ..Self::default() };
+        if !part.is_journal {
+            forgotten.lengths = mem::take(&mut self.lengths);
+        }
+        self.synced = forgotten.image(Loss::Some { latest: 32 }, &mut dice);
+    }
+
+    /// Takes what is pending in one of the files.
+    fn take_pending(&mut self, part: &Part) -> BTreeMap<usize, Vec<Vec<u8>>> {
+        let behind = self.pending.split_off(&(journal::LEN / SECTOR));
+        if part.is_journal { mem::replace(&mut self.pending, behind) } else { behind }
     }
 }
 
-impl StorageBackend for Platter {
+/// One of the files on a disk.
+pub(in super::super) struct Part {
+    platter: Platter,
+    is_journal: bool,
+}
+
+impl Part {
+    /// Where it begins.
+    fn front(&self) -> usize {
+        if self.is_journal { 0 } else { journal::LEN }
+    }
+
+    /// Where on the disk this place of it is.
+    fn place(&self, offset: u64) -> io::Result<usize> {
+        usize::try_from(offset).map(|offset| self.front().saturating_add(offset)).map_err(io::Error::other)
+    }
+}
+
+impl StorageBackend for Part {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.lock().cached.len() as u64)
+        let len = self.platter.len();
+        Ok(if self.is_journal { len.min(journal::LEN) } else { len.saturating_sub(journal::LEN) } as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.lock();
-        let from = usize::try_from(offset).map_err(io::Error::other)?;
+        let state = self.platter.lock();
+        let from = self.place(offset)?;
         let found = state.cached.get(from..from.saturating_add(out.len()));
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.platter.lock();
         state.step()?;
-        let len = usize::try_from(len).map_err(io::Error::other)?;
+        let len = self.place(len)?;
+        assert!(!self.is_journal || state.cached.len() <= len, "a journal has one length for ever");
         state.cached.resize(len, 0);
         state.lengths.push(len);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.platter.lock();
         if let Err(error) = state.step() {
             if !state.is_dead {
-                state.forget_pending();
+                state.forget_pending(self);
             }
             return Err(error);
         }
-        state.syncs += 1;
-        let state = &mut *state;
-        state.synced.resize(state.cached.len(), 0);
-        for &sector in state.pending.keys() {
-            let (from, to) = span(sector, state.cached.len());
-            state.synced[from..to].copy_from_slice(&state.cached[from..to]);
-        }
-        state.pending.clear();
-        state.lengths.clear();
+        state.sync(self);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.platter.lock();
         let state = &mut *state;
         let was_dead = state.is_dead;
         let result = state.step();
         if was_dead {
             return result;
         }
-        let from = usize::try_from(offset).map_err(io::Error::other)?;
+        let from = self.place(offset)?;
         // A write that fails may have been carried out in part.
         let to = from.saturating_add(if result.is_ok() { data.len() } else { data.len() / 2 });
         let Some(room) = state.cached.get_mut(from..to) else {
@@ -228,9 +279,9 @@ impl StorageBackend for Platter {
     }
 }
 
-impl fmt::Debug for Platter {
+impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Platter")
+        f.write_str("Part")
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use protocol::NodeId;
 
-use super::super::{Change, LogStore, RedbStore, Replaced, StoreError, open_or_replace};
+use super::super::{Change, DiskStore, LogStore, Replaced, StoreError, open_or_replace};
 use super::image::saved;
 use super::script::Dice;
 use super::thread::batch;
@@ -61,7 +61,7 @@ fn a_log_of_which_nothing_can_be_read_is_replaced_too() {
 #[test]
 fn only_damage_costs_an_identity() {
     let folder = tempfile::tempdir().unwrap();
-    let store = RedbStore::open(folder.path(), 0, NodeId(7)).unwrap();
+    let store = DiskStore::open(folder.path(), 0, NodeId(7)).unwrap();
     let error = open_or_replace(folder.path(), 0, || NodeId(8)).map(drop).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
     drop(store);
@@ -93,7 +93,7 @@ fn whatever_rots_the_node_starts_with_its_whole_log_or_with_none() {
     println!("{replacements} of 40 replaced");
 }
 
-fn reopen(folder: &Path, fresh: u64) -> (RedbStore, protocol::durable::Durable, Option<Replaced>) {
+fn reopen(folder: &Path, fresh: u64) -> (DiskStore, protocol::durable::Durable, Option<Replaced>) {
     open_or_replace(folder, 0, || NodeId(fresh)).unwrap()
 }
 
@@ -109,7 +109,7 @@ fn rot(folder: &Path, bytes: [u8; 64]) -> Vec<u8> {
 }
 
 fn write(folder: &Path) {
-    let mut store = RedbStore::open(folder, 0, NodeId(7)).unwrap();
+    let mut store = DiskStore::open(folder, 0, NodeId(7)).unwrap();
     let batches: Vec<_> = (1..=30).map(|seq| Change::Batch(batch(seq))).collect();
     store.commit(&batches).unwrap();
     store.commit(&saved(9, 3)).unwrap();

@@ -3,7 +3,7 @@
 use protocol::NodeId;
 use protocol::durable::Durable;
 
-use super::super::{LogStore, RedbStore, StoreError};
+use super::super::{DiskStore, LogStore, StoreError};
 use super::platter::{Loss, Platter};
 use super::script::{Dice, Script, same};
 
@@ -29,7 +29,7 @@ fn a_flipped_bit_is_harmless_or_reported() {
 #[test]
 fn a_bit_flipped_after_a_crash_costs_the_last_commit_at_most() {
     let platter = Platter::new(Vec::new());
-    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
     let mut script = Script::new(4, store.load().unwrap());
     let mut before = script.model.clone();
     for _ in 0..80 {
@@ -80,7 +80,7 @@ fn a_file_that_lost_its_end_is_reported() {
 /// A disk with a few hundred batches on it, cleanly closed, and what it holds.
 fn written() -> (Vec<u8>, Durable) {
     let platter = Platter::new(Vec::new());
-    let mut store = RedbStore::over(platter.clone(), 1, Some(NodeId(7))).unwrap();
+    let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
     let mut script = Script::new(4, store.load().unwrap());
     for _ in 0..80 {
         store.commit(&script.commit()).unwrap();
@@ -90,7 +90,7 @@ fn written() -> (Vec<u8>, Durable) {
 }
 
 fn read(image: Vec<u8>) -> Result<Durable, StoreError> {
-    RedbStore::over(Platter::new(image), 0, None)?.load()
+    DiskStore::over(&Platter::new(image), 0, None)?.load()
 }
 
 fn page(number: u64) -> usize {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use protocol::durable::{Durable, Entry, Payload, Persist};
 use protocol::{ClusterTime, Epoch, Incarnation, Index, LogId, NodeId};
 
-use super::super::{Change, LogStore, RedbStore, StoreError, StoreEvent, StoreThread};
+use super::super::{Change, DiskStore, LogStore, StoreError, StoreEvent, StoreThread};
 
 /// A store that says how many batches each commit brings, and goes on when it is told to.
 pub(super) struct Gate {
@@ -64,13 +64,13 @@ fn a_panic_is_a_failure() {
 #[test]
 fn shutdown_commits_what_is_queued_and_frees_the_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let (thread, events) = start(RedbStore::open(folder.path(), 0, NodeId(7)).unwrap());
+    let (thread, events) = start(DiskStore::open(folder.path(), 0, NodeId(7)).unwrap());
     let handle = thread.handle();
     (1..=50).for_each(|seq| handle.persist(batch(seq)));
     thread.shutdown();
     assert_eq!(events.iter().last(), Some(StoreEvent::Persisted { seq: 50 }));
     handle.persist(batch(51));
-    let found = RedbStore::open(folder.path(), 0, NodeId(7)).unwrap().load().unwrap();
+    let found = DiskStore::open(folder.path(), 0, NodeId(7)).unwrap().load().unwrap();
     assert_eq!(found.last_index(), Index(50));
 }
 
@@ -78,7 +78,7 @@ fn shutdown_commits_what_is_queued_and_frees_the_folder() {
 #[test]
 fn the_cost_of_a_small_commit_is_printed() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = RedbStore::open(folder.path(), 0, NodeId(7)).unwrap();
+    let mut store = DiskStore::open(folder.path(), 0, NodeId(7)).unwrap();
     let direct = micros(1..=300, |seq| {
         store.commit(&[Change::Batch(batch(seq))]).unwrap();
     });
