@@ -115,6 +115,19 @@ impl Consensus {
         self.pending.iter_mut().for_each(|batch| batch.at = Nanos(1));
     }
 
+    /// Counts batches from the last durable one; says which that was.
+    #[cfg(feature = "mutants")]
+    pub(super) fn forget_batch_numbers(&mut self) -> u64 {
+        let durable = std::mem::take(&mut self.durable_seq);
+        self.seq -= durable;
+        self.hard_seq = self.hard_seq.saturating_sub(durable);
+        self.pending.iter_mut().for_each(|batch| batch.seq -= durable);
+        if let Some(install) = &mut self.installing {
+            install.count_from(durable);
+        }
+        durable
+    }
+
     /// The batch that must be durable before anyone may learn of our epoch or vote.
     pub(super) fn hard_pending(&self) -> Option<u64> {
         (self.hard_seq > self.durable_seq).then_some(self.hard_seq)

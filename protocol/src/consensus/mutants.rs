@@ -128,15 +128,26 @@ impl Consensus {
     }
 
     /// Forgets when anything happened, so that a model checker meets the same state again: every promise is over, nothing
-    /// stalls, and no deadline comes by itself. What the log does must be safe then too.
-    pub fn forget_time(&mut self) {
-        (self.now, self.deadline, self.heartbeat_due) = (Nanos(1), Nanos::NEVER, Nanos::NEVER);
-        (self.elected_at, self.read_round, self.random) = (Nanos(1), Nanos(0), 0);
-        self.asks = super::Asks::default();
-        self.health = super::Health::default();
+    /// stalls, and a heartbeat is due at every tick. What the log does must be safe then too. Answers as
+    /// [`Consensus::forget_steps`].
+    pub fn forget_time(&mut self) -> u64 {
+        (self.elected_at, self.read_round) = (Nanos(1), Nanos(0));
         (self.contact, self.boot, self.waived, self.told_authority) = (None, None, false, None);
+        self.asks = super::Asks::default();
         self.peers.iter_mut().for_each(Progress::forget_time);
         self.forget_batch_times();
+        self.forget_steps(Nanos(2))
+    }
+
+    /// Forgets how many steps were made before `now` and what only chance decides: no deadline comes by itself, and the next step is
+    /// made at `now` again. No read may wait, for a read rests on the order of steps (F24). Answers by how much the numbers of
+    /// batches fell.
+    pub fn forget_steps(&mut self, now: Nanos) -> u64 {
+        assert!(self.reads.is_empty(), "reads tell steps apart");
+        (self.now, self.deadline, self.heartbeat_due) = (Nanos(now.0 - 1), Nanos::NEVER, Nanos(0));
+        (self.tell_at, self.random, self.health) = (Nanos::NEVER, 0, super::Health::default());
+        self.votes.sort_unstable();
+        self.forget_batch_numbers()
     }
 
     /// The configuration as a core counts it that is broken in this.

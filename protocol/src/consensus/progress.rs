@@ -145,11 +145,14 @@ impl Progress {
         self.pace == Pace::Replicate && self.flight.len() < EAGER_MAX
     }
 
-    /// Forgets when anything was sent or answered.
+    /// Forgets when anything was sent or answered, but not whether.
     #[cfg(feature = "mutants")]
     pub(super) fn forget_time(&mut self) {
-        self.acked = Nanos(0);
+        self.acked = self.acked.min(Nanos(1));
         self.flight.iter_mut().for_each(|append| append.sent = Nanos(1));
+        if let Pace::Snapshot { since, .. } = &mut self.pace {
+            *since = Nanos(1);
+        }
     }
 
     /// When the oldest append in flight was sent.

@@ -29,6 +29,14 @@ pub(super) struct Installing {
     meta: SnapMeta,
 }
 
+impl Installing {
+    /// Counts batches from this one.
+    #[cfg(feature = "mutants")]
+    pub(super) fn count_from(&mut self, seq: u64) {
+        self.seq -= seq;
+    }
+}
+
 impl Consensus {
     /// What a snapshot of the state that is applied now stands for.
     #[must_use]

@@ -2,6 +2,7 @@
 //!
 //! `TENURE_SEEDS=5` replays one seed, `TENURE_SEEDS=0..1000` runs a range.
 
+use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -483,10 +484,15 @@ pub fn play(mut run: Run) -> Result<Run, String> {
         run.play();
         run
     }));
-    played.map_err(|panic| match panic.downcast::<String>() {
+    played.map_err(words)
+}
+
+/// What somebody said who panicked.
+pub fn words(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
         Ok(words) => *words,
         Err(panic) => panic.downcast_ref::<&str>().map_or_else(|| "panicked".into(), |words| words.to_string()),
-    })
+    }
 }
 
 /// The seeds to run: those asked for, or these.
