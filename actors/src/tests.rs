@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use protocol::client::{Consistency, Work};
 use protocol::effects::Role;
 use protocol::replica::{Compaction, Status};
-use protocol::state::{Answer, Expect, Offer, Operation, Outcome, Query, TaskSpec, TaskState};
+use protocol::state::{Answer, Offer, Operation, Outcome, Put, Query, TaskSpec, TaskState};
 use protocol::worker::{AbortCause, Run};
 use protocol::{Fence, Profile};
 
@@ -63,14 +62,14 @@ async fn cluster(count: usize) -> (Hub, Vec<Host>) {
 }
 
 async fn put(host: &Host, key: &str, value: &str) -> Answer {
-    let operation = Operation::Put { key: key.into(), value: Bytes::from(value.to_owned()), expect: Expect::Any };
+    let operation = Operation::Put(Put::new(key, value.to_owned()));
     host.client().call(Work::Write(operation), PATIENCE).await.expect("a quorum is here")
 }
 
 async fn get(host: &Host, key: &str) -> Option<String> {
     let query = Work::Read(Query::Get(key.into()), Consistency::Linearizable);
     match host.client().call(query, PATIENCE).await.expect("a quorum is here") {
-        Answer::Value(value) => value.map(|value| String::from_utf8(value.value.to_vec()).expect("text")),
+        Answer::Value { found, .. } => found.map(|value| String::from_utf8(value.value.to_vec()).expect("text")),
         other => panic!("{other:?}"),
     }
 }

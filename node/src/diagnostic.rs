@@ -51,6 +51,8 @@ pub enum Code {
     Foreign,
     /// A precondition on a key failed.
     Conflict,
+    /// What is asked for is so long ago that nobody remembers it.
+    Compacted,
     /// The task has ended already.
     Ended,
     /// No majority of voters answers, or there is no master at the moment.
@@ -246,6 +248,7 @@ impl Code {
             Self::MethodNotAllowed => ("method-not-allowed", 405, 2, "Not with this method"),
             Self::Foreign => ("foreign", 403, 2, "Refused for its origin"),
             Self::Conflict => ("conflict", 412, 6, "The precondition does not hold"),
+            Self::Compacted => ("compacted", 410, 6, "Forgotten"),
             Self::Ended => ("ended", 409, 6, "The task has ended already"),
             Self::NoQuorum => ("no-quorum", 503, 4, "No quorum"),
             Self::Busy => ("busy", 503, 4, "Too much is under way"),
@@ -267,7 +270,7 @@ impl Code {
 }
 
 /// Every code, for the way back from its name.
-const CODES: [Code; 25] = [
+const CODES: [Code; 26] = [
     Code::Usage,
     Code::MalformedJson,
     Code::TooLarge,
@@ -277,6 +280,7 @@ const CODES: [Code; 25] = [
     Code::MethodNotAllowed,
     Code::Foreign,
     Code::Conflict,
+    Code::Compacted,
     Code::Ended,
     Code::NoQuorum,
     Code::Busy,

@@ -36,6 +36,12 @@ pub enum Error {
         /// What is there; zero if nothing is.
         current: Revision,
     },
+    /// Changes so long ago are not remembered any more: look at what is, and watch on from there.
+    #[error("changes up to revision {oldest} are forgotten")]
+    Compacted {
+        /// Watch after this revision or a later one.
+        oldest: Revision,
+    },
     /// The client's session ended while the call was under way.
     #[error("the session has expired")]
     SessionExpired {
@@ -142,6 +148,7 @@ impl From<Refused> for Error {
         match refused {
             Refused::NotFound => Self::NotFound,
             Refused::Conflict { current } => Self::Conflict { current },
+            Refused::Compacted { oldest } => Self::Compacted { oldest },
             Refused::SessionExpired => Self::SessionExpired { maybe_applied: false },
             Refused::NoSession(session) => Self::NoSession(session),
             Refused::Busy => Self::Busy,
@@ -161,6 +168,7 @@ impl From<Error> for Diagnostic {
             Error::NoQuorum { .. } => Code::NoQuorum,
             Error::NotLetIn(_) => Code::WrongCluster,
             Error::Conflict { .. } => Code::Conflict,
+            Error::Compacted { .. } => Code::Compacted,
             Error::SessionExpired { .. } => Code::SessionExpired,
             Error::NoSession(_) | Error::NotFound => Code::NotFound,
             Error::Ended => Code::Ended,
@@ -180,6 +188,9 @@ impl From<Error> for Diagnostic {
                 })
             }
             Error::TooLarge { .. } => diagnostic.hint("store it elsewhere and pass a reference"),
+            Error::Compacted { .. } => {
+                diagnostic.hint("list the keys again and watch on from the revision of the list")
+            }
             Error::Busy => diagnostic.hint("wait for some of the calls under way"),
             Error::Conflict { .. } => diagnostic.hint("read the key again and decide on what is there now"),
             _ => diagnostic,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use protocol::Revision;
-use protocol::state::{Answer, Expect, Operation, Query, Value};
+use protocol::state::{Answer, Delete, Expect, Operation, Put, Query, Value};
 
 use crate::client::{Client, unexpected};
 use crate::error::Error;
@@ -83,7 +83,7 @@ impl Kv {
         value: impl Into<Bytes>,
         expect: Expect,
     ) -> Result<Revision, Error> {
-        written(self.client.write(Operation::Put { key: key.into(), value: value.into(), expect }).await?)
+        written(self.client.write(Operation::Put(Put { expect, ..Put::new(key, value) })).await?)
     }
 
     /// Removes a key.
@@ -101,13 +101,13 @@ impl Kv {
     ///
     /// [`Error::Conflict`] if it does not; see [`Error`].
     pub async fn delete_if(&self, key: impl Into<String>, expect: Expect) -> Result<Revision, Error> {
-        written(self.client.write(Operation::Delete { key: key.into(), expect }).await?)
+        written(self.client.write(Operation::Delete(Delete { key: key.into(), expect })).await?)
     }
 }
 
 fn value(answer: Answer) -> Result<Option<Value>, Error> {
     match answer {
-        Answer::Value(value) => Ok(value),
+        Answer::Value { found, .. } => Ok(found),
         other => Err(unexpected(&other)),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::state::{
-    ClusterChange, Command, Expect, MasterCommand, Offer, Operation, Outcome, Restore, State, TaskSpec,
+    ClusterChange, Command, MasterCommand, Offer, Operation, Outcome, Put, Restore, State, TaskSpec,
 };
 use protocol::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Seq, SessionId, TaskId};
 
@@ -24,7 +24,7 @@ fn main() {
     run.apply(&Command::Master(node));
 
     let value = Bytes::from(vec![7; 100]);
-    let put = |key: u64| Operation::Put { key: format!("key/{key:08}"), value: value.clone(), expect: Expect::Any };
+    let put = |key: u64| Operation::Put(Put::new(format!("key/{key:08}"), value.clone()));
     run.measure("put, new key", |run, n| run.request(put(n)));
     run.measure("put, known key", |run, n| run.request(put(n * 7919 % COUNT)));
     run.measure("renew, two sessions", |_, _| Command::Renew { sessions: vec![SessionId(1), SessionId(2)] });

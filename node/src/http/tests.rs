@@ -75,7 +75,7 @@ impl Backend for Toy {
     fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
         async move {
             if !self.has_quorum.load(Ordering::SeqCst) {
-                let maybe_applied = matches!(work, Work::Write(Operation::Delete { .. }));
+                let maybe_applied = matches!(work, Work::Write(Operation::Delete(_)));
                 return Err(Error::NoQuorum { maybe_applied, waited: timeout, master: None });
             }
             match work {

@@ -254,7 +254,7 @@ impl Master {
                 }
             }
             ClusterChange::NodeEnded { session, .. } => self.on_node_ended(session),
-            ClusterChange::ClientEnded { .. } => {}
+            ClusterChange::ClientEnded { .. } | ClusterChange::Key(_) => {}
             ClusterChange::Released { host } => drop(self.releasing.remove(&host)),
             ClusterChange::NextExpiry(time) => {
                 self.next_expiry = time;

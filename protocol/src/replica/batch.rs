@@ -120,8 +120,9 @@ fn size_of_operation(operation: &Operation) -> usize {
             })
             .sum(),
         Operation::Cancel { reason, .. } => reason.len(),
-        Operation::Put { key, value, .. } => key.len() + value.len(),
-        Operation::Delete { key, .. } => key.len(),
+        Operation::Put(put) => put.size(),
+        Operation::Delete(delete) => 20 + delete.key.len(),
+        Operation::Transact(transaction) => transaction.size(),
         Operation::OpenSession(opening) => opening.about.label.len(),
         Operation::Close | Operation::EndSession { .. } | Operation::Roster(_) => 0,
     }
@@ -153,15 +154,15 @@ const WAITING_MAX: usize = 8 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Expect;
-    use crate::types::{Seq, SessionId};
+    use crate::state::{Condition, Delete, Expect, KeyOperation, Put, Transaction};
+    use crate::types::{Revision, Seq, SessionId};
 
     fn put(len: usize) -> Command {
         Command::Client {
             session: SessionId(u64::MAX),
             seq: Seq(u64::MAX),
             first_incomplete: Seq(u64::MAX),
-            operation: Operation::Put { key: "k".into(), value: vec![7; len].into(), expect: Expect::Any },
+            operation: Operation::Put(Put::new("k", vec![7; len])),
         }
     }
 
@@ -202,7 +203,33 @@ mod tests {
 
     #[test]
     fn the_estimate_bounds_the_encoding() {
-        let commands = [put(0), put(1000), Command::Renew { sessions: vec![SessionId(u64::MAX); 100] }];
+        let most = Expect::Revision(Revision(u64::MAX));
+        let (owner, ttl) = (Some(SessionId(u64::MAX)), Some(std::time::Duration::MAX));
+        let put_all = Put { expect: most, owner, ttl, sequence: true, ..Put::new("k", "v") };
+        let delete = Delete { key: "k".into(), expect: most };
+        let transaction = Transaction {
+            when: vec![
+                Condition::Key { key: "k".into(), expect: most },
+                Condition::Value { key: "k".into(), value: "v".into() },
+                Condition::Lives(SessionId(u64::MAX)),
+            ],
+            then: vec![KeyOperation::Put(put_all.clone()), KeyOperation::Get("k".into())],
+            or_else: vec![KeyOperation::Delete(delete.clone())],
+        };
+        let client = |operation| Command::Client {
+            session: SessionId(u64::MAX),
+            seq: Seq(u64::MAX),
+            first_incomplete: Seq(u64::MAX),
+            operation,
+        };
+        let commands = [
+            put(0),
+            put(1000),
+            client(Operation::Put(put_all)),
+            client(Operation::Delete(delete)),
+            client(Operation::Transact(transaction)),
+            Command::Renew { sessions: vec![SessionId(u64::MAX); 100] },
+        ];
         for command in commands {
             let encoded = wire::encode(&command, wire::MAX_MESSAGE).unwrap().len();
             assert!(encoded <= size_of(&command), "{command:?} takes {encoded}");

@@ -245,6 +245,8 @@ impl Window {
 fn weight(answer: &Answer) -> u64 {
     match answer {
         Answer::Submitted(tasks) => REPLY_BYTES + 16 * tasks.len() as u64,
+        Answer::Sequenced { key, .. } => REPLY_BYTES + key.len() as u64,
+        Answer::Transacted(transacted) => REPLY_BYTES + transacted.bytes(),
         Answer::Task(view) => REPLY_BYTES + TASK_BYTES + LINE_BYTES * view.history.len() as u64,
         _ => REPLY_BYTES,
     }

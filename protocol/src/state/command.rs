@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Host, OpenSession, Roster, SessionView};
+use crate::state::{
+    Changes, Delete, Host, KeyPage, List, OpenSession, Put, Roster, SessionView, Transacted, Transaction, Value, Watch,
+};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
 /// One command of the replicated log. An entry carries a batch of them.
@@ -61,22 +63,12 @@ pub enum Operation {
         /// Shown to whoever looks.
         reason: String,
     },
-    /// Set a key. Answered with [`Answer::Written`].
-    Put {
-        /// The key.
-        key: String,
-        /// The value.
-        value: Bytes,
-        /// Only if.
-        expect: Expect,
-    },
+    /// Set a key. Answered with [`Answer::Written`], a sequence with [`Answer::Sequenced`].
+    Put(Put),
     /// Remove a key. Answered with [`Answer::Written`], or [`Refused::NotFound`].
-    Delete {
-        /// The key.
-        key: String,
-        /// Only if.
-        expect: Expect,
-    },
+    Delete(Delete),
+    /// Several keys in one step. Answered with [`Answer::Transacted`].
+    Transact(Transaction),
     /// End this session now.
     Close,
     /// Open a session that may own things. Answered with [`Answer::Registered`].
@@ -101,20 +93,6 @@ pub enum RosterChange {
     Demote(NodeId),
     /// This node shall not vote, and somebody else in its place; and it shall leave the cluster.
     Remove(NodeId),
-}
-
-/// The precondition of a write to a key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Expect {
-    /// Whatever is there.
-    #[default]
-    Any,
-    /// Nothing is there.
-    Absent,
-    /// Something is there.
-    Present,
-    /// Exactly this revision is there.
-    Revision(Revision),
 }
 
 /// What the master decides. Only the master proposes these, tagged with its epoch.
@@ -317,6 +295,11 @@ pub enum Query {
     },
     /// One key. Answered with [`Answer::Value`].
     Get(String),
+    /// Keys in order. Answered with [`Answer::Keys`].
+    List(List),
+    /// Changes of keys, as soon as there are some. Answered with [`Answer::Changes`] by a replica: the state does not remember
+    /// how it came about.
+    Watch(Watch),
     /// The node sessions. Answered with [`Answer::Nodes`].
     Nodes,
     /// Client sessions by id. Answered with [`Answer::Sessions`].
@@ -362,8 +345,26 @@ pub enum Answer {
     Tasks(Vec<TaskView>),
     /// The write's revision.
     Written(Revision),
+    /// The write's revision, and the key that it made.
+    Sequenced {
+        /// The key.
+        key: String,
+        /// The revision.
+        revision: Revision,
+    },
+    /// What a transaction did.
+    Transacted(Transacted),
     /// A key's value, if it has one.
-    Value(Option<Value>),
+    Value {
+        /// The value.
+        found: Option<Value>,
+        /// The revision at which this is so.
+        at: Revision,
+    },
+    /// Some keys.
+    Keys(KeyPage),
+    /// Changes of keys.
+    Changes(Changes),
     /// The node sessions.
     Nodes(Vec<NodeView>),
     /// Counts, revision and hash.
@@ -392,17 +393,6 @@ pub struct Submitted {
     pub task: TaskId,
     /// Whether this submission made it.
     pub fresh: bool,
-}
-
-/// A key's value.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Value {
-    /// The value.
-    pub value: Bytes,
-    /// The revision that made the key.
-    pub created: Revision,
-    /// The revision that wrote it last.
-    pub modified: Revision,
 }
 
 /// A task as it is shown.
@@ -610,6 +600,12 @@ pub enum Refused {
         len: u64,
         /// What is allowed.
         limit: u64,
+    },
+    /// What happened after that revision is not remembered any more: look at what is, and watch on from there.
+    #[error("changes up to revision {oldest} are forgotten")]
+    Compacted {
+        /// Watch after this one or a later one.
+        oldest: Revision,
     },
     /// Makes no sense, in words.
     #[error("{0}")]

@@ -177,7 +177,7 @@ impl Restore {
                 true
             }
             Item::Task(record) => state.tasks.restore(Arc::unwrap_or_clone(record), self.payload.take()),
-            Item::Key(key, value) => state.keys.restore(key, value),
+            Item::Key(key, value) => state.keys.restore(key, value, state.revision, &state.clients),
         };
         if !is_placed || state.tasks.bytes() + state.keys.bytes() > CONTENT_MAX {
             return Err(ImageError::Misplaced("a record that cannot stand where it stands"));

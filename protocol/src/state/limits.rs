@@ -33,6 +33,14 @@ pub const MAX_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The shortest a record is kept after its task ended, whatever was asked for: whoever waits for the end sees it, and a
 /// worker that did not hear that its result was recorded can ask again.
 pub const MIN_KEEP: Duration = Duration::from_secs(10);
+/// How many entries of one kind (keys, claims) go with one session.
+pub const MAX_OWNED: usize = 4_096;
+/// How many bytes the names of the keys of one session may take: its end tells them all at once.
+pub const MAX_OWNED_BYTES: usize = 512 * 1024;
+/// How many conditions a transaction may have, and how many steps each of its branches.
+pub const MAX_STEPS: usize = 128;
+/// How many bytes the values may have that one transaction reads: its answer is kept until the client has it.
+pub const MAX_TRANSACTION_READ: usize = 256 * 1024;
 /// How many lines of a task's history are kept.
 pub const MAX_HISTORY: usize = 32;
 /// How many deaths of its workers a task survives before it is taken for their cause.
@@ -61,9 +69,9 @@ pub(super) const REPLY_BYTES: u64 = 160;
 pub(super) const LINE_BYTES: u64 = 96;
 /// How many bytes the kept answers of all client sessions may take before new requests are put off.
 pub(super) const MAX_REPLY_BYTES: u64 = 64 * 1024 * 1024;
-/// How many tasks one page shows.
+/// How many tasks or keys one page shows.
 pub(super) const MAX_PAGE: usize = 1_000;
-/// How many bytes of results one page shows; one task is always shown.
+/// How many bytes of results or values one page shows; one task or key is always shown.
 pub(super) const MAX_PAGE_BYTES: usize = MAX_VALUE;
 
 const MAX_LABELS: usize = 64;
@@ -100,6 +108,14 @@ pub(super) fn check_key(key: &str) -> Result<(), Refused> {
         return invalid("a key must not be empty");
     }
     check_size(key.len(), MAX_KEY)
+}
+
+/// Refuses a key that would go at once or hardly ever.
+pub(super) fn check_life(ttl: Duration) -> Result<(), Refused> {
+    if ttl < Duration::from_millis(1) || ttl > MAX_KEEP {
+        return invalid("a key with a time to live lives between a millisecond and 30 days");
+    }
+    Ok(())
 }
 
 /// Refuses what is longer than its limit.

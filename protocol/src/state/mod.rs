@@ -38,7 +38,11 @@ pub use roster::{MAX_EXCLUDED, MAX_VOTERS, Roster};
 
 use self::clients::{Admission, Clients};
 use self::digest::{Tag, fingerprint};
-use self::keys::Keys;
+pub use self::keys::{
+    Changes, Condition, Delete, Expect, KeyChange, KeyEnd, KeyEvent, KeyOperation, KeyPage, KeyResult, List, Put,
+    SEQUENCE_DIGITS, Transacted, Transaction, Value, Watch,
+};
+use self::keys::{Ground, Keys};
 use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE};
 use self::nodes::Nodes;
 use self::tasks::Tasks;
@@ -137,7 +141,12 @@ impl State {
                 None => Answer::Refused(Refused::NotFound),
             },
             Query::Tasks { after, limit } => Answer::Tasks(self.tasks.page(*after, *limit)),
-            Query::Get(key) => Answer::Value(self.keys.get(key).cloned()),
+            Query::Get(key) => Answer::Value { found: self.keys.get(key).cloned(), at: self.revision },
+            Query::List(list) => {
+                let (entries, more) = self.keys.page(list);
+                Answer::Keys(KeyPage { entries, more, at: self.revision })
+            }
+            Query::Watch(_) => Answer::Refused(Refused::Invalid("only a replica knows what changed".into())),
             Query::Nodes => Answer::Nodes(
                 self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
             ),
@@ -258,32 +267,45 @@ impl State {
         }
         changes.push(ClusterChange::ClientEnded { session, cause });
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
-        step.grant();
+        let revision = step.grant();
+        self.keys.end_session(session, revision, step.changes);
     }
 
     fn execute(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
-        match operation {
-            Operation::OpenSession(opening) => return self.register(opening),
-            Operation::EndSession { session, cause } => return self.end_named(*session, *cause, changes),
-            _ => {}
-        }
         let room = MAX_BYTES.saturating_sub(self.bytes());
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
         match operation {
             Operation::Submit(specs) => self.tasks.submit(specs, room, step).map(Answer::Submitted),
             Operation::Cancel { task, reason } => self.tasks.cancel(*task, reason, step),
-            Operation::Put { key, value, expect } => {
-                self.keys.put(key, value, *expect, room, step).map(Answer::Written)
-            }
-            Operation::Delete { key, expect } => self.keys.delete(key, *expect, step).map(Answer::Written),
-            Operation::Close | Operation::OpenSession(_) | Operation::EndSession { .. } => {
-                unreachable!("sessions are dealt with before")
-            }
+            Operation::Put(_) | Operation::Delete(_) | Operation::Transact(_) => self.change_keys(operation, changes),
+            Operation::OpenSession(opening) => self.register(opening),
+            Operation::EndSession { session, cause } => self.end_named(*session, *cause, changes),
+            Operation::Close => unreachable!("the caller closes"),
             Operation::Roster(change) => {
                 self.roster.change(*change)?;
                 Ok(Answer::Ok)
             }
         }
+    }
+
+    fn change_keys(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
+        let limit = MAX_BYTES.saturating_sub(self.tasks.bytes());
+        let ground = Ground { time: self.time, limit, clients: &self.clients };
+        let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
+        let revision = step.upcoming();
+        match operation {
+            Operation::Put(put) => self.keys.put(put, revision, &ground, step.changes)?,
+            Operation::Delete(delete) => self.keys.delete(delete, revision, step.changes)?,
+            Operation::Transact(transaction) => {
+                return self.keys.transact(transaction, &ground, step).map(Answer::Transacted);
+            }
+            other => unreachable!("{other:?} is about no key"),
+        }
+        step.grant();
+        Ok(match operation {
+            Operation::Put(put) if put.sequence => Answer::Sequenced { key: put.key_at(revision), revision },
+            _ => Answer::Written(revision),
+        })
     }
 
     /// Renews what lives of these, and returns the others.
@@ -318,6 +340,8 @@ impl State {
                 break;
             }
         }
+        let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
+        (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.keys.expire_one(time, step)).for_each(drop);
         // The master hears of what is next even if that has not moved, because there may be more than one step can end.
         self.announce(changes);
         Ok(Answer::Ok)
@@ -445,7 +469,7 @@ impl State {
 
     fn upcoming(&self) -> Option<ClusterTime> {
         let sessions = [self.clients.sessions().next_expiry(), self.nodes.sessions().next_expiry()];
-        sessions.into_iter().chain([self.tasks.next_expiry()]).flatten().min()
+        sessions.into_iter().chain([self.tasks.next_expiry(), self.keys.next_expiry()]).flatten().min()
     }
 
     fn summary(&self) -> Summary {
@@ -477,6 +501,11 @@ impl Hash for State {
 }
 
 impl Step<'_> {
+    /// The revision that the next grant will have.
+    fn upcoming(&self) -> Revision {
+        self.revision.next()
+    }
+
     /// The next revision: that of a grant.
     fn grant(&mut self) -> Revision {
         *self.revision = self.revision.next();

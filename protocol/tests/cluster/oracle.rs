@@ -148,8 +148,8 @@ impl Oracle {
         let Command::Client { operation, .. } = command else { return Ok(()) };
         let Answer::Written(revision) = *answer else { return Ok(()) };
         let (key, value) = match operation {
-            Operation::Put { key, value, .. } => (key, Some(token(value))),
-            Operation::Delete { key, .. } => (key, None),
+            Operation::Put(put) => (&put.key, Some(token(&put.value))),
+            Operation::Delete(delete) => (&delete.key, None),
             _ => return Ok(()),
         };
         self.versions(key);
@@ -242,6 +242,7 @@ impl Oracle {
                 | ClusterChange::Renewed(_)
                 | ClusterChange::ClientEnded { .. }
                 | ClusterChange::Released { .. }
+                | ClusterChange::Key(_)
                 | ClusterChange::NextExpiry(_) => {}
             }
         }

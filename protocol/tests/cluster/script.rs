@@ -13,7 +13,7 @@ use protocol::Profile;
 use protocol::client::{CallError, Consistency, Work};
 use protocol::effects::{Event, Local, Role};
 use protocol::message::Body;
-use protocol::state::{Answer, Delivery, Expect, MasterCommand, Operation, Query, TaskSpec, TaskState};
+use protocol::state::{Answer, Delivery, Expect, MasterCommand, Operation, Put, Query, TaskSpec, TaskState};
 use protocol::types::{Attempt, TaskId};
 use protocol::worker;
 
@@ -179,7 +179,7 @@ impl Stage {
                 self.call(&words, |call| {
                     let mut bytes = value(call, 0).to_vec();
                     bytes.resize(size, 7);
-                    Work::Write(Operation::Put { key, value: bytes.into(), expect })
+                    Work::Write(Operation::Put(Put { expect, ..Put::new(key, bytes) }))
                 });
             }
             "get" => {
@@ -364,7 +364,7 @@ fn result_in_words(result: &Result<Answer, CallError>) -> String {
         Ok(Answer::Submitted(tasks)) if tasks.iter().all(|task| task.fresh) => "recorded".into(),
         Ok(Answer::Submitted(_)) => "recorded before".into(),
         Ok(Answer::Written(_)) => "written".into(),
-        Ok(Answer::Value(value)) => value.as_ref().map_or("nothing", |_| "a value").into(),
+        Ok(Answer::Value { found, .. }) => found.as_ref().map_or("nothing", |_| "a value").into(),
         Ok(Answer::Task(_)) => "done".into(),
         Ok(other) => format!("{other:?}"),
         Err(CallError::Deadline { maybe_applied: true, .. } | CallError::SessionExpired { maybe_applied: true }) => {

@@ -13,7 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use protocol::client::{CallError, Consistency, Work};
 use protocol::state::{
-    self, About, Answer, ClientEnd, Delivery, Expect, OpenSession, Operation, Query, Refused, RosterChange, TaskSpec,
+    self, About, Answer, ClientEnd, Delete, Delivery, Expect, OpenSession, Operation, Put, Query, Refused,
+    RosterChange, TaskSpec,
 };
 use protocol::{Incarnation, Revision, SessionId, TaskId};
 
@@ -107,7 +108,7 @@ impl History {
                 let key = key(options, dice);
                 let floor = self.floor(&key);
                 let expect = self.expectation(&key, dice);
-                (Kind::Delete { key: key.clone(), floor }, Work::Write(Operation::Delete { key, expect }))
+                (Kind::Delete { key: key.clone(), floor }, Work::Write(Operation::Delete(Delete { key, expect })))
             }
             _ => {
                 let key = key(options, dice);
@@ -145,7 +146,7 @@ impl History {
     /// A write of a value to a key of its own.
     pub fn fresh_write(&mut self, host: usize) -> (u64, Work, Duration) {
         let (call, key) = (self.number(), String::from("fresh"));
-        let operation = Operation::Put { key: key.clone(), value: value(call, 0), expect: Expect::Any };
+        let operation = Operation::Put(Put::new(key.clone(), value(call, 0)));
         let floor = self.floor(&key);
         self.pending.insert(call, Pending { host, kind: Kind::Put { key, token: call << 16, floor } });
         (call, Work::Write(operation), Duration::from_secs(5))
@@ -161,10 +162,12 @@ impl History {
                 Kind::Submit { tokens: specs.iter().map(|spec| token(&spec.payload)).collect(), is_once }
             }
             Work::Write(Operation::Cancel { task, .. }) => Kind::Cancel(*task),
-            Work::Write(Operation::Put { key, value, .. }) => {
+            Work::Write(Operation::Put(Put { key, value, .. })) => {
                 Kind::Put { key: key.clone(), token: token(value), floor: self.floor(key) }
             }
-            Work::Write(Operation::Delete { key, .. }) => Kind::Delete { key: key.clone(), floor: self.floor(key) },
+            Work::Write(Operation::Delete(Delete { key, .. })) => {
+                Kind::Delete { key: key.clone(), floor: self.floor(key) }
+            }
             Work::Read(Query::Get(key), consistency) => {
                 Kind::Get { key: key.clone(), floor: self.floor(key), is_stale: *consistency == Consistency::Stale }
             }
@@ -245,7 +248,7 @@ impl History {
                     version.revision == *revision && version.value.is_none()
                 })
             }
-            (Kind::Get { key, floor, is_stale }, Answer::Value(found)) => {
+            (Kind::Get { key, floor, is_stale }, Answer::Value { found, .. }) => {
                 let is_bound = is_read_safe && !is_stale;
                 let floor = if is_bound { floor } else { 0 };
                 self.note(oracle, &key, floor, is_bound, &format!("get {found:?}"), |version| match found {
@@ -313,7 +316,7 @@ impl History {
     fn put(&mut self, call: u64, options: &Options, dice: &mut Dice) -> (Kind, Work) {
         let key = key(options, dice);
         let expect = self.expectation(&key, dice);
-        let operation = Operation::Put { key: key.clone(), value: value(call, 0), expect };
+        let operation = Operation::Put(Put { expect, ..Put::new(key.clone(), value(call, 0)) });
         let floor = self.floor(&key);
         (Kind::Put { key, token: call << 16, floor }, Work::Write(operation))
     }

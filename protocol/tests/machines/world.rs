@@ -14,7 +14,7 @@ use protocol::effects::{Effects, Event, Local, Outgoing};
 use protocol::master::{self, Mastership};
 use protocol::message::Body;
 use protocol::state::{
-    Answer, ClusterChange, Command, Delivery, Expect, Offer, Operation, Outcome, Query, State, Submitted, TaskSpec,
+    Answer, ClusterChange, Command, Delivery, Offer, Operation, Outcome, Put, Query, State, Submitted, TaskSpec,
     TaskState, Ticket,
 };
 use protocol::worker::{self, Worker};
@@ -767,7 +767,7 @@ impl World {
             }
             2 | 3 => {
                 let key = format!("key{call}");
-                let put = Operation::Put { key: key.clone(), value: Bytes::from_static(b"v"), expect: Expect::Any };
+                let put = Operation::Put(Put::new(key.clone(), "v"));
                 (Call::Put(key), Work::Write(put))
             }
             4 => {
@@ -801,14 +801,17 @@ impl World {
         self.counts.unanswered += u64::from(result.is_err());
         match (record, result) {
             (Call::Put(key), Ok(Answer::Written(revision))) => {
-                let Answer::Value(Some(value)) = self.log.state.query(&Query::Get(key.clone())) else {
+                let Answer::Value { found: Some(value), .. } = self.log.state.query(&Query::Get(key.clone())) else {
                     panic!("{key} was acknowledged and is lost");
                 };
                 assert_eq!((value.created, value.modified), (revision, revision), "{key} was written twice");
             }
             (Call::Put(key), Err(error)) if is_certain(&error) => {
                 let answer = self.log.state.query(&Query::Get(key.clone()));
-                assert_eq!(answer, Answer::Value(None), "{key} was certainly not written: {error}");
+                assert!(
+                    matches!(answer, Answer::Value { found: None, .. }),
+                    "{key} was certainly not written: {error}"
+                );
             }
             (Call::Submit(specs), Ok(Answer::Submitted(tasks))) => {
                 assert_eq!(specs.len(), tasks.len());

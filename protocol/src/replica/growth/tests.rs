@@ -212,11 +212,11 @@ fn d4_a_newcomer_joins_without_a_vote_and_is_served_through_the_master() {
     assert_eq!((status.part, status.leader), (Part::Outside, Some(NodeId(town.leader()))));
     assert!(status.cluster != ClusterId::NONE && status.master_fresh);
     assert_eq!(town.voters(), [1, 2, 3]);
-    let put = Operation::Put { key: "k".into(), value: "v".into(), expect: crate::state::Expect::Any };
+    let put = Operation::Put(crate::state::Put::new("k", "v"));
     assert!(matches!(town.write(4, put), Answer::Written(_)));
     for consistency in [Consistency::Linearizable, Consistency::Stale] {
         let answer = town.ask(4, RequestBody::Read { query: Query::Get("k".into()), consistency });
-        assert!(matches!(answer, Ok(Answer::Value(Some(_)))), "its own state is empty: {answer:?}");
+        assert!(matches!(answer, Ok(Answer::Value { found: Some(_), .. })), "its own state is empty: {answer:?}");
     }
     assert_eq!(town.nodes[&4].state().revision().0, 0, "it holds no log");
 }
@@ -299,7 +299,7 @@ fn c6_a_learner_that_was_dropped_while_it_was_cut_off_is_told_when_it_is_back() 
     assert_eq!(town.nodes[&4].status(town.now).part, Part::Outside);
     let query = Query::Get("k".into());
     let answer = town.ask(4, RequestBody::Read { query, consistency: Consistency::Linearizable });
-    assert_eq!(answer, Ok(Answer::Value(None)));
+    assert!(matches!(answer, Ok(Answer::Value { found: None, .. })), "{answer:?}");
 }
 
 /// An outside client.

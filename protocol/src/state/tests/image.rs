@@ -19,11 +19,18 @@ fn full() -> State {
     let fence = world.assign(ended, 1);
     world.finish(ended, fence, done("out"));
     for key in ["a", "b", "c"] {
-        world.client(Operation::Put { key: key.into(), value: large.clone(), expect: Expect::Any });
+        world.client(Operation::Put(Put::new(key, large.clone())));
     }
     let host = Some(Host { node: NodeId(1), incarnation: Incarnation(1) });
     let about = About { label: "mine".into(), host, fast_release: true };
     world.client(Operation::OpenSession(OpenSession { ttl: Duration::from_secs(9), about }));
+    let owner = Some(world.register(Duration::from_secs(9)));
+    let ttl = Some(Duration::from_secs(8));
+    world.client(Operation::Put(Put { owner, ttl, sequence: true, ..Put::new("mine-", "v") }));
+    world.client(Operation::Transact(Transaction {
+        then: vec![KeyOperation::Get("a".into()), KeyOperation::Put(Put::new("d", "v"))],
+        ..Transaction::default()
+    }));
     world.state
 }
 
@@ -64,7 +71,9 @@ fn no_bytes_make_it_panic() {
     let mut world = World::with_worker();
     let task = world.submit(TaskSpec::new("resize", "x"));
     world.assign(task, 1);
-    world.client(Operation::Put { key: "k".into(), value: Bytes::from_static(b"v"), expect: Expect::Any });
+    let owner = Some(world.register(std::time::Duration::from_secs(9)));
+    let ttl = Some(std::time::Duration::from_secs(8));
+    world.client(Operation::Put(Put { owner, ttl, ..Put::new("k", "v") }));
     let chunks: Vec<Bytes> = world.state.image().collect();
     let [chunk] = &chunks[..] else { panic!("a small state is one chunk") };
     for place in 0..chunk.len() {

@@ -1,7 +1,9 @@
 //! What the state promises, one sentence a test.
 
 mod image;
+mod keys;
 mod naive;
+mod naive_keys;
 mod random;
 mod sessions;
 mod tasks;
@@ -17,11 +19,11 @@ use crate::types::Seq;
 use crate::wire::MAX_VALUE;
 
 fn put(key: &str, value: &'static str, expect: Expect) -> Operation {
-    Operation::Put { key: key.into(), value: Bytes::from_static(value.as_bytes()), expect }
+    Operation::Put(Put { expect, ..Put::new(key, value) })
 }
 
 fn delete(key: &str, expect: Expect) -> Operation {
-    Operation::Delete { key: key.into(), expect }
+    Operation::Delete(Delete { key: key.into(), expect })
 }
 
 fn written(answer: Answer) -> Revision {
@@ -33,71 +35,6 @@ fn written(answer: Answer) -> Revision {
 
 fn conflict(current: Revision) -> Answer {
     Answer::Refused(Refused::Conflict { current })
-}
-
-#[test]
-fn a_key_has_the_revisions_of_its_making_and_of_its_last_write() {
-    let mut world = World::new();
-    let made = written(world.client(put("a", "1", Expect::Any)));
-    let again = written(world.client(put("a", "2", Expect::Any)));
-    assert!(again > made);
-    let value = Value { value: Bytes::from_static(b"2"), created: made, modified: again };
-    assert_eq!(world.state.query(&Query::Get("a".into())), Answer::Value(Some(value)));
-    assert_eq!(world.summary().keys, 1);
-}
-
-#[test]
-fn a_write_that_expected_something_else_changes_no_key() {
-    let mut world = World::new();
-    assert_eq!(world.client(put("a", "1", Expect::Present)), conflict(Revision(0)));
-    let first = written(world.client(put("a", "1", Expect::Absent)));
-    assert_eq!(world.client(put("a", "2", Expect::Absent)), conflict(first));
-    let second = written(world.client(put("a", "2", Expect::Revision(first))));
-    assert_eq!(world.client(put("a", "3", Expect::Revision(first))), conflict(second));
-    assert_eq!(world.client(delete("a", Expect::Revision(first))), conflict(second));
-    written(world.client(delete("a", Expect::Revision(second))));
-    assert_eq!(world.state.query(&Query::Get("a".into())), Answer::Value(None));
-}
-
-#[test]
-fn two_writes_of_one_key_in_one_entry_have_two_revisions() {
-    // F5: with one revision for both, a write that expects the first would overwrite the second.
-    let mut world = World::new();
-    let first = written(world.client(put("x", "1", Expect::Any)));
-    let second = written(world.client(put("x", "2", Expect::Any)));
-    assert_ne!(first, second);
-}
-
-#[test]
-fn a_key_that_was_deleted_never_has_an_old_revision_again() {
-    let mut world = World::new();
-    let first = written(world.client(put("a", "1", Expect::Any)));
-    let gone = written(world.client(delete("a", Expect::Any)));
-    let again = written(world.client(put("a", "1", Expect::Any)));
-    assert!(first < gone && gone < again);
-    assert_eq!(world.client(put("a", "2", Expect::Revision(first))), conflict(again));
-}
-
-#[test]
-fn deleting_what_is_not_there_is_not_found() {
-    let mut world = World::new();
-    for expect in [Expect::Any, Expect::Present, Expect::Absent, Expect::Revision(Revision(0))] {
-        assert_eq!(world.client(delete("a", expect)), Answer::Refused(Refused::NotFound));
-    }
-    assert_eq!(world.client(delete("a", Expect::Revision(Revision(7)))), conflict(Revision(0)));
-}
-
-#[test]
-fn keys_and_values_have_a_limit() {
-    let mut world = World::new();
-    let value = |len| Operation::Put { key: "a".into(), value: Bytes::from(vec![0; len]), expect: Expect::Any };
-    written(world.client(value(MAX_VALUE)));
-    assert!(matches!(world.client(value(MAX_VALUE + 1)), Answer::Refused(Refused::TooLarge { .. })));
-    let longest = "k".repeat(limits::MAX_KEY);
-    written(world.client(put(&longest, "", Expect::Any)));
-    let too_long = format!("{longest}k");
-    assert!(matches!(world.client(put(&too_long, "", Expect::Any)), Answer::Refused(Refused::TooLarge { .. })));
-    assert!(matches!(world.client(put("", "", Expect::Any)), Answer::Refused(Refused::Invalid(_))));
 }
 
 #[test]
@@ -113,7 +50,7 @@ fn a_full_cluster_refuses_what_would_grow_it_and_takes_the_rest() {
         state.apply(ClusterTime(0), &command, &mut Vec::new())
     };
     let big = Bytes::from(vec![7; MAX_VALUE]);
-    let big = |key: u64| Operation::Put { key: format!("{key}"), value: big.clone(), expect: Expect::Any };
+    let big = |key: u64| Operation::Put(Put::new(format!("{key}"), big.clone()));
     let fits = (0..).take_while(|&key| matches!(ask(big(key)), Answer::Written(_))).count() as u64;
     assert_eq!(fits, limits::MAX_BYTES / MAX_VALUE as u64 - 1);
     assert!(matches!(ask(big(fits)), Answer::Refused(Refused::Quota(_))));
@@ -162,6 +99,12 @@ fn every_part_of_the_state_is_in_the_digest() {
     world.client(put("a", "1", Expect::Any));
     look(&world);
     let task = world.submit(TaskSpec::new("a", ""));
+    look(&world);
+    let session = world.register(Duration::from_secs(60));
+    look(&world);
+    world.client(Operation::Put(Put { owner: Some(session), ..Put::new("b", "1") }));
+    look(&world);
+    world.client(Operation::Put(Put { ttl: Some(Duration::from_secs(60)), ..Put::new("c", "1") }));
     look(&world);
     let fence = world.assign(task, 1);
     look(&world);

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::state::limits::{check_batch, check_key, check_offer, check_size, check_ttl};
+use crate::state::limits::{check_batch, check_offer, check_ttl};
 use crate::state::tasks::backoff;
 use crate::state::*;
 use crate::types::*;
-use crate::wire::MAX_VALUE;
 
 /// Everything, as lists.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +19,8 @@ pub(super) struct Naive {
     pub(super) time: ClusterTime,
     pub(super) revision: u64,
     pub(super) content: Content,
+    /// The changes of keys in the last command.
+    pub(super) told: Vec<KeyChange>,
 }
 
 /// What a revision stands for.
@@ -70,6 +71,7 @@ type Outcomes = Result<Answer, Refused>;
 impl Naive {
     pub(super) fn apply(&mut self, time: ClusterTime, command: &Command) -> Answer {
         self.time = self.time.max(time);
+        self.told.clear();
         let before = self.clone();
         let answer = match command {
             Command::Register { ttl } => self.register(*ttl, &About::default()),
@@ -90,6 +92,7 @@ impl Naive {
 
     pub(super) fn begin_epoch(&mut self, time: ClusterTime) {
         self.time = self.time.max(time);
+        self.told.clear();
         let before = self.clone();
         self.sessions().into_iter().for_each(|session| self.renew(session));
         self.count_change(&before);
@@ -168,25 +171,9 @@ impl Naive {
                 self.set(*task, TaskState::Cancelled { reason: reason.clone(), at: self.time });
                 Ok(Answer::Task(Box::new(self.view(*task).unwrap())))
             }
-            Operation::Put { key, value, expect } => {
-                check_key(key)?;
-                check_size(value.len(), MAX_VALUE)?;
-                let old = self.expect(key, *expect)?;
-                let modified = Revision(self.grant());
-                let created = old.map_or(modified, |value| value.created);
-                self.content.keys.retain(|(name, _)| name != key);
-                self.content.keys.push((key.clone(), Value { value: value.clone(), created, modified }));
-                Ok(Answer::Written(modified))
-            }
-            Operation::Delete { key, expect } => {
-                let old = match (self.value(key), expect) {
-                    (None, Expect::Absent | Expect::Present) => None,
-                    _ => self.expect(key, *expect)?,
-                };
-                old.ok_or(Refused::NotFound)?;
-                self.content.keys.retain(|(name, _)| name != key);
-                Ok(Answer::Written(Revision(self.grant())))
-            }
+            Operation::Put(put) => self.put(put),
+            Operation::Delete(delete) => self.delete(delete),
+            Operation::Transact(transaction) => self.transact(transaction),
             Operation::Close => panic!("closed before"),
             Operation::OpenSession(opening) => self.register(opening.ttl, &opening.about),
             Operation::EndSession { session, .. } => {
@@ -229,11 +216,14 @@ impl Naive {
                 self.end_node(node.session, ReleaseCause::SessionEnded);
             }
         }
-        for client in self.content.clients.clone() {
+        let mut clients = self.content.clients.clone();
+        clients.sort_by_key(|client| (client.deadline, client.id));
+        for client in clients {
             if client.deadline <= time {
                 self.end_client(client.id);
             }
         }
+        self.expire_keys(time);
         Ok(Answer::Ok)
     }
 
@@ -248,7 +238,8 @@ impl Naive {
 
     fn end_client(&mut self, session: SessionId) {
         self.content.clients.retain(|client| client.id != session);
-        self.grant();
+        let revision = self.grant();
+        self.end_keys_of(session, Revision(revision));
     }
 
     fn decide(&mut self, command: &MasterCommand) -> Outcomes {
@@ -482,7 +473,8 @@ impl Naive {
         let clients = self.content.clients.iter().map(|client| client.deadline);
         let nodes = self.content.nodes.iter().map(|node| node.deadline);
         let tasks = self.content.tasks.iter().filter_map(Task::end);
-        clients.chain(nodes).chain(tasks).min().unwrap_or(ClusterTime::NEVER)
+        let keys = self.content.keys.iter().filter_map(|(_, value)| value.expires);
+        clients.chain(nodes).chain(tasks).chain(keys).min().unwrap_or(ClusterTime::NEVER)
     }
 
     pub(super) fn summary(&self, hash: u64) -> Summary {
@@ -509,7 +501,7 @@ impl Naive {
     }
 
     /// What is there, if it is what was expected.
-    fn expect(&self, key: &str, expect: Expect) -> Result<Option<Value>, Refused> {
+    pub(super) fn expect(&self, key: &str, expect: Expect) -> Result<Option<Value>, Refused> {
         let old = self.value(key);
         let current = old.as_ref().map_or(Revision(0), |value| value.modified);
         match expect {

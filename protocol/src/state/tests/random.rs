@@ -111,6 +111,11 @@ impl Run {
         assert_eq!(self.state.revision() > before, self.state.content() != content, "{place}");
         self.compare(&place);
         self.follow(&changes, &place);
+        let told = changes.iter().filter_map(|change| match change {
+            ClusterChange::Key(change) => Some(change.clone()),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), self.naive.told, "{place}");
         for task in tasks_before {
             let now = self.naive.task(task.id);
             assert!(!task.state.is_final() || now.is_none_or(|now| now.state == task.state), "it ended twice, {place}");
@@ -135,8 +140,15 @@ impl Run {
         assert_eq!(self.state.query(&Query::Summary), Answer::Summary(summary), "{place}");
         assert_eq!(self.state.next_expiry(), self.naive.next_expiry(), "{place}");
         for key in KEYS {
-            assert_eq!(self.state.query(&Query::Get(key.into())), Answer::Value(self.naive.value(key)), "{place}");
+            let expected = Answer::Value { found: self.naive.value(key), at: Revision(self.naive.revision) };
+            assert_eq!(self.state.query(&Query::Get(key.into())), expected, "{place}");
         }
+        let prefix = ["", "", "a", "s-"][self.chance.below(4)].to_owned();
+        let after = self.naive.content.keys.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+        let after = self.chance.pick(&after).filter(|_| !self.chance.one_in(3)).unwrap_or_default();
+        let (limit, keys_only) = (1 + self.chance.below(4) as u32, self.chance.one_in(3));
+        let list = List { prefix, after, limit, keys_only };
+        assert_eq!(self.state.query(&Query::List(list.clone())), self.naive.page(&list), "{place}");
         let Answer::Nodes(nodes) = self.state.query(&Query::Nodes) else { panic!("nodes are shown") };
         let held = |session| {
             let tasks = self.naive.content.tasks.iter().filter_map(|task| self.naive.grant_of(task.id));
@@ -191,7 +203,8 @@ impl Run {
                     self.heard.nodes.remove(found.expect("it was open"));
                 }
                 ClusterChange::NextExpiry(time) => self.heard.next_expiry = time,
-                ClusterChange::Judged { .. }
+                ClusterChange::Key(_)
+                | ClusterChange::Judged { .. }
                 | ClusterChange::Void { .. }
                 | ClusterChange::Redeemed { .. }
                 | ClusterChange::Released { .. }
@@ -219,6 +232,10 @@ impl Run {
             Answer::Refused(Refused::Busy) => self.meet(true, "ahead of the window"),
             Answer::Refused(Refused::Ended) => self.meet(true, "ended"),
             Answer::Refused(Refused::NoSession(_)) => self.meet(true, "no session"),
+            Answer::Transacted(done) => {
+                self.meet(done.held, "transaction");
+                self.meet(!done.held, "the other branch");
+            }
             Answer::Submitted(tasks) => self.meet(tasks.iter().any(|task| !task.fresh), "once key"),
             _ => {}
         }
@@ -226,6 +243,12 @@ impl Run {
             match change {
                 ClusterChange::ClientEnded { cause: ClientEnd::Proven, .. } => self.meet(true, "proven dead"),
                 ClusterChange::ClientEnded { cause: ClientEnd::Evidence, .. } => self.meet(true, "released"),
+                ClusterChange::Key(KeyChange { what: KeyEvent::Deleted(KeyEnd::Expired), .. }) => {
+                    self.meet(true, "key out of time");
+                }
+                ClusterChange::Key(KeyChange { what: KeyEvent::Deleted(KeyEnd::SessionEnded), .. }) => {
+                    self.meet(true, "key of a session");
+                }
                 ClusterChange::Void { .. } => self.meet(true, "void"),
                 ClusterChange::Pending { not_before, .. } => self.meet(*not_before > self.now, "retried"),
                 ClusterChange::Ended { task, .. } => {
@@ -278,24 +301,81 @@ impl Run {
     }
 
     fn operation(&mut self) -> Operation {
-        let key = KEYS[self.chance.below(KEYS.len())].to_string();
-        let current = self.naive.value(&key).map_or(Revision(0), |value| value.modified);
-        let expect = match self.chance.below(6) {
-            0 => Expect::Absent,
-            1 => Expect::Present,
-            2 => Expect::Revision(current),
-            3 => Expect::Revision(Revision(self.chance.below(99) as u64)),
-            _ => Expect::Any,
-        };
         match self.chance.below(23) {
             0 => Operation::Close,
             20 => Operation::EndSession { session: self.any_session(), cause: ClientEnd::Killed },
             21..=22 => Operation::OpenSession(self.opening()),
             1..=3 => Operation::Cancel { task: self.task(), reason: "no need".into() },
-            4..=6 => Operation::Put { key, value: Bytes::from(vec![7; self.chance.below(40)]), expect },
-            7..=8 => Operation::Delete { key, expect },
+            4..=6 => Operation::Put(self.put()),
+            7 => Operation::Delete(self.delete()),
+            8..=9 => Operation::Transact(self.transaction()),
             _ => Operation::Submit((0..self.chance.below(4)).map(|_| self.spec()).collect()),
         }
+    }
+
+    fn key(&mut self) -> String {
+        KEYS[self.chance.below(KEYS.len())].into()
+    }
+
+    fn expect(&mut self, key: &str) -> Expect {
+        let current = self.naive.value(key).map_or(Revision(0), |value| value.modified);
+        match self.chance.below(9) {
+            0 => Expect::Absent,
+            1 => Expect::Present,
+            2 => Expect::Revision(current),
+            3 => Expect::Revision(Revision(self.chance.below(99) as u64)),
+            _ => Expect::Any,
+        }
+    }
+
+    fn put(&mut self) -> Put {
+        let key = self.key();
+        let expect = self.expect(&key);
+        let owner = self.chance.one_in(2).then(|| self.client_session());
+        let ttl = self.chance.one_in(4).then(|| Duration::from_millis([0, 1, 300, 2_000][self.chance.below(4)]));
+        let sequence = self.chance.one_in(8);
+        let key = if sequence { "s-".into() } else { key };
+        Put { expect, owner, ttl, sequence, ..Put::new(key, vec![7; self.chance.below(40)]) }
+    }
+
+    fn delete(&mut self) -> Delete {
+        let key = self.key();
+        let expect = self.expect(&key);
+        Delete { key, expect }
+    }
+
+    fn transaction(&mut self) -> Transaction {
+        let when = (0..self.chance.below(3)).map(|_| self.condition()).collect();
+        let then = (0..self.chance.below(4)).map(|_| self.key_operation()).collect();
+        let or_else = (0..self.chance.below(3)).map(|_| self.key_operation()).collect();
+        Transaction { when, then, or_else }
+    }
+
+    fn condition(&mut self) -> Condition {
+        let key = self.key();
+        match self.chance.below(4) {
+            0 => Condition::Lives(self.client_session()),
+            1 => {
+                let value = self.naive.value(&key).map_or_else(Bytes::new, |value| value.value);
+                Condition::Value { key, value }
+            }
+            _ => Condition::Key { expect: self.expect(&key), key },
+        }
+    }
+
+    fn key_operation(&mut self) -> KeyOperation {
+        match self.chance.below(5) {
+            0 | 1 => KeyOperation::Get(self.key()),
+            2 => KeyOperation::Delete(self.delete()),
+            _ => KeyOperation::Put(self.put()),
+        }
+    }
+
+    /// A client's session, mostly a live one.
+    fn client_session(&mut self) -> SessionId {
+        let clients: Vec<_> = self.naive.content.clients.iter().map(|client| client.id).collect();
+        let dead = SessionId(self.chance.below(99) as u64);
+        self.chance.pick(&clients).filter(|_| !self.chance.one_in(9)).unwrap_or(dead)
     }
 
     fn spec(&mut self) -> TaskSpec {
@@ -477,7 +557,7 @@ impl Chance {
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the random commands must have met, or they test less than they seem to.
-const RULES: [&str; 27] = [
+const RULES: [&str; 31] = [
     "answer again",
     "ahead of the window",
     "cancelled",
@@ -491,6 +571,8 @@ const RULES: [&str; 27] = [
     "forgotten",
     "granted with its submission",
     "judged again",
+    "key of a session",
+    "key out of time",
     "late",
     "late again",
     "lost",
@@ -504,5 +586,7 @@ const RULES: [&str; 27] = [
     "retried",
     "session expired",
     "stale",
+    "the other branch",
+    "transaction",
     "void",
 ];

@@ -32,7 +32,9 @@ fn a_request_that_arrives_twice_is_executed_once() {
     let revision = world.state.revision();
     assert_eq!(world.request(session, Seq(1), Seq(1), put("a", "1", Expect::Any)), first);
     assert_eq!(world.state.revision(), revision);
-    let Answer::Value(Some(value)) = world.state.query(&Query::Get("a".into())) else { panic!("it was put") };
+    let Answer::Value { found: Some(value), .. } = world.state.query(&Query::Get("a".into())) else {
+        panic!("it was put")
+    };
     assert_eq!(value.value, "2");
 }
 

@@ -153,7 +153,7 @@ impl State {
         self.clients.assert_coherent();
         self.nodes.assert_coherent();
         self.tasks.assert_coherent();
-        self.keys.assert_coherent();
+        self.keys.assert_coherent(&self.clients);
         assert_eq!(self.next_expiry, self.upcoming(), "the master was not told of the next expiry");
     }
 }
