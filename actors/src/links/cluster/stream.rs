@@ -10,15 +10,15 @@
 //!   has read but not yet handed on. The session is stopped from above instead, a moment later.
 //! * After [`Guard::cut`] nothing holds the socket for longer than it takes the halves to be polled.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::{SockRef, Socket, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -133,7 +133,7 @@ impl AsyncRead for Reader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             let result = match ready!(self.stream.poll_read_ready(cx)) {
-                Ok(()) => self.stream.try_read(buf.initialize_unfilled()),
+                Ok(()) => read_once(&self.stream, buf.initialize_unfilled()),
                 Err(error) => Err(error),
             };
             match result {
@@ -154,6 +154,19 @@ impl AsyncRead for Reader {
             }
         }
     }
+}
+
+/// Reads once. A read that does not fill the buffer has emptied the socket, and more bytes will be announced: the readiness
+/// is taken back in the same step, because the stream's own `try_read` would ask the kernel once more to learn it.
+fn read_once(stream: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut read = None;
+    let result = stream.try_io(Interest::READABLE, || {
+        let mut socket: &Socket = &SockRef::from(stream);
+        let length = socket.read(buffer)?;
+        read = Some(length);
+        if length < buffer.len() { Err(ErrorKind::WouldBlock.into()) } else { Ok(length) }
+    });
+    read.map_or(result, Ok)
 }
 
 impl AsyncWrite for Writer {
