@@ -71,7 +71,8 @@ impl Outlet {
         match work {
             Work::Save { meta, state } => store.save(meta, state.image()),
             Work::Read { to, last, place } => store.read(to, last, place),
-            Work::Stage { last, place, chunk } => store.stage(last, place, chunk),
+            Work::Forget { last } => store.forget(last),
+            Work::Stage { last, turn, place, chunk } => store.stage(turn, last, place, chunk),
         }
     }
 

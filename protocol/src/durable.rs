@@ -147,6 +147,8 @@ pub struct Durable {
     pub hard_state: HardState,
     /// The newest snapshot. `base <= snapshot.last` (F16).
     pub snapshot: Option<Snapshot>,
+    /// The one before it, while it may still be read; a store may forget it.
+    pub former: Option<Snapshot>,
     /// The entry before the first one held.
     pub base: LogId,
     /// The log after `base`.
@@ -168,6 +170,7 @@ impl Durable {
             genesis: None,
             hard_state: HardState::default(),
             snapshot: None,
+            former: None,
             base: LogId::default(),
             entries: Vec::new(),
             commit_hint: Index(0),
@@ -200,6 +203,7 @@ impl Durable {
             let staged = self.staged.take().filter(|(last, _)| *last == meta.last);
             let (_, chunks) = staged.expect("an image is staged before it is installed");
             self.snapshot = Some(Snapshot { meta: (**meta).clone(), chunks });
+            self.former = None;
             let holds = self.entries.iter().any(|entry| entry.id == meta.last);
             self.entries.retain(|entry| holds && entry.id.index > meta.last.index);
             self.base = meta.last;
@@ -217,40 +221,64 @@ impl Durable {
         }
     }
 
-    /// Does a piece of work on images at once, as a store does it bit by bit.
+    /// Does a piece of work on images at once, as a store does it bit by bit, and answers it.
     ///
     /// # Panics
     ///
     /// If a chunk is to be staged behind one that is not there: that is a bug of the caller.
-    pub fn perform(&mut self, work: Work) -> Done {
+    pub fn perform(&mut self, work: Work) -> Option<Done> {
         match work {
             Work::Save { meta, state } => {
                 let last = meta.last;
-                // What was installed meanwhile is newer, and the log may begin after what this one stands for.
-                if meta.is_newer_than(self.snapshot.as_ref().map(|held| &held.meta)) {
-                    self.snapshot = Some(Snapshot { meta, chunks: state.image().collect() });
-                }
-                Done::Saved { last }
+                self.keep(meta, || state.image().collect());
+                Some(Done::Saved { last })
             }
-            Work::Read { to, last, place } => {
-                let chunks = self.snapshot.as_ref().filter(|held| held.meta.last == last).map(|held| &held.chunks);
-                let found = chunks.and_then(|chunks| {
-                    let count = u32::try_from(chunks.len()).expect("an image has fewer chunks than that");
-                    chunks.get(place as usize).map(|chunk| (count, chunk.clone()))
-                });
-                Done::Read { to, last, place, found }
+            Work::Forget { last } => {
+                self.forget(last);
+                None
             }
-            Work::Stage { last, place, chunk } => {
-                if place == 0 {
-                    self.staged = Some((last, Vec::new()));
-                }
-                let staged = self.staged.as_mut().filter(|(staged, _)| *staged == last);
-                let (_, chunks) = staged.expect("a chunk is staged behind those of the same image");
-                assert_eq!(place as usize, chunks.len(), "chunks are staged without gaps");
-                chunks.push(chunk);
-                Done::Staged { last, place }
+            Work::Read { to, last, place } => Some(Done::Read { to, last, place, found: self.chunk(last, place) }),
+            Work::Stage { last, turn, place, chunk } => {
+                self.stage(last, place, chunk);
+                Some(Done::Staged { turn, place })
             }
         }
+    }
+
+    /// Takes up a snapshot of our own; the one before it stays beside it.
+    pub fn keep(&mut self, meta: SnapMeta, chunks: impl FnOnce() -> Vec<Bytes>) {
+        // What was installed meanwhile is newer, and the log may begin after what this one stands for.
+        if meta.is_newer_than(self.snapshot.as_ref().map(|held| &held.meta)) {
+            self.former = self.snapshot.replace(Snapshot { meta, chunks: chunks() });
+        }
+    }
+
+    /// Forgets the snapshot before ours, if it ends with this entry.
+    pub fn forget(&mut self, last: LogId) {
+        self.former.take_if(|former| former.meta.last == last);
+    }
+
+    /// One chunk of our snapshot or the one before it, and how many there are.
+    #[must_use]
+    pub fn chunk(&self, last: LogId, place: u32) -> Option<(u32, Bytes)> {
+        let held = self.snapshot.iter().chain(&self.former).find(|held| held.meta.last == last)?;
+        let count = u32::try_from(held.chunks.len()).expect("an image has fewer chunks than that");
+        held.chunks.get(place as usize).map(|chunk| (count, chunk.clone()))
+    }
+
+    /// Stages a chunk of an image that is being received.
+    ///
+    /// # Panics
+    ///
+    /// If it is to be staged behind one that is not there: that is a bug of the caller.
+    pub fn stage(&mut self, last: LogId, place: u32, chunk: Bytes) {
+        if place == 0 {
+            self.staged = Some((last, Vec::new()));
+        }
+        let staged = self.staged.as_mut().filter(|(staged, _)| *staged == last);
+        let (_, chunks) = staged.expect("a chunk is staged behind those of the same image");
+        assert_eq!(place as usize, chunks.len(), "chunks are staged without gaps");
+        chunks.push(chunk);
     }
 
     /// The last entry's place, or the base's.

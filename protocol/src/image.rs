@@ -1,7 +1,7 @@
 //! Images of the state: what a snapshot is made of, and how it travels.
 //!
 //! An image is the state after one entry, cut into chunks. A store writes its own chunk by chunk between its commits, keeps
-//! it beside the log, and reads single chunks for whoever asks. A follower that needs one asks for the next chunk when the
+//! it beside the log, and reads single chunks for whoever asks, also of the snapshot before while somebody fetches that. A follower that needs one asks for the next chunk when the
 //! one before is staged, so that at most [`WANTED_MAX`] are under way, a broken link loses nothing but those, and the
 //! sender keeps no account of it.
 //!
@@ -21,14 +21,20 @@ use crate::types::{LogId, NodeId};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Work {
     /// Write the image of this state as our snapshot, in chunks between commits, so that no batch waits for more than
-    /// one of them. It replaces the earlier snapshot when it is complete and durable, and is answered then.
+    /// one of them. It takes the place of the earlier snapshot when it is complete and durable, and is answered then. The
+    /// earlier one can still be read until it is forgotten or another one takes the place of this one.
     Save {
         /// What it stands for.
         meta: SnapMeta,
         /// The state, frozen: a copy that shares what did not change since.
         state: Box<State>,
     },
-    /// Read one chunk of our snapshot.
+    /// Forget the snapshot before ours: nobody reads it any more. This has no answer.
+    Forget {
+        /// The last entry of it. If it is another one, or is gone, there is nothing to do.
+        last: LogId,
+    },
+    /// Read one chunk of our snapshot, or of the one before it.
     Read {
         /// Who asked for it; comes back.
         to: NodeId,
@@ -41,6 +47,8 @@ pub enum Work {
     Stage {
         /// The last entry of the snapshot that it belongs to.
         last: LogId,
+        /// Which fetch of this image or of another it belongs to; comes back.
+        turn: u64,
         /// Which chunk, counted from zero, without gaps.
         place: u32,
         /// The chunk.
@@ -64,13 +72,13 @@ pub enum Done {
         last: LogId,
         /// Which chunk.
         place: u32,
-        /// How many there are, and the chunk; `None` if our snapshot is another one now, or has no such chunk.
+        /// How many there are, and the chunk; `None` if that snapshot is gone, or has no such chunk.
         found: Option<(u32, Bytes)>,
     },
     /// A chunk is staged (not necessarily durable before the batch that installs it).
     Staged {
-        /// The last entry of the snapshot that it belongs to.
-        last: LogId,
+        /// Which fetch it belongs to.
+        turn: u64,
         /// Which chunk.
         place: u32,
     },
@@ -99,7 +107,7 @@ pub enum Message {
         /// The chunk.
         chunk: Bytes,
     },
-    /// "My snapshot is another one now": wait for the next announcement. Lost: asked again.
+    /// "That snapshot is gone": take a newer one. Lost: asked again.
     Gone {
         /// The last entry of the snapshot that was asked for.
         last: LogId,

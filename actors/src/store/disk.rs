@@ -156,11 +156,11 @@ impl DiskStore {
         self.write(|rows| rows.retire(extent))
     }
 
-    /// How many rows there are that nobody needs: chunks of other images than our snapshot, entries up to the base.
+    /// How many rows there are that nobody needs: chunks of neither our snapshot nor the one before, entries up to the base.
     #[cfg(test)]
     pub(super) fn garbage(&self) -> usize {
         let rows = Reader::new(self.engine.db(), &self.path).expect("the disk of a test");
-        rows.garbage(self.extent, self.shelf.kept.as_ref()).expect("the disk of a test")
+        rows.garbage(self.extent, &self.shelf).expect("the disk of a test")
     }
 
     /// Reads all that is in the file.
@@ -179,10 +179,11 @@ impl DiskStore {
                 genesis: rows.row(tables::GENESIS_ROW)?,
                 hard_state: rows.row(tables::HARD_STATE)?,
                 snapshot,
+                former: None,
                 base: self.extent.base,
                 entries: rows.log(self.extent)?,
                 commit_hint: self.extent.commit_hint,
-                // Only this run can go on with an image: what an earlier one received is garbage.
+                // Only the run that received an image can go on with it: it is garbage now, like a former snapshot.
                 staged: None,
             })
         })
@@ -269,9 +270,8 @@ impl LogStore for DiskStore {
     }
 
     fn read(&mut self, last: LogId, place: u32) -> Result<Option<(u32, Bytes)>, StoreError> {
-        let Some(kept) = self.shelf.kept.as_ref().filter(|kept| kept.meta.last == last && place < kept.count) else {
-            return Ok(None);
-        };
+        let mut held = self.shelf.kept.iter().chain(&self.shelf.former);
+        let Some(kept) = held.find(|kept| kept.meta.last == last && place < kept.count) else { return Ok(None) };
         guarded(&self.path, || {
             let chunk = Reader::new(self.engine.db(), &self.path)?.chunk(kept, place)?;
             Ok(Some((kept.count, chunk)))

@@ -1,8 +1,7 @@
 //! A store that forgets everything with its process.
 
 use bytes::Bytes;
-use protocol::durable::{Durable, Snapshot};
-use protocol::image::{Done, Work};
+use protocol::durable::Durable;
 use protocol::{Incarnation, LogId, NodeId};
 
 use super::{Change, LogStore, StoreError};
@@ -45,24 +44,17 @@ impl LogStore for MemoryStore {
                     self.draft.push(chunk.clone());
                     if let Some(meta) = whole {
                         let chunks = std::mem::take(&mut self.draft);
-                        if meta.is_newer_than(self.durable.snapshot.as_ref().map(|held| &held.meta)) {
-                            self.durable.snapshot = Some(Snapshot { meta: meta.clone(), chunks });
-                        }
+                        self.durable.keep(meta.clone(), || chunks);
                     }
                 }
-                Change::Stage { last, place, chunk } => {
-                    let work = Work::Stage { last: *last, place: *place, chunk: chunk.clone() };
-                    self.durable.perform(work);
-                }
+                Change::Forget { last } => self.durable.forget(*last),
+                Change::Stage { last, place, chunk } => self.durable.stage(*last, *place, chunk.clone()),
             }
         }
         Ok(false)
     }
 
     fn read(&mut self, last: LogId, place: u32) -> Result<Option<(u32, Bytes)>, StoreError> {
-        match self.durable.perform(Work::Read { to: NodeId(0), last, place }) {
-            Done::Read { found, .. } => Ok(found),
-            Done::Saved { .. } | Done::Staged { .. } => unreachable!("a read is answered as one"),
-        }
+        Ok(self.durable.chunk(last, place))
     }
 }

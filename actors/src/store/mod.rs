@@ -51,8 +51,8 @@ pub trait LogStore: Send {
     /// [`StoreError`]; the first one is final, every later call fails too.
     fn commit(&mut self, changes: &[Change]) -> Result<bool, StoreError>;
 
-    /// Reads one chunk of our snapshot, and how many there are; `None` if our snapshot does not end with `last`, or has
-    /// no such chunk.
+    /// Reads one chunk of our snapshot, or of the one before it, and how many there are; `None` if neither ends with
+    /// `last`, or it has no such chunk.
     ///
     /// # Errors
     ///
@@ -72,8 +72,14 @@ pub enum Change {
         place: u32,
         /// The chunk.
         chunk: Bytes,
-        /// With the last one: what the image stands for. It is our snapshot from here on.
+        /// With the last one: what the image stands for. It is our snapshot from here on, and the one before it stays
+        /// readable in this run until it is forgotten or another one takes the place of this one.
         whole: Option<SnapMeta>,
+    },
+    /// Nobody reads the snapshot before ours any more, if it is the one that ends with `last`.
+    Forget {
+        /// The last entry of it.
+        last: LogId,
     },
     /// The next chunk of an image that is being received, which counts for nothing until a batch installs it. Place zero
     /// forgets what was staged before.
@@ -92,7 +98,7 @@ impl Change {
     fn batch(&self) -> Option<&Persist> {
         match self {
             Self::Batch(batch) => Some(batch),
-            Self::Save { .. } | Self::Stage { .. } => None,
+            Self::Save { .. } | Self::Forget { .. } | Self::Stage { .. } => None,
         }
     }
 }

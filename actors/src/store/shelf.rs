@@ -2,7 +2,7 @@
 //!
 //! An image grows over many commits, so what it is becomes known only when it is whole: the row `snapshot` of `meta` names
 //! the generation that counts. All others are on their way there or on their way out, and what was on its way when a run
-//! ended is out when the next one begins.
+//! ended is out when the next one begins. So is the snapshot before the one that counts, which stays while others read it.
 //!
 //! # Invariants
 //!
@@ -28,6 +28,8 @@ use super::{Change, StoreError};
 pub(super) struct Shelf {
     /// Our snapshot.
     pub(super) kept: Option<Kept>,
+    /// The snapshot before it, until nobody reads it.
+    pub(super) former: Option<Kept>,
     /// The image of our own that is being written.
     draft: Option<Partial>,
     /// The image that is being received, and the last entry in it.
@@ -80,10 +82,15 @@ impl Shelf {
         self.garbage.is_empty()
     }
 
-    /// Takes up an image that is whole.
+    /// Takes up an image of our own that is whole.
     fn keep(&mut self, meta: SnapMeta, image: Partial) {
-        self.garbage.extend(self.kept.take().map(|kept| kept.generation));
-        self.kept = Some(Kept { meta, generation: image.generation, count: image.count });
+        self.forget();
+        self.former = self.kept.replace(Kept { meta, generation: image.generation, count: image.count });
+    }
+
+    /// Nobody reads the snapshot before ours any more.
+    fn forget(&mut self) {
+        self.garbage.extend(self.former.take().map(|former| former.generation));
     }
 
     /// Follows the changes in order; `put` writes a chunk.
@@ -115,6 +122,11 @@ impl Shelf {
                         }
                     }
                 }
+                Change::Forget { last } => {
+                    if self.former.as_ref().is_some_and(|former| former.meta.last == *last) {
+                        self.forget();
+                    }
+                }
                 Change::Stage { last, place, chunk } => {
                     if *place == 0 {
                         self.garbage.extend(self.staged.take().map(|(_, staged)| staged.generation));
@@ -129,12 +141,13 @@ impl Shelf {
         Ok(())
     }
 
-    /// Takes up the staged image. An image of our own that is not whole yet is older than it.
+    /// Takes up the staged image. Any of our own is older than it, and the log that would follow those is gone.
     fn install(&mut self, meta: &SnapMeta) {
         let staged = self.staged.take().filter(|(last, _)| *last == meta.last);
         let (_, staged) = staged.expect("an image is staged before it is installed");
         self.garbage.extend(self.draft.take().map(|draft| draft.generation));
         self.keep(meta.clone(), staged);
+        self.forget();
     }
 
     fn begin(&mut self) -> Partial {
@@ -171,9 +184,9 @@ impl Reader<'_> {
 
     /// How many rows there are that nobody needs.
     #[cfg(test)]
-    pub(super) fn garbage(&self, extent: super::tables::Extent, kept: Option<&Kept>) -> Result<usize, redb::Error> {
+    pub(super) fn garbage(&self, extent: super::tables::Extent, shelf: &Shelf) -> Result<usize, redb::Error> {
         let chunks = self.chunks().expect("there is such a table");
-        let needed = |key: Key| kept.is_some_and(|kept| kept.generation == key.0);
+        let needed = |key: Key| shelf.kept.iter().chain(&shelf.former).any(|kept| kept.generation == key.0);
         let chunks =
             chunks.range((0, 0)..)?.filter(|row| row.as_ref().is_ok_and(|(key, _)| !needed(key.value()))).count();
         let entries = self.txn.open_table(super::tables::LOG)?.range(..=extent.base.index.0)?.count();

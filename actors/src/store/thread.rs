@@ -116,12 +116,17 @@ impl StoreHandle {
         self.shared.push(Job::Save(Saving { meta, chunks: chunks.peekable(), place: 0 }));
     }
 
-    /// Queues a chunk of an image that is being received; never waits. It is answered by [`Done::Staged`].
-    pub fn stage(&self, last: LogId, place: u32, chunk: Bytes) {
-        self.shared.push(Job::Stage { last, place, chunk });
+    /// Queues that the snapshot before ours is not needed any more, if it ends with `last`; never waits.
+    pub fn forget(&self, last: LogId) {
+        self.shared.push(Job::Forget { last });
     }
 
-    /// Asks for a chunk of our snapshot, on behalf of `to`; never waits. It is answered by [`Done::Read`].
+    /// Queues a chunk of an image that is being received; never waits. It is answered by [`Done::Staged`] with `turn`.
+    pub fn stage(&self, turn: u64, last: LogId, place: u32, chunk: Bytes) {
+        self.shared.push(Job::Stage { turn, last, place, chunk });
+    }
+
+    /// Asks for a chunk of our snapshot, or of the one before it, on behalf of `to`; never waits. It is answered by [`Done::Read`].
     pub fn read(&self, to: NodeId, last: LogId, place: u32) {
         self.shared.push(Job::Read { to, last, place });
     }
@@ -131,7 +136,8 @@ impl StoreHandle {
 enum Job {
     Persist(Persist),
     Save(Saving),
-    Stage { last: LogId, place: u32, chunk: Bytes },
+    Forget { last: LogId },
+    Stage { turn: u64, last: LogId, place: u32, chunk: Bytes },
     Read { to: NodeId, last: LogId, place: u32 },
 }
 
@@ -141,7 +147,7 @@ impl Job {
         let held = match self {
             Self::Persist(batch) => batch.append.len() * size_of::<Entry>() + payload_bytes(batch),
             Self::Stage { chunk, .. } => chunk.len(),
-            Self::Save(_) | Self::Read { .. } => 0,
+            Self::Save(_) | Self::Forget { .. } | Self::Read { .. } => 0,
         };
         size_of::<Self>() + held
     }
@@ -293,8 +299,9 @@ impl Worker {
                     changes.push(Change::Batch(batch));
                 }
                 Job::Save(saving) => self.saving.push_back(saving),
-                Job::Stage { last, place, chunk } => {
-                    done.push(Done::Staged { last, place });
+                Job::Forget { last } => changes.push(Change::Forget { last }),
+                Job::Stage { turn, last, place, chunk } => {
+                    done.push(Done::Staged { turn, place });
                     changes.push(Change::Stage { last, place, chunk });
                 }
                 Job::Read { to, last, place } => reads.push((to, last, place)),

@@ -167,9 +167,10 @@ impl Consensus {
 
     fn on_matched(&mut self, at: usize, index: Index, sent: Nanos, effects: &mut Vec<Effect>) {
         let patience = self.profile.heartbeat * 2;
+        let base = self.log.base().index;
         let peer = &mut self.peers[at];
         let is_news = index > peer.matched;
-        peer.note_matched(index);
+        peer.note_matched(index, base);
         // An answer to something sent after the oldest append, which is still unacknowledged long after: it was lost.
         let is_lost = peer.oldest().is_some_and(|oldest| sent >= oldest && oldest + patience < self.now);
         if is_lost && peer.pace == Pace::Replicate {

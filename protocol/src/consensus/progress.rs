@@ -42,8 +42,6 @@ pub(super) enum Pace {
     Replicate,
     /// Heartbeats only: what it lacks is forgotten here, and it was told of our snapshot.
     Snapshot {
-        /// The last entry of that snapshot: who holds this much needs it no longer.
-        last: Index,
         /// When it was told.
         since: Nanos,
     },
@@ -92,14 +90,15 @@ impl Progress {
 
     /// It needs the snapshot that ends with `last` and was told so.
     pub(super) fn begin_snapshot(&mut self, last: Index, now: Nanos) {
-        self.pace = Pace::Snapshot { last, since: now };
+        self.pace = Pace::Snapshot { since: now };
         self.next = last.next();
         self.flight.clear();
         self.bytes = 0;
     }
 
-    /// Notes that the follower holds everything up to `index`.
-    pub(super) fn note_matched(&mut self, index: Index) {
+    /// Notes that the follower holds everything up to `index`, while our log begins after `base`. Whatever image brought it
+    /// to the base or beyond, perhaps an older one than it was told of last: what it lacks now is held here.
+    pub(super) fn note_matched(&mut self, index: Index, base: Index) {
         let verified = index.next() >= self.next;
         self.matched = self.matched.max(index);
         self.next = self.next.max(self.matched.next());
@@ -107,8 +106,8 @@ impl Progress {
             self.bytes -= oldest.bytes;
             self.flight.pop_front();
         }
-        if matches!(self.pace, Pace::Snapshot { last, .. } if index >= last) {
-            self.probe_from(index.next());
+        if matches!(self.pace, Pace::Snapshot { .. }) && self.matched >= base {
+            self.probe_from(self.matched.next());
         } else if self.pace == Pace::Probe && verified {
             self.pace = Pace::Replicate;
             self.flight.clear();
@@ -175,7 +174,7 @@ mod tests {
 
     fn replicating() -> Progress {
         let mut peer = Progress::new(NodeId(2), Index(2));
-        peer.note_matched(Index(1));
+        peer.note_matched(Index(1), Index(0));
         assert_eq!(peer.pace, Pace::Replicate);
         peer
     }
@@ -189,7 +188,7 @@ mod tests {
             peer.note_sent(Index(1 + sent), 100, Nanos(1));
         }
         assert_eq!(sent, APPENDS_MAX as u64);
-        peer.note_matched(Index(1 + sent));
+        peer.note_matched(Index(1 + sent), Index(0));
         assert!(peer.is_idle() && peer.has_room(100), "an answer makes room again");
         peer.note_sent(Index(100), BYTES_MAX - 50, Nanos(2));
         assert!(!peer.has_room(100));
@@ -208,9 +207,9 @@ mod tests {
         let mut peer = Progress::new(NodeId(2), Index(9));
         peer.note_sent(Index(9), 1, Nanos(1));
         assert!(!peer.has_room(1));
-        peer.note_matched(Index(3));
+        peer.note_matched(Index(3), Index(0));
         assert_eq!((peer.pace, peer.matched, peer.next), (Pace::Probe, Index(3), Index(9)));
-        peer.note_matched(Index(9));
+        peer.note_matched(Index(9), Index(0));
         assert_eq!((peer.pace, peer.matched, peer.next), (Pace::Replicate, Index(9), Index(10)));
     }
 

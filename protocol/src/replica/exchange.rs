@@ -1,16 +1,17 @@
-//! Images on their way: to our store, from it to a follower, and from a leader to us.
+//! Images on their way: to our store, and from a leader to us. For those that we send see [`super::serving`].
 //!
 //! A receiver asks for chunks, a few at a time, and gives each to its store and to a restoration; when the last one is
-//! staged it has the whole state in its hands. Whatever is lost is asked for again. A sender answers what it is asked and
-//! remembers nothing but how many chunks its store is reading for whom.
+//! staged it has the whole state in its hands. Whatever is lost is asked for again. While chunks come it stays with the
+//! image that it has begun, however many newer ones are named meanwhile: it would never have one otherwise.
 //!
 //! # Invariants
 //!
 //! * One image is received at a time, from one source; chunks of two are mixed never (F23).
-//! * At most [`WANTED_MAX`] chunks are asked for and not staged; at most twice as many are read for one peer.
+//! * At most [`WANTED_MAX`] chunks are asked for and not staged.
 //! * No snapshot of our own is begun while one is received, and none is installed while our own is written.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,16 +19,18 @@ use crate::durable::SnapMeta;
 use crate::effects::Effects;
 use crate::image::{Message, WANTED_MAX, Work};
 use crate::state::{Restore, State};
-use crate::types::{LogId, Nanos, NodeId};
+use crate::types::{Index, LogId, Nanos, NodeId};
 
 use super::{Compaction, Fetching};
 
-/// Both ends of the transfer of images, and our own snapshot.
+/// Our own snapshot, and the image that we receive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Exchange {
     /// How long to wait for an answer.
-    patience: std::time::Duration,
+    patience: Duration,
     fetch: Option<Fetch>,
+    /// How many fetches there were.
+    turns: u64,
     /// Received, whole and readable: waits for its install.
     ready: Option<(SnapMeta, Box<State>)>,
     /// On its way to be the state: consensus has it in a batch.
@@ -36,10 +39,6 @@ pub(super) struct Exchange {
     saving: Option<SnapMeta>,
     /// Entries and bytes applied since our last snapshot.
     since: (u64, u64),
-    /// For how many chunks of whom the store was asked.
-    reading: BTreeMap<NodeId, u32>,
-    /// When somebody was sent a chunk last.
-    served_at: Option<Nanos>,
 }
 
 /// An image that is being received.
@@ -47,6 +46,10 @@ pub(super) struct Exchange {
 struct Fetch {
     from: NodeId,
     meta: SnapMeta,
+    /// A newer snapshot that the same source has named since.
+    newer: Option<SnapMeta>,
+    /// Which fetch of ours this is: tells its chunks in the store from those of the one before.
+    turn: u64,
     /// How many chunks there are, once the first one has said so.
     count: Option<u32>,
     /// Chunks up to here were asked for.
@@ -65,17 +68,8 @@ struct Fetch {
 }
 
 impl Exchange {
-    pub(super) fn new(patience: std::time::Duration) -> Self {
-        Self {
-            patience,
-            fetch: None,
-            ready: None,
-            installing: None,
-            saving: None,
-            since: (0, 0),
-            reading: BTreeMap::new(),
-            served_at: None,
-        }
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, fetch: None, turns: 0, ready: None, installing: None, saving: None, since: (0, 0) }
     }
 
     // ---- our own snapshot ----
@@ -86,12 +80,9 @@ impl Exchange {
         self.since.1 += bytes as u64;
     }
 
-    /// Says whether a snapshot should be written now. While somebody fetches the one there is, a new one can wait a while.
-    pub(super) fn should_save(&self, now: Nanos, compaction: Compaction) -> bool {
-        let Compaction { entries, bytes, .. } = compaction;
-        let is_served = self.served_at.is_some_and(|at| now < at + self.patience * 4);
-        let times = if is_served { 8 } else { 1 };
-        let is_due = self.since.0 >= entries.saturating_mul(times) || self.since.1 >= bytes.saturating_mul(times);
+    /// Says whether a snapshot should be written now.
+    pub(super) fn should_save(&self, compaction: Compaction) -> bool {
+        let is_due = self.since.0 >= compaction.entries || self.since.1 >= compaction.bytes;
         is_due && self.saving.is_none() && self.fetch.is_none() && self.ready.is_none()
     }
 
@@ -112,57 +103,28 @@ impl Exchange {
         self.saving.take_if(|meta| meta.last == last)
     }
 
-    // ---- the sending end ----
-
-    /// A peer asks for a chunk of our snapshot.
-    pub(super) fn wanted(&mut self, from: NodeId, last: LogId, place: u32, effects: &mut Effects) {
-        let under_way = self.reading.get(&from).copied().unwrap_or(0);
-        if under_way >= 2 * WANTED_MAX || (under_way == 0 && self.reading.len() >= READERS_MAX) {
-            return; // It asks again.
-        }
-        self.reading.insert(from, under_way + 1);
-        effects.images.push(Work::Read { to: from, last, place });
-    }
-
-    /// The store has read a chunk, or has not found it.
-    pub(super) fn read(
-        &mut self,
-        now: Nanos,
-        to: NodeId,
-        (last, place): (LogId, u32),
-        found: Option<(u32, Bytes)>,
-        effects: &mut Effects,
-    ) {
-        if let Some(under_way) = self.reading.get_mut(&to) {
-            *under_way -= 1;
-            if *under_way == 0 {
-                self.reading.remove(&to);
-            }
-        }
-        let message = match found {
-            Some((count, chunk)) => {
-                self.served_at = Some(now);
-                Message::Chunk { last, place, count, crc: crc32c::crc32c(&chunk), chunk }
-            }
-            None => Message::Gone { last },
-        };
-        effects.send(to, message);
-    }
-
     // ---- the receiving end ----
 
-    /// A leader names a snapshot that we lack: asks for it, unless that is under way.
-    pub(super) fn begin(&mut self, now: Nanos, from: NodeId, meta: SnapMeta, effects: &mut Effects) {
-        let is_under_way =
-            |fetch: &Fetch| fetch.from == from && (fetch.meta == meta || fetch.meta.last.index > meta.last.index);
-        if self.fetch.as_ref().is_some_and(is_under_way) || self.ready.as_ref().is_some_and(|(held, _)| *held == meta) {
-            return;
-        }
-        if self.installing.is_some() {
+    /// A leader names a snapshot that we lack: asks for it, unless it has another one for us already or on its way.
+    pub(super) fn named(&mut self, now: Nanos, from: NodeId, meta: SnapMeta, effects: &mut Effects) {
+        if self.ready.is_some() || self.installing.is_some() {
             return; // It is named again if it is needed after that.
         }
-        self.ready = None;
-        self.fetch = Some(Fetch::new(from, meta, now));
+        if let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == from) {
+            if meta.last.index <= fetch.meta.last.index {
+                return;
+            }
+            if fetch.silences == 0 {
+                fetch.newer = Some(meta);
+                return;
+            }
+        }
+        self.begin(now, from, meta, effects);
+    }
+
+    fn begin(&mut self, now: Nanos, from: NodeId, meta: SnapMeta, effects: &mut Effects) {
+        self.turns += 1;
+        self.fetch = Some(Fetch::new(from, meta, self.turns, now));
         self.ask(now, effects);
     }
 
@@ -176,7 +138,11 @@ impl Exchange {
     ) -> Result<(), String> {
         let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.from == from) else { return Ok(()) };
         match message {
-            Message::Gone { last } if last == fetch.meta.last => self.fetch = None,
+            Message::Gone { last } if last == fetch.meta.last => {
+                if let Some(newer) = self.fetch.take().and_then(|fetch| fetch.newer) {
+                    self.begin(now, from, newer, effects);
+                }
+            }
             Message::Chunk { last, place, count, crc, chunk } if last == fetch.meta.last => {
                 let is_wanted = place >= fetch.taken && place < fetch.asked;
                 let is_whole = crc32c::crc32c(&chunk) == crc && place < count;
@@ -198,18 +164,19 @@ impl Exchange {
         Ok(())
     }
 
-    /// A chunk is staged.
-    pub(super) fn staged(&mut self, now: Nanos, last: LogId, place: u32, effects: &mut Effects) -> Result<(), String> {
-        let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.meta.last == last && fetch.staged == place) else {
-            return Ok(());
-        };
+    /// A chunk is staged. That of an earlier fetch counts for nothing, though it may have the same name: the store has
+    /// forgotten it, or will when it comes to the first chunk of this one.
+    pub(super) fn staged(&mut self, now: Nanos, turn: u64, effects: &mut Effects) -> Result<(), String> {
+        let Some(fetch) = self.fetch.as_mut().filter(|fetch| fetch.turn == turn) else { return Ok(()) };
         fetch.staged += 1;
+        assert!(fetch.staged <= fetch.taken, "staged what was not taken");
         if fetch.count != Some(fetch.staged) {
             self.ask(now, effects);
             return Ok(());
         }
         let Fetch { meta, restore, from, .. } = self.fetch.take().expect("seen above");
-        let state = restore.finish().map_err(|why| format!("the image of {last} from {from} is of no use: {why}"))?;
+        let unfit = |why| format!("the image of {} from {from} is of no use: {why}", meta.last);
+        let state = restore.finish().map_err(unfit)?;
         self.ready = Some((meta, Box::new(state)));
         Ok(())
     }
@@ -226,7 +193,7 @@ impl Exchange {
     }
 
     /// Everything up to this entry is committed here: an image of no more is of no use.
-    pub(super) fn forget_up_to(&mut self, commit: crate::types::Index) {
+    pub(super) fn forget_up_to(&mut self, commit: Index) {
         self.fetch.take_if(|fetch| fetch.meta.last.index <= commit);
         self.ready.take_if(|(meta, _)| meta.last.index <= commit);
     }
@@ -242,6 +209,10 @@ impl Exchange {
     /// Asks again for what has not come, and gives up a source that has been silent for long.
     pub(super) fn tick(&mut self, now: Nanos, effects: &mut Effects) {
         let Some(fetch) = self.fetch.as_mut().filter(|fetch| now >= fetch.ask_at) else { return };
+        if fetch.asked == fetch.taken {
+            fetch.ask_at = now + self.patience;
+            return; // Our own disk is slow: nothing was asked of the source.
+        }
         fetch.silences += 1;
         if fetch.silences > SILENCES_MAX {
             self.fetch = None;
@@ -276,10 +247,12 @@ impl Exchange {
 }
 
 impl Fetch {
-    fn new(from: NodeId, meta: SnapMeta, now: Nanos) -> Self {
+    fn new(from: NodeId, meta: SnapMeta, turn: u64, now: Nanos) -> Self {
         Self {
             from,
             meta,
+            newer: None,
+            turn,
             count: None,
             asked: 0,
             taken: 0,
@@ -295,15 +268,12 @@ impl Fetch {
     fn take(&mut self, effects: &mut Effects) -> Result<(), crate::state::ImageError> {
         while let Some(chunk) = self.early.remove(&self.taken) {
             self.restore.take(&chunk)?;
-            effects.images.push(Work::Stage { last: self.meta.last, place: self.taken, chunk });
+            effects.images.push(Work::Stage { last: self.meta.last, turn: self.turn, place: self.taken, chunk });
             self.taken += 1;
         }
         Ok(())
     }
 }
-
-/// For how many peers the store reads at once.
-const READERS_MAX: usize = 16;
 
 /// How often a source may stay silent before its image is given up: it will be named again if it is still needed.
 const SILENCES_MAX: u32 = 10;

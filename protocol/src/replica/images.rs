@@ -20,7 +20,7 @@ use crate::{consensus, image};
 impl Replica {
     pub(super) fn on_image(&mut self, now: Nanos, from: NodeId, message: image::Message, effects: &mut Effects) {
         if let image::Message::Want { last, place } = message {
-            return self.exchange.wanted(from, last, place, effects);
+            return self.serving.wanted(from, last, place, effects);
         }
         if let Err(why) = self.exchange.chunk(now, from, message, effects) {
             effects.note(why);
@@ -31,32 +31,42 @@ impl Replica {
         match done {
             image::Done::Saved { last } => {
                 if let Some(meta) = self.exchange.saved(last) {
-                    let trailing = self.compaction.trailing;
-                    self.core(now, consensus::Input::Saved { meta, trailing }, effects);
+                    self.on_saved(now, meta, effects);
                 }
             }
-            image::Done::Read { to, last, place, found } => self.exchange.read(now, to, (last, place), found, effects),
-            image::Done::Staged { last, place } => {
-                if let Err(why) = self.exchange.staged(now, last, place, effects) {
+            image::Done::Read { to, last, place, found } => self.serving.read(now, to, (last, place), found, effects),
+            image::Done::Staged { turn, .. } => {
+                if let Err(why) = self.exchange.staged(now, turn, effects) {
                     effects.note(why);
                 }
             }
         }
-        // What is received is installed as soon as our own snapshot, if one is being written, is out of its way.
-        if let Some(meta) = self.exchange.ready().filter(|_| !self.consensus.is_installing()).cloned() {
-            self.core(now, consensus::Input::Staged { meta }, effects);
-            if self.consensus.is_installing() {
-                self.exchange.installing();
-            } else {
-                self.exchange.forget_up_to(self.consensus.commit());
-            }
+    }
+
+    /// Our snapshot is durable: the log can be forgotten up to where it trails this one, and those that are still fetched.
+    fn on_saved(&mut self, now: Nanos, meta: SnapMeta, effects: &mut Effects) {
+        let fetched = self.serving.replaced(now, self.consensus.snapshot(), effects);
+        let behind = fetched.map_or(0, |fetched| meta.last.index.0.saturating_sub(fetched.0));
+        let trailing = self.compaction.trailing + behind;
+        self.core(now, consensus::Input::Saved { meta, trailing }, effects);
+    }
+
+    /// Installs what is received, as soon as our own snapshot, if one is being written, is out of its way.
+    pub(super) fn install(&mut self, now: Nanos, effects: &mut Effects) {
+        let Some(meta) = self.exchange.ready().filter(|_| !self.consensus.is_installing()).cloned() else { return };
+        self.core(now, consensus::Input::Staged { meta }, effects);
+        if self.consensus.is_installing() {
+            self.exchange.installing();
+        } else {
+            self.exchange.forget_up_to(self.consensus.commit());
         }
     }
 
     /// Writes a snapshot when enough has been applied since the last one.
     pub(super) fn save(&mut self, now: Nanos, effects: &mut Effects) {
-        let is_due = self.exchange.should_save(now, self.compaction.for_state(self.state.bytes()));
-        if !is_due || self.consensus.is_installing() || self.is_broken {
+        let compaction = self.compaction.for_state(self.state.bytes());
+        let compaction = if self.serving.is_busy(now) { compaction.while_served() } else { compaction };
+        if !self.exchange.should_save(compaction) || self.consensus.is_installing() || self.is_broken {
             return;
         }
         if let Some(meta) = self.consensus.snap_meta() {
@@ -73,6 +83,7 @@ impl Replica {
             return;
         };
         self.state = state;
+        self.serving.installed();
         effects.note(format!("the state of {} was taken from a snapshot", meta.last));
         let later = self.placed.split_off(&meta.last.index.next());
         for (_, (_, waiters)) in std::mem::replace(&mut self.placed, later) {

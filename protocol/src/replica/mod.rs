@@ -21,6 +21,7 @@ mod log;
 mod mastership;
 mod policy;
 mod requests;
+mod serving;
 mod staff;
 mod waiting;
 
@@ -46,6 +47,7 @@ use coming::Coming;
 use exchange::Exchange;
 use growth::Herald;
 use requests::{Forwarded, Question};
+use serving::Serving;
 use staff::Staff;
 use waiting::Waiting;
 
@@ -73,7 +75,9 @@ pub struct Config {
 }
 
 /// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load. While half of the state is
-/// larger than `bytes`, both thresholds grow with it, so that a large state is not written again and again.
+/// larger than `bytes`, both thresholds grow with it, so that a large state is not written again and again; and while another
+/// node fetches a snapshot of ours, they are eight times as high, and at least the standard ones. The log then waits for that
+/// node, at most until the second snapshot after the one that it fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Compaction {
     /// After this many entries.
@@ -96,6 +100,14 @@ impl Compaction {
     fn for_state(self, bytes: u64) -> Self {
         let times = (bytes / 2 / self.bytes.max(1)).max(1);
         Self { entries: self.entries.saturating_mul(times), bytes: self.bytes.saturating_mul(times), ..self }
+    }
+
+    /// The thresholds while somebody fetches the snapshot that there is: a newer one can wait a while.
+    fn while_served(self) -> Self {
+        let standard = Self::default();
+        let entries = self.entries.saturating_mul(8).max(standard.entries);
+        let bytes = self.bytes.saturating_mul(8).max(standard.bytes);
+        Self { entries, bytes, ..self }
     }
 }
 
@@ -149,8 +161,10 @@ pub struct Replica {
     sweep_at: Nanos,
     /// A genesis that nobody is told of before this batch is durable.
     accepted: Option<(u64, Genesis)>,
-    /// Images of the state on their way.
+    /// Images of the state on their way to our store and from others.
     exchange: Exchange,
+    /// And on their way to others.
+    serving: Serving,
     compaction: Compaction,
     /// Why our own snapshot cannot be read, until that is told.
     unreadable: Option<String>,
@@ -212,6 +226,7 @@ impl Replica {
             sweep_at: Nanos::NEVER,
             accepted: None,
             exchange: Exchange::new(config.profile.election_timeout),
+            serving: Serving::new(config.profile.election_timeout * 4),
             compaction: config.compaction,
             unreadable,
             scratch: Vec::new(),
@@ -287,6 +302,7 @@ impl Replica {
             Input::Member { node, address, is_alive } => self.staff.note_member(node, address, is_alive),
             Input::Suspected { node } => self.core(now, consensus::Input::Suspected { node }, effects),
         }
+        self.install(now, effects);
         self.propose_batch(now, effects);
         self.tell_part(effects);
         self.save(now, effects);
@@ -301,6 +317,7 @@ impl Replica {
             .min(self.sweep_at)
             .min(self.coming.deadline())
             .min(self.exchange.next_deadline())
+            .min(self.serving.next_deadline())
     }
 
     /// What this node knows of the cluster.
@@ -354,6 +371,7 @@ impl Replica {
             self.sweep();
         }
         self.exchange.tick(now, effects);
+        self.serving.tick(now, effects);
         self.core(now, consensus::Input::Tick, effects);
         self.tend_staff(now, effects);
         self.say_leads_again(now, effects);
@@ -428,7 +446,7 @@ impl Replica {
                     effects.send.push(Outgoing { to, body: message.into(), after });
                 }
                 consensus::Effect::Apply { from, to } => self.apply(from..=to, effects),
-                consensus::Effect::Fetch { from, meta } => self.exchange.begin(self.now, from, meta, effects),
+                consensus::Effect::Fetch { from, meta } => self.exchange.named(self.now, from, meta, effects),
                 consensus::Effect::Installed { meta } => self.installed(&meta, effects),
                 consensus::Effect::ReadReady { context, .. } => {
                     if let Some(Question { waiter, query }) = self.reads.remove(&context) {

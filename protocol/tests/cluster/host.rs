@@ -227,6 +227,7 @@ impl Host {
         }
         self.disk.syncing = 0;
         self.disk.images.clear();
+        self.disk.durable.former = None;
         (self.disk.batches, self.disk.is_imaging) = ((0, 0), false);
         (self.disk.fails_next, self.disk.has_failed) = (false, false);
     }

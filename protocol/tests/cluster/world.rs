@@ -605,8 +605,9 @@ impl World {
             return;
         }
         let Some((_, work)) = disk.images.pop_front() else { return }; // The process is gone.
-        let done = disk.durable.perform(work);
-        self.hand_on(at, Part::Store, Local::Replica(replica::Input::ImageDone(done)));
+        if let Some(done) = disk.durable.perform(work) {
+            self.hand_on(at, Part::Store, Local::Replica(replica::Input::ImageDone(done)));
+        }
         self.begin_image(at);
     }
 

@@ -95,7 +95,8 @@ fn ms4_nothing_is_acknowledged_after_a_failure() {
                     thread.handle().persist(batch);
                     models.push(script.model.clone());
                 }
-                Change::Stage { last, place, chunk } => thread.handle().stage(last, place, chunk),
+                Change::Forget { last } => thread.handle().forget(last),
+                Change::Stage { last, place, chunk } => thread.handle().stage(1, last, place, chunk),
                 Change::Save { .. } => unreachable!("a script without them"),
             }
             std::thread::yield_now();

@@ -88,7 +88,7 @@ fn an_installed_snapshot_stands_for_those_asked_for_before() {
     handle.save(meta(at(2)), endless());
     handle.save(meta(at(4)), chunks(3).into_iter());
     for (place, chunk) in (0..).zip(chunks(4)) {
-        handle.stage(at(7), place, chunk);
+        handle.stage(1, at(7), place, chunk);
     }
     handle.persist(Persist { seq: 2, install: Some(Box::new(meta(at(7)))), ..Persist::default() });
     let answers = events.iter().filter_map(|event| match event {
@@ -125,6 +125,44 @@ fn an_install_keeps_the_log_behind_an_entry_that_it_holds_and_nothing_else() {
 }
 
 #[test]
+fn a_former_snapshot_is_read_until_it_is_forgotten_replaced_or_the_run_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = open(&folder);
+    let append = (1..=100).flat_map(|seq| batch(seq).append).collect();
+    commit(&mut store, [Change::Batch(Persist { append, ..Persist::default() })]);
+    commit(&mut store, saved(10, 3));
+    commit(&mut store, saved(20, 4));
+    let held =
+        |store: &mut DiskStore| [10, 20, 30].map(|last| store.read(at(last), 2).unwrap().map(|(count, _)| count));
+    assert_eq!(held(&mut store), [Some(3), Some(4), None], "the former one beside ours");
+    tidy(&mut store);
+    assert_eq!(held(&mut store), [Some(3), Some(4), None], "tidying up does not touch it");
+
+    commit(&mut store, saved(30, 5));
+    assert_eq!(held(&mut store), [None, Some(4), Some(5)], "one at a time");
+    commit(&mut store, [Change::Forget { last: at(10) }]);
+    assert_eq!(held(&mut store), [None, Some(4), Some(5)], "another one was meant");
+    commit(&mut store, [Change::Forget { last: at(20) }]);
+    assert_eq!(held(&mut store), [None, None, Some(5)]);
+    tidy(&mut store);
+
+    commit(&mut store, saved(40, 3));
+    drop(store);
+    let mut store = open(&folder);
+    assert_eq!(store.load().unwrap().snapshot.unwrap().meta, meta(at(40)));
+    assert_eq!(held(&mut store), [None, None, None], "only the run that replaced it keeps it");
+    tidy(&mut store);
+
+    commit(&mut store, saved(50, 3));
+    let last = at(60);
+    commit(&mut store, (0..).zip(chunks(2)).map(|(place, chunk)| Change::Stage { last, place, chunk }));
+    commit(&mut store, [Change::Batch(Persist { install: Some(Box::new(meta(last))), ..Persist::default() })]);
+    assert_eq!(store.read(at(40), 0).unwrap(), None, "an installed one stands for all");
+    assert_eq!(store.read(at(50), 0).unwrap(), None);
+    tidy(&mut store);
+}
+
+#[test]
 fn what_the_base_has_passed_is_removed_in_portions() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = open(&folder);
@@ -132,6 +170,7 @@ fn what_the_base_has_passed_is_removed_in_portions() {
     commit(&mut store, [Change::Batch(Persist { append, ..Persist::default() })]);
     commit(&mut store, saved(90, 12));
     commit(&mut store, saved(95, 12));
+    commit(&mut store, [Change::Forget { last: at(90) }]);
     commit(&mut store, [Change::Batch(Persist { compact_to: Some(at(80)), ..Persist::default() })]);
     commit(&mut store, []);
     assert!(store.garbage() > 50, "no commit removes much");

@@ -1,7 +1,7 @@
 //! Random work for a store, the same for the same seed.
 
 use bytes::Bytes;
-use protocol::durable::{Ballot, ConfState, Durable, Entry, Genesis, HardState, Payload, Persist, SnapMeta, Snapshot};
+use protocol::durable::{Ballot, ConfState, Durable, Entry, Genesis, HardState, Payload, Persist, SnapMeta};
 use protocol::{ClusterId, ClusterTime, Epoch, Index, LogId, NodeId};
 
 use super::super::Change;
@@ -52,10 +52,11 @@ impl Script {
         Self { dice: Dice::new(seed), model, draft: Vec::new(), is_saving: true, seq: 0 }
     }
 
-    /// The store was opened again: images that were not whole are gone.
+    /// The store was opened again: images that were not whole are gone, and the snapshot before ours.
     pub(super) fn forget(&mut self) {
         self.draft.clear();
         self.model.staged = None;
+        self.model.former = None;
     }
 
     /// The same without images of our own, whose chunks a store's thread makes itself.
@@ -73,6 +74,7 @@ impl Script {
         match self.dice.below(8) {
             0 if self.is_saving && self.model.last_index() > Index(0) => self.save(),
             1 => self.stage(),
+            2 if self.model.former.is_some() => self.forget_former(),
             _ => Change::Batch(self.batch()),
         }
     }
@@ -136,11 +138,17 @@ impl Script {
         let whole = self.dice.one_in(3).then(|| meta(last));
         if let Some(meta) = &whole {
             let chunks = std::mem::take(&mut self.draft);
-            if meta.is_newer_than(self.model.snapshot.as_ref().map(|held| &held.meta)) {
-                self.model.snapshot = Some(Snapshot { meta: meta.clone(), chunks });
-            }
+            self.model.keep(meta.clone(), || chunks);
         }
         Change::Save { place, chunk, whole }
+    }
+
+    /// Nobody reads the snapshot before ours, or one that there is no more.
+    fn forget_former(&mut self) -> Change {
+        let former = self.model.former.as_ref().map_or(self.model.base, |former| former.meta.last);
+        let last = if self.dice.one_in(3) { self.model.base } else { former };
+        self.model.forget(last);
+        Change::Forget { last }
     }
 
     /// The next chunk of an image of another node, of a place that our log may or may not hold.
@@ -190,9 +198,10 @@ impl Script {
 }
 
 /// Whether a store that was opened again holds what is expected. The incarnation has grown, and what was staged may be
-/// forgotten.
+/// forgotten, and so may the snapshot before ours.
 pub(super) fn same(found: &Durable, expected: &Durable) -> bool {
-    *found == Durable { incarnation: found.incarnation, staged: found.staged.clone(), ..expected.clone() }
+    let Durable { incarnation, staged, former, .. } = found.clone();
+    *found == Durable { incarnation, staged, former, ..expected.clone() }
 }
 
 /// A snapshot that ends with this entry.
