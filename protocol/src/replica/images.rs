@@ -103,3 +103,6 @@ pub(super) fn restored(chunks: &[Bytes]) -> Result<State, ImageError> {
     chunks.iter().try_for_each(|chunk| restore.take(chunk))?;
     restore.finish()
 }
+
+#[cfg(test)]
+mod tests;
