@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use protocol::TaskId;
 use protocol::client::{Consistency, Work};
 use protocol::state::{Answer, NodeView, Operation, Query, Submitted, Summary, TaskSpec, TaskView};
+use protocol::{Epoch, NodeId, TaskId};
 
 use crate::error::Error;
 use crate::kv::Kv;
@@ -144,6 +144,11 @@ impl Client {
 
     pub(crate) async fn read_stale(&self, query: Query) -> Result<Answer, Error> {
         self.call(Work::Read(query, Consistency::Stale), self.timeout).await
+    }
+
+    /// An order to the master of this epoch: hand over, to the best heir if nobody is named.
+    pub(crate) async fn hand_over(&self, to: Option<NodeId>, epoch: Epoch) -> Result<Answer, Error> {
+        self.call(Work::HandOver { to, epoch }, self.timeout).await
     }
 
     /// The task as soon as it has ended, or as it is when `patience` runs out.

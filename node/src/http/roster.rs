@@ -84,7 +84,7 @@ pub(super) async fn transfer(
     let begin = Instant::now();
     let before = door.site.status().await.ok_or_else(not_running)?;
     let client = door.client(&headers);
-    match door.answer(client.read(Query::HandOver { to, epoch: before.epoch })).await? {
+    match door.answer(client.hand_over(to, before.epoch)).await? {
         StateAnswer::Ok => {}
         other => return Err(unexpected(&other).into()),
     }

@@ -94,6 +94,7 @@ impl Backend for Toy {
                         _ => return Ok(answer),
                     }
                 },
+                Work::HandOver { .. } => Ok(Answer::Ok),
                 Work::Read(query, _) => Ok(self.state.lock().unwrap().0.query(&query)),
             }
         }

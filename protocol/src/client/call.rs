@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::message::{Consistency, Denied};
 use crate::state::{Operation, Query};
-use crate::types::{Nanos, NodeId, Seq, SessionId};
+use crate::types::{Epoch, Nanos, NodeId, Seq, SessionId};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub(super) enum Purpose {
     Write { call: u64, operation: Operation, place: Option<(SessionId, Seq)> },
     /// A read of the application.
     Read { call: u64, query: Query, consistency: Consistency },
+    /// An operator's order to the master.
+    HandOver { call: u64, to: Option<NodeId>, epoch: Epoch },
     /// Our own: open a session.
     Register,
     /// Our own: keep that session, and those of the application.

@@ -102,7 +102,7 @@ impl Client {
     fn on_call(&mut self, now: Nanos, call: u64, work: Work, timeout: Duration, effects: &mut Effects) {
         let is_full = match work {
             Work::Write(_) => self.queue.len() >= QUEUE_MAX,
-            Work::Read(..) => self.asked.len() >= ASKED_MAX,
+            Work::Read(..) | Work::HandOver { .. } => self.asked.len() >= ASKED_MAX,
         };
         if is_full || self.numbers.contains_key(&call) {
             effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
@@ -115,6 +115,7 @@ impl Client {
         let purpose = match work {
             Work::Write(operation) => Purpose::Write { call, operation, place: None },
             Work::Read(query, consistency) => Purpose::Read { call, query, consistency },
+            Work::HandOver { to, epoch } => Purpose::HandOver { call, to, epoch },
         };
         let is_write = matches!(purpose, Purpose::Write { .. });
         let number = self.begin(now, purpose, timeout);
@@ -149,6 +150,7 @@ impl Client {
             Purpose::Read { query, consistency, .. } => {
                 RequestBody::Read { query: query.clone(), consistency: *consistency }
             }
+            Purpose::HandOver { to, epoch, .. } => RequestBody::HandOver { to: *to, epoch: *epoch },
             Purpose::Write { operation, place, .. } => {
                 let (session, seq) = place.expect("a write is asked only with a place in a session");
                 // Under a session that is over, any number below the own one will do: nothing is kept there.
@@ -223,7 +225,7 @@ impl Client {
         let error =
             CallError::Deadline { maybe_applied: call.may_be_applied(), waited: call.timeout, leader, last: call.last };
         match call.purpose {
-            Purpose::Write { call, .. } | Purpose::Read { call, .. } => {
+            Purpose::Write { call, .. } | Purpose::Read { call, .. } | Purpose::HandOver { call, .. } => {
                 effects.publish.push(Event::Completed { call, result: Err(error) });
             }
             Purpose::Register => self.session = Session::None,
@@ -287,7 +289,7 @@ impl Client {
                 }
                 effects.publish.push(Event::Completed { call, result: Ok(answer) });
             }
-            Purpose::Read { call, .. } => {
+            Purpose::Read { call, .. } | Purpose::HandOver { call, .. } => {
                 effects.publish.push(Event::Completed { call, result: Ok(answer) });
             }
             Purpose::Renew(sessions) => self.on_renewed(now, asked, sessions, &answer, effects),
@@ -549,7 +551,7 @@ impl Client {
                     open.complete(seq);
                 }
             }
-            Purpose::Read { call, .. } => {
+            Purpose::Read { call, .. } | Purpose::HandOver { call, .. } => {
                 self.numbers.remove(call);
             }
             Purpose::Register | Purpose::Renew(_) => {}

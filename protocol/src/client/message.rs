@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{Answer, Operation, Query};
-use crate::types::{Nanos, NodeId, Seq, SessionId};
+use crate::types::{Epoch, Nanos, NodeId, Seq, SessionId};
 
 /// What the client is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +55,13 @@ pub enum Work {
     Write(Operation),
     /// A read.
     Read(Query, Consistency),
+    /// An order to the master; see [`RequestBody::HandOver`].
+    HandOver {
+        /// The heir; the best one if nobody is named.
+        to: Option<NodeId>,
+        /// The epoch that is to end.
+        epoch: Epoch,
+    },
 }
 
 /// What a read may miss.
@@ -127,6 +134,14 @@ pub enum RequestBody {
         query: Query,
         /// What it may miss.
         consistency: Consistency,
+    },
+    /// Hand mastership over. Answered with [`Answer::Ok`] when that begins. Only the leader of this epoch heeds it, so that it
+    /// may be asked twice.
+    HandOver {
+        /// The heir; the best one if nobody is named.
+        to: Option<NodeId>,
+        /// The epoch that is to end.
+        epoch: Epoch,
     },
 }
 

@@ -9,7 +9,7 @@ use crate::message::Body;
 use crate::profile::shortened;
 use crate::state::limits::WINDOW;
 use crate::state::{About, Answer, ClientEnd, OpenSession, Operation, Query, Refused};
-use crate::types::{Nanos, NodeId, Revision, Seq, SessionId, TaskId};
+use crate::types::{Epoch, Nanos, NodeId, Revision, Seq, SessionId, TaskId};
 
 const OWN: NodeId = NodeId(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -131,6 +131,22 @@ impl Bench {
             })
             .collect()
     }
+}
+
+#[test]
+fn an_order_to_hand_over_needs_no_session_and_is_asked_again() {
+    let mut bench = Bench::new(true);
+    let order = (Some(NodeId(3)), Epoch(5));
+    let work = Work::HandOver { to: order.0, epoch: order.1 };
+    bench.step(Input::Call { call: 1, work, timeout: 20 * SECOND });
+    let first = bench.only();
+    assert_eq!(first.body, RequestBody::HandOver { to: order.0, epoch: order.1 });
+    bench.answer(first.number, Err(Denied::NotMaster));
+    bench.after(SECOND);
+    let again = bench.only();
+    assert_eq!((again.number, again.body), (first.number, RequestBody::HandOver { to: order.0, epoch: order.1 }));
+    bench.answer(again.number, Ok(Answer::Ok));
+    assert_eq!(bench.completed(), [(1, Ok(Answer::Ok))]);
 }
 
 fn place(seen: &Seen) -> (SessionId, Seq, Seq) {

@@ -69,12 +69,8 @@ impl Replica {
                 }
                 Command::Client { session, seq, first_incomplete, operation }
             }
-            RequestBody::Read { query: Query::HandOver { to, epoch }, .. } => {
-                return self.on_hand_over(now, waiter, to, epoch, effects);
-            }
-            RequestBody::Read { query, .. } => {
-                return self.read(now, waiter, query, effects);
-            }
+            RequestBody::Read { query, .. } => return self.read(now, waiter, query, effects),
+            RequestBody::HandOver { to, epoch } => return self.on_hand_over(now, waiter, to, epoch, effects),
         };
         match self.batch.push(command, Some(waiter)) {
             Ok(()) => {}
@@ -94,11 +90,10 @@ impl Replica {
     }
 
     /// Whether this node holds the log of a leader that it follows, so that it need not send the whole question on. What only
-    /// the leader knows or does is for the leader.
+    /// the leader knows is for the leader.
     pub(super) fn reads_here(&self, query: &Query) -> bool {
         let follows = self.consensus.role() == Role::Follower && self.consensus.leader().is_some();
-        let is_for_leader = matches!(query, Query::Roster | Query::HandOver { .. });
-        follows && self.consensus.is_member() && !self.is_outside() && !is_for_leader
+        follows && self.consensus.is_member() && !self.is_outside() && *query != Query::Roster
     }
 
     /// Asks the leader on the client's behalf, once.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::state::{
     Changes, Delete, Host, KeyPage, List, OpenSession, Put, Roster, SessionView, Transacted, Transaction, Value, Watch,
 };
-use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
+use crate::types::{Attempt, ClusterTime, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
 /// One command of the replicated log. An entry carries a batch of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -313,14 +313,6 @@ pub enum Query {
     Summary,
     /// Who shall vote, and how far that is. Answered with [`Answer::Roster`].
     Roster,
-    /// No question to the state but an order to the master: hand mastership over. Answered with [`Answer::Ok`] when that
-    /// begins. Only the leader of this epoch heeds it, so that it may be asked twice.
-    HandOver {
-        /// The heir; the best one if nobody is named.
-        to: Option<NodeId>,
-        /// The epoch that is to end.
-        epoch: Epoch,
-    },
 }
 
 /// The answer to an operation or a question.

@@ -152,7 +152,6 @@ impl State {
             ),
             Query::Sessions { after, limit } => Answer::Sessions(self.clients.page(*after, *limit, self.time)),
             Query::Summary => Answer::Summary(self.summary()),
-            Query::HandOver { .. } => Answer::Refused(Refused::Invalid("only a master hands over".into())),
             Query::Roster => {
                 Answer::Roster(Box::new(RosterView { roster: self.roster.clone(), ..RosterView::default() }))
             }

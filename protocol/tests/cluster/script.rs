@@ -255,6 +255,7 @@ impl Stage {
             Work::Write(Operation::Submit(_)) => "submit".to_owned(),
             Work::Write(Operation::Cancel { .. }) => format!("cancel {}", words.plain[1]),
             Work::Read(..) => format!("get {}", words.plain[1]),
+            Work::HandOver { .. } => "hand over".to_owned(),
             Work::Write(_) => format!("put {}", words.plain[1]),
         };
         let name = format!("{name} by {}", words.plain[0]);

@@ -488,6 +488,7 @@ impl World {
                 }
                 return;
             }
+            RequestBody::HandOver { .. } => return self.respond(name, origin, Ok(Answer::Ok)),
         };
         self.log.batch.push((command, Some(origin)));
         self.commit_soon();
