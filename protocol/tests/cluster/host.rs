@@ -9,13 +9,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use protocol::durable::{Durable, Persist};
+use protocol::durable::{Durable, Persist, SnapMeta};
 use protocol::effects::{Effects, Local};
 use protocol::gate::Gate;
-use protocol::image::Work;
+use protocol::image::{Done, Work};
 use protocol::master::Mastership;
 use protocol::replica::Replica;
-use protocol::state::{Offer, Outcome};
+use protocol::state::{Offer, Outcome, State};
 use protocol::worker::Worker;
 use protocol::{ClusterId, Fence, Incarnation, LogId, Nanos, NodeId, Profile, SessionId, client, replica, worker};
 
@@ -106,6 +106,8 @@ pub struct Disk {
     pub batches: (u64, u64),
     /// Whether the first of `images` is under way.
     pub is_imaging: bool,
+    /// Snapshots of its own whose chunks nobody has looked at. Most never are looked at, and making them is a fifth of a run.
+    unseen: VecDeque<(SnapMeta, Box<State>)>,
 }
 
 impl Disk {
@@ -116,11 +118,66 @@ impl Disk {
             images: VecDeque::new(),
             batches: (0, 0),
             is_imaging: false,
+            unseen: VecDeque::new(),
             waiting: VecDeque::new(),
             syncing: 0,
             slow_until: 0,
             fails_next: false,
             has_failed: false,
+        }
+    }
+
+    /// Does a piece of work on images.
+    pub fn perform(&mut self, work: Work) -> Option<Done> {
+        match work {
+            Work::Save { meta, state } => {
+                let last = meta.last;
+                self.unseen.push_back((meta, state));
+                // The newest and the one before it can be asked for.
+                if self.unseen.len() > 2 {
+                    self.unseen.pop_front();
+                }
+                Some(Done::Saved { last })
+            }
+            Work::Forget { last } => {
+                self.forget(last);
+                None
+            }
+            Work::Read { .. } | Work::Stage { .. } => {
+                self.look();
+                self.durable.perform(work)
+            }
+        }
+    }
+
+    /// Forgets the snapshot before the newest, wherever it is.
+    fn forget(&mut self, last: LogId) {
+        let is_meant = |meta: &SnapMeta| meta.last == last;
+        match self.unseen.len() {
+            0 => self.durable.forget(last),
+            1 => drop(self.durable.snapshot.take_if(|held| is_meant(&held.meta))),
+            _ => drop(self.unseen.pop_front_if(|(meta, _)| is_meant(meta))),
+        }
+    }
+
+    /// Makes the first batches that wait durable, at most so many; says which was the last.
+    pub fn sync(&mut self, count: usize) -> Option<u64> {
+        let mut last = None;
+        for _ in 0..count.min(self.waiting.len()) {
+            let batch = self.waiting.pop_front().expect("so many wait");
+            if batch.install.is_some() {
+                self.look();
+            }
+            self.durable.apply(&batch);
+            last = Some(batch.seq);
+        }
+        last
+    }
+
+    /// Somebody looks at the snapshots.
+    fn look(&mut self) {
+        for (meta, state) in self.unseen.drain(..) {
+            self.durable.keep(meta, || state.image().collect());
         }
     }
 
@@ -177,6 +234,8 @@ impl Host {
     pub fn start(&mut self, setup: &Setup, time: u64, seed: u64) {
         self.run += 1;
         self.disk.durable.incarnation = Incarnation(self.run);
+        self.disk.look();
+        self.disk.durable.former = None;
         let now = self.local(time);
         let node = self.id;
         let patience = setup.profile.election_timeout * 2;
@@ -222,12 +281,10 @@ impl Host {
         self.is_leaving = false;
         self.running.clear();
         self.kept.clear();
-        for batch in self.disk.waiting.drain(..).take(survivors) {
-            self.disk.durable.apply(&batch);
-        }
+        self.disk.sync(survivors);
+        self.disk.waiting.clear();
         self.disk.syncing = 0;
         self.disk.images.clear();
-        self.disk.durable.former = None;
         (self.disk.batches, self.disk.is_imaging) = ((0, 0), false);
         (self.disk.fails_next, self.disk.has_failed) = (false, false);
     }

@@ -569,11 +569,8 @@ impl World {
     fn synced(&mut self, at: usize) {
         let disk = &mut self.hosts[at].disk;
         let old = disk.durable.hard_state;
-        let mut seq = None;
-        for batch in disk.waiting.drain(..std::mem::take(&mut disk.syncing)) {
-            disk.durable.apply(&batch);
-            seq = Some(batch.seq);
-        }
+        let syncing = std::mem::take(&mut disk.syncing);
+        let seq = disk.sync(syncing);
         disk.batches.1 = seq.unwrap_or(disk.batches.1);
         let verdict = self.check.hard_state_only_grows(old, self.hosts[at].disk.durable.hard_state);
         self.judge(verdict);
@@ -605,7 +602,7 @@ impl World {
             return;
         }
         let Some((_, work)) = disk.images.pop_front() else { return }; // The process is gone.
-        if let Some(done) = disk.durable.perform(work) {
+        if let Some(done) = disk.perform(work) {
             self.hand_on(at, Part::Store, Local::Replica(replica::Input::ImageDone(done)));
         }
         self.begin_image(at);
