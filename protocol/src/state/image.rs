@@ -18,7 +18,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::State;
-use super::limits::{MAX_BYTES_WITH_RESULTS, MAX_NODES, MAX_REPLY_BYTES, MAX_SESSIONS};
+use super::limits::{
+    MAX_BYTES_WITH_RESULTS, MAX_KIND, MAX_NODES, MAX_REPLY_BYTES, MAX_SESSIONS, check_offer, check_size,
+};
 use super::tasks::{Record, Totals};
 use crate::image::CHUNK_BYTES;
 use crate::mutants::{Bug, is_on};
@@ -160,7 +162,8 @@ impl Restore {
             }
             Item::Client { id, ttl, deadline, first_incomplete, about } => {
                 self.client = Some(id);
-                state.clients.restore(id, ttl, deadline, first_incomplete, about)
+                check_size(about.label.len(), MAX_KIND).is_ok()
+                    && state.clients.restore(id, ttl, deadline, first_incomplete, about)
                     && state.clients.sessions().len() <= MAX_SESSIONS
             }
             Item::Reply { .. } if is_on(Bug::ForgetsReplies) => true,
@@ -169,7 +172,8 @@ impl Restore {
                 state.clients.restore_reply(client, seq, answer) && state.clients.bytes() <= 2 * MAX_REPLY_BYTES
             }
             Item::Node { id, ttl, deadline, node, incarnation, offer } => {
-                state.nodes.restore(id, ttl, deadline, (node, incarnation), &offer)
+                check_offer(&offer).is_ok()
+                    && state.nodes.restore(id, ttl, deadline, (node, incarnation), &offer)
                     && state.nodes.sessions().len() <= MAX_NODES
             }
             Item::Payload(payload) => {

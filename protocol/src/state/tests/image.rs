@@ -1,15 +1,19 @@
 //! An image of every kind of record, and of garbage.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::world::{World, done};
+use crate::state::image::Item;
+use crate::state::limits::{MAX_KIND, MAX_NODES, MAX_SESSIONS, WINDOW};
 use crate::state::*;
+use crate::types::{ClusterTime, Incarnation, NodeId, Seq, SessionId};
 use crate::wire;
 
-/// A state with something of everything, one task with a large input and a large result.
-fn full() -> State {
+/// A state with something of everything, one task with an input and a result like `large`.
+fn full(large: &Bytes) -> State {
     let mut world = World::with_worker();
-    let large = Bytes::from(vec![7; wire::MAX_VALUE]);
     let failing = world.submit(TaskSpec { retries: 0, ..TaskSpec::new("resize", large.clone()) });
     let fence = world.assign(failing, 1);
     world.finish(failing, fence, Outcome::Failed { message: "no".into(), retry: false, output: large.clone() });
@@ -31,7 +35,46 @@ fn full() -> State {
         then: vec![KeyOperation::Get("a".into()), KeyOperation::Put(Put::new("d", "v"))],
         ..Transaction::default()
     }));
+    world.client(Operation::Roster(RosterChange::Promote(NodeId(5))));
+    world.client(Operation::Roster(RosterChange::Remove(NodeId(6))));
     world.state
+}
+
+fn large() -> Bytes {
+    Bytes::from(vec![7; wire::MAX_VALUE])
+}
+
+/// The records of a small state with something of everything, and the state.
+fn records() -> (Vec<Item>, State) {
+    let state = full(&Bytes::from_static(b"small"));
+    let mut records = Vec::new();
+    for chunk in state.image() {
+        let mut rest = &chunk[..];
+        while let Some((len, after)) = rest.split_first_chunk::<4>() {
+            let (record, after) = after.split_at(u32::from_le_bytes(*len) as usize);
+            records.push(wire::decode(record, wire::MAX_MESSAGE).unwrap());
+            rest = after;
+        }
+    }
+    (records, state)
+}
+
+/// A chunk of these records.
+fn chunk(records: &[Item]) -> Bytes {
+    let mut chunk = Vec::new();
+    for record in records {
+        let record = wire::encode(record, wire::MAX_MESSAGE).unwrap();
+        chunk.extend(u32::try_from(record.len()).unwrap().to_le_bytes());
+        chunk.extend(record);
+    }
+    chunk.into()
+}
+
+/// How many records a restoration takes before it refuses one.
+fn taken(mut record: impl FnMut(u64) -> Item) -> u64 {
+    let mut restore = Restore::default();
+    restore.take(&chunk(&records().0[..1])).unwrap();
+    (1..).find(|&number| restore.take(&chunk(&[record(number)])).is_err()).unwrap() - 1
 }
 
 fn restore(chunks: &[Bytes]) -> Result<State, ImageError> {
@@ -44,7 +87,7 @@ fn restore(chunks: &[Bytes]) -> Result<State, ImageError> {
 
 #[test]
 fn an_image_restores_to_the_state_it_was_made_of() {
-    let state = full();
+    let state = full(&large());
     let chunks: Vec<Bytes> = state.image().collect();
     assert!(chunks.len() >= 6, "large records stand alone");
     assert!(chunks.iter().all(|chunk| chunk.len() <= wire::MAX_MESSAGE - 1024), "every chunk fits into a message");
@@ -57,7 +100,7 @@ fn an_image_restores_to_the_state_it_was_made_of() {
 
 #[test]
 fn an_image_that_lacks_a_chunk_is_refused() {
-    let chunks: Vec<Bytes> = full().image().collect();
+    let chunks: Vec<Bytes> = full(&large()).image().collect();
     for gone in 0..chunks.len() {
         let mut torn = chunks.clone();
         torn.remove(gone);
@@ -68,25 +111,68 @@ fn an_image_that_lacks_a_chunk_is_refused() {
 
 #[test]
 fn no_bytes_make_it_panic() {
-    let mut world = World::with_worker();
-    let task = world.submit(TaskSpec::new("resize", "x"));
-    world.assign(task, 1);
-    let owner = Some(world.register(std::time::Duration::from_secs(9)));
-    let ttl = Some(std::time::Duration::from_secs(8));
-    world.client(Operation::Put(Put { owner, ttl, ..Put::new("k", "v") }));
-    let chunks: Vec<Bytes> = world.state.image().collect();
-    let [chunk] = &chunks[..] else { panic!("a small state is one chunk") };
+    let (records, state) = records();
+    let chunk = chunk(&records);
+    assert_eq!(restore(std::slice::from_ref(&chunk)).as_ref(), Ok(&state));
     for place in 0..chunk.len() {
         for bit in 0..8 {
             let mut bytes = chunk.to_vec();
             bytes[place] ^= 1 << bit;
             match restore(&[bytes.into()]) {
-                Ok(restored) => assert_eq!(restored, world.state, "bit {bit} of byte {place} changed the state unseen"),
+                Ok(restored) => assert_eq!(restored, state, "bit {bit} of byte {place} changed the state unseen"),
                 Err(_) => continue,
             }
         }
         assert!(restore(&[chunk.slice(..place)]).is_err(), "cut at {place}");
     }
+}
+
+#[test]
+fn records_in_another_order_or_number_never_panic() {
+    let (records, state) = records();
+    let restored = |records: &[Item]| {
+        if let Ok(restored) = restore(&[chunk(records)]) {
+            assert_eq!(restored, state);
+        }
+    };
+    for one in 0..records.len() {
+        for other in 0..=records.len() {
+            let mut twice = records.clone();
+            twice.insert(other, records[one].clone());
+            restored(&twice);
+        }
+        for other in 0..records.len() {
+            let mut swapped = records.clone();
+            swapped.swap(one, other);
+            restored(&swapped);
+            swapped.remove(one);
+            restored(&swapped);
+        }
+    }
+}
+
+#[test]
+fn endless_records_of_any_kind_are_refused() {
+    let (ttl, deadline, first_incomplete) = (Duration::from_secs(1), ClusterTime(1), Seq(1));
+    let client = |id, label: String| {
+        let about = About { label, ..About::default() };
+        Item::Client { id: SessionId(id), ttl, deadline, first_incomplete, about }
+    };
+    let node = |id, label: String| {
+        let (offer, incarnation) = (Offer { label, ..Offer::default() }, Incarnation(1));
+        Item::Node { id: SessionId(id), ttl, deadline, node: NodeId(id), incarnation, offer }
+    };
+    assert_eq!(taken(|id| client(id, String::new())), MAX_SESSIONS as u64);
+    assert_eq!(taken(|id| node(id, String::new())), MAX_NODES as u64);
+    assert_eq!(taken(|id| client(id, "x".repeat(MAX_KIND + 1))), 0, "what no session may say of itself");
+    assert_eq!(taken(|id| node(id, "x".repeat(MAX_KIND + 1))), 0, "what no node may offer");
+    assert_eq!(taken(|_| Item::Reply { seq: Seq(1), answer: Answer::Ok }), 0, "an answer without its client");
+    let replies = taken(|number| match number {
+        1 => client(1, String::new()),
+        number => Item::Reply { seq: Seq(number - 1), answer: Answer::Ok },
+    });
+    assert_eq!(replies, 1 + WINDOW);
+    assert_eq!(taken(|_| Item::Payload(Bytes::from(vec![0; wire::MAX_VALUE]))), 1, "an input without its task");
 }
 
 #[test]

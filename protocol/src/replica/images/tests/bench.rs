@@ -15,7 +15,7 @@ use crate::master;
 use crate::message::Body;
 use crate::profile::Profile;
 use crate::replica::{Compaction, Config, Input, REPLACE_AFTER, Replica};
-use crate::state::{Command, Expect, Operation, State};
+use crate::state::{Command, Operation, Put, State};
 use crate::types::{ClusterId, ClusterTime, Epoch, Incarnation, Index, LogId, Nanos, NodeId, Revision, Seq, SessionId};
 
 /// See the module.
@@ -295,7 +295,7 @@ pub(super) fn image(count: u8) -> Vec<Bytes> {
     state.apply(ClusterTime(1), &Command::Register { ttl: Duration::from_secs(600) }, &mut changes);
     for seq in 1..=count {
         let value = Bytes::from(vec![seq; 200 * 1024]);
-        let operation = Operation::Put { key: format!("k{seq}"), value, expect: Expect::Any };
+        let operation = Operation::Put(Put::new(format!("k{seq}"), value));
         let seq = Seq(seq.into());
         let command = Command::Client { session, seq, first_incomplete: Seq(1), operation };
         state.apply(ClusterTime(1), &command, &mut changes);
