@@ -53,7 +53,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn swarm() {
-    let count = number("TENURE_SEEDS").unwrap_or(1_000);
+    let count = number("TENURE_SEEDS").unwrap_or(300);
     let first = number("TENURE_FIRST_SEED").unwrap_or(0);
     swarm::run_all(first..first + count, Options::draw);
 }
