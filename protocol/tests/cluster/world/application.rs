@@ -1,0 +1,98 @@
+//! The application of a host: what it hears, the handlers that it runs, and what its client thinks of.
+
+use super::*;
+
+impl World {
+    pub(super) fn publish(&mut self, at: usize, event: Event) {
+        if self.is_told && !matches!(event, Event::Authority(_)) {
+            println!("{} n{} says {event:?}", stamp(self.time), at + 1);
+        }
+        if let Some(seen) = &mut self.seen {
+            seen.push(Seen::Said(at, event.clone()));
+        }
+        match event {
+            Event::Start(run) => self.begin_attempt(at, run),
+            Event::Abort { fence, .. } => self.abort_attempt(at, fence),
+            Event::Completed { call, result } => {
+                let is_safe = self.options.is_clock_bound_kept;
+                let verdict = self.history.complete(call, &result, &mut self.check.oracle, is_safe);
+                self.judge(verdict);
+            }
+            Event::Authority(Some(Authority { epoch, until })) => {
+                let until = self.hosts[at].global(until);
+                let verdict = self.check.one_valid_lease(at, self.time, Some((epoch, until)));
+                self.judge(verdict);
+            }
+            Event::Kept { session, until } => {
+                let until = self.hosts[at].global(until);
+                self.note_kept(at, session, until);
+            }
+            Event::Ended { session, why } => {
+                let verdict = self.note_ended(at, session, why);
+                self.judge(verdict);
+            }
+            Event::Fatal(_) if self.hosts[at].disk.has_failed => {
+                let run = self.hosts[at].run;
+                self.queue.add(self.time + MS, Happening::Leave { at, run });
+            }
+            Event::Fatal(why) => self.judge(Err(format!("I0 {} must stop: {why}", self.hosts[at].id))),
+            Event::Drained => {
+                let run = self.hosts[at].run;
+                self.queue.add(self.time + MS, Happening::Leave { at, run });
+            }
+            Event::Authority(None)
+            | Event::Role { .. }
+            | Event::Part(_)
+            | Event::Removed
+            | Event::Founded(_)
+            | Event::Note(_) => {}
+        }
+    }
+
+    pub(super) fn begin_attempt(&mut self, at: usize, run: worker::Run) {
+        let verdict = self.check.an_attempt_starts_once(self.hosts[at].id, &run);
+        self.judge(verdict);
+        let fence = run.grant.fence;
+        self.hosts[at].running.insert(fence, run.grant.session);
+        if let Some((span, outcome)) = behaviour(&run.grant.kind, fence, self.dice.any()) {
+            let run = self.hosts[at].run;
+            self.queue.add(self.time + span.as_nanos() as u64, Happening::Handled { at, run, fence, outcome });
+        }
+    }
+
+    /// A handler that is told to stop sees it a little later; what it has ready by then it still reports.
+    pub(super) fn abort_attempt(&mut self, at: usize, fence: Fence) {
+        if self.hosts[at].running.remove(&fence).is_some() && self.dice.happens(300) {
+            let run = self.hosts[at].run;
+            let outcome = Outcome::Done(bytes::Bytes::copy_from_slice(&fence.0.to_be_bytes()));
+            let wait = self.dice.between(0, 20 * MS);
+            self.queue.add(self.time + wait, Happening::Handled { at, run, fence, outcome });
+        }
+    }
+
+    pub(super) fn idea(&mut self, at: usize) {
+        if self.is_idle {
+            return;
+        }
+        let run = self.hosts[at].run;
+        let wait = self.dice.between(self.options.pace / 2, self.options.pace * 3 / 2);
+        self.queue.add(self.time + wait, Happening::Idea { at, run });
+        let is_busy = self.hosts[at].machines.as_ref().is_none_or(|machines| machines.client.under_way() > 16);
+        if !is_busy {
+            // What is recorded must be able to end within the half minute after the faults.
+            let room = 6 * self.options.nodes * self.options.slots as usize;
+            let is_full = self.check.oracle.unfinished > room.min(40);
+            let (call, work, timeout) = if self.options.sessions > 0 && self.dice.happens(self.options.sessions) {
+                self.history.draw_session(at, &self.hosts[at], &mut self.dice)
+            } else {
+                self.history.draw(at, &self.options, &mut self.dice, is_full)
+            };
+            self.call(at, call, work, timeout);
+        }
+    }
+
+    /// Makes a call of a host's client.
+    pub fn call(&mut self, at: usize, call: u64, work: client::Work, timeout: std::time::Duration) {
+        self.hand_on(at, Part::Application, Local::Client(client::Input::Call { call, work, timeout }));
+    }
+}
