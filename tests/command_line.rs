@@ -1,10 +1,11 @@
 //! What people and scripts see: outputs, errors and exit codes.
 
-use std::process::Output;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{TestCluster, Turn, tenure};
+use crate::support::{TestCluster, Turn, command, tenure};
 
 /// Runs a verb against a cluster.
 fn ask(cluster: &TestCluster, args: &[&str]) -> Output {
@@ -48,6 +49,30 @@ fn without_a_cluster_the_error_names_the_address_and_what_to_do() {
     let output = alone(&["--node", &address, "-o", "json", "status"]);
     let problem: Value = serde_json::from_slice(&output.stderr).expect("one line of JSON");
     assert_eq!((&problem["code"], &problem["maybe_applied"]), (&"unreachable".into(), &false.into()));
+}
+
+#[test]
+fn a_fenced_file_refuses_a_holder_who_was_replaced() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("stock.json");
+    let file = file.to_str().expect("a plain path");
+    expect(&alone(&["fence", "show", file]), 5);
+    let write = |fence: &str, content: &str| {
+        let mut command = command(&["fence", "write", file], folder.path());
+        let mut child = command.env("TENURE_FENCE", fence).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = child.as_mut().expect("the binary is there");
+        child.stdin.take().expect("it is piped").write_all(content.as_bytes()).expect("it reads");
+        child.wait().expect("it ends").code()
+    };
+    assert_eq!(write("7", "first"), Some(0));
+    expect(&alone(&["fence", "check", file, "--fence", "12"]), 0);
+    assert_eq!(write("7", "late"), Some(6));
+    let refused = alone(&["fence", "check", file, "--fence", "7"]);
+    expect(&refused, 6);
+    assert!(err(&refused).contains("fence 7 was replaced: 12 was here"), "{}", err(&refused));
+    assert_eq!(std::fs::read_to_string(file).expect("it is there"), "first");
+    assert_eq!(out(&alone(&["fence", "show", file])), "12");
+    expect(&alone(&["fence", "check", file, "--fence", "seven"]), 2);
 }
 
 #[test]

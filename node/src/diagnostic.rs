@@ -53,6 +53,8 @@ pub enum Code {
     Conflict,
     /// What is asked for is so long ago that nobody remembers it.
     Compacted,
+    /// The right has passed to a later holder.
+    Fenced,
     /// The task has ended already.
     Ended,
     /// No majority of voters answers, or there is no master at the moment.
@@ -249,6 +251,7 @@ impl Code {
             Self::Foreign => ("foreign", 403, 2, "Refused for its origin"),
             Self::Conflict => ("conflict", 412, 6, "The precondition does not hold"),
             Self::Compacted => ("compacted", 410, 6, "Forgotten"),
+            Self::Fenced => ("fenced", 409, 6, "Replaced by a later holder"),
             Self::Ended => ("ended", 409, 6, "The task has ended already"),
             Self::NoQuorum => ("no-quorum", 503, 4, "No quorum"),
             Self::Busy => ("busy", 503, 4, "Too much is under way"),
@@ -270,7 +273,7 @@ impl Code {
 }
 
 /// Every code, for the way back from its name.
-const CODES: [Code; 26] = [
+const CODES: [Code; 27] = [
     Code::Usage,
     Code::MalformedJson,
     Code::TooLarge,
@@ -281,6 +284,7 @@ const CODES: [Code; 26] = [
     Code::Foreign,
     Code::Conflict,
     Code::Compacted,
+    Code::Fenced,
     Code::Ended,
     Code::NoQuorum,
     Code::Busy,

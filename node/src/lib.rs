@@ -19,6 +19,7 @@ pub mod dev;
 pub mod diagnostic;
 mod error;
 mod executor;
+pub mod fenced;
 mod folder;
 mod gossip;
 #[doc(hidden)]
@@ -54,6 +55,13 @@ pub mod prelude {
         Client, Error, Expect, Handle, Kv, Node, Profile, RawHandler, Revision, TaskCx, TaskEnd, TaskError,
         TaskHandler, TaskId,
     };
+}
+
+/// The examples of the guides compile.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../docs/guide/fences.md")]
+    struct Fences;
 }
 
 #[cfg(test)]

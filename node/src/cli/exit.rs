@@ -43,7 +43,8 @@ Exit codes of tenure
     3  no node was reached
     4  no quorum, or no master at the moment: try again later
     5  not found
-    6  conflict: the key is at another revision, the task has ended, the cluster is full
+    6  conflict: the key is at another revision, the task has ended, the cluster is full,
+       the right has passed to a later holder
   124  --timeout ran out
   130  interrupted (Ctrl-C)
   143  terminated

@@ -15,6 +15,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod context;
 pub mod exit;
+mod fence;
 pub mod http;
 mod kv;
 mod log;
@@ -103,6 +104,9 @@ enum Verb {
     /// Read and write keys
     #[command(subcommand)]
     Kv(kv::Verb),
+    /// Files that refuse a holder who was replaced
+    #[command(subcommand)]
+    Fence(fence::Verb),
     /// Print a completion script
     Completions {
         /// The shell
@@ -194,6 +198,7 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         Verb::Submit(args) => submit::run(args, frame).await,
         Verb::Task(verb) => task::run(verb, frame).await,
         Verb::Kv(verb) => kv::run(verb, frame).await,
+        Verb::Fence(verb) => fence::run(verb, frame),
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut script);

@@ -1,0 +1,217 @@
+//! A file that remembers the highest fence of its writers.
+//!
+//! The fence stands in a second file beside it (`stock.json.fence`), which is also what writers lock. A write raises it
+//! first and replaces the file then, so a crash between the two leaves a fence that is too high, never one that is too low:
+//! the same holder may simply write again.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use protocol::Fence;
+
+use super::Error;
+
+/// A file, opened by the holder of a right. Every write looks at the fence again.
+///
+/// Works between all processes that use it, on file systems where `flock` does (local ones, and network file systems that
+/// say so). Calls block: from async code use `tokio::task::spawn_blocking` for large files.
+#[derive(Clone, Debug)]
+pub struct File {
+    path: PathBuf,
+    beside: PathBuf,
+    fence: Fence,
+}
+
+impl File {
+    /// Opens a file under the fence of a guard, which is taken at once: whoever comes with a lower one is refused from here
+    /// on. Neither the file nor its fence need be there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Stale`] if a later holder was here, and what the file system says.
+    pub fn open(path: impl Into<PathBuf>, fence: impl Into<Fence>) -> Result<Self, Error> {
+        let path = path.into();
+        let file = Self { beside: beside(&path), path, fence: fence.into() };
+        file.admit()?;
+        Ok(file)
+    }
+
+    /// Replaces what is in the file, durably: readers see the old content or the new one, never a part.
+    ///
+    /// # Errors
+    ///
+    /// See [`File::open`].
+    pub fn write(&self, content: &[u8]) -> Result<(), Error> {
+        let _lock = self.admit()?;
+        let new = with_suffix(&self.path, ".new");
+        let written = fs::File::create(&new).and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        });
+        written.map_err(failed("write", &new))?;
+        fs::rename(&new, &self.path).map_err(failed("replace", &self.path))?;
+        sync_folder(&self.path)
+    }
+
+    /// Adds to the end of the file, durably. A crash may leave a part of it.
+    ///
+    /// # Errors
+    ///
+    /// See [`File::open`].
+    pub fn append(&self, content: &[u8]) -> Result<(), Error> {
+        let _lock = self.admit()?;
+        let is_new = !self.path.exists();
+        let appended = OpenOptions::new().append(true).create(true).open(&self.path).and_then(|mut file| {
+            file.write_all(content)?;
+            file.sync_all()
+        });
+        appended.map_err(failed("append to", &self.path))?;
+        if is_new { sync_folder(&self.path) } else { Ok(()) }
+    }
+
+    /// What is in the file; nothing if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn read(&self) -> Result<Vec<u8>, Error> {
+        match fs::read(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other.map_err(failed("read", &self.path)),
+        }
+    }
+
+    /// The highest fence that was taken for the file at this path, if any was.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn current(path: impl AsRef<Path>) -> Result<Option<Fence>, Error> {
+        let beside = beside(path.as_ref());
+        match fs::File::open(&beside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            other => highest(&mut other.map_err(failed("read", &beside))?, &beside),
+        }
+    }
+
+    /// Looks at the fence and raises it, durably. Nobody else writes while the answer is held.
+    fn admit(&self) -> Result<fs::File, Error> {
+        let at = &self.beside;
+        let is_new = !at.exists();
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(at);
+        let mut file = opened.map_err(failed("open", at))?;
+        file.lock().map_err(failed("lock", at))?;
+        match highest(&mut file, at)? {
+            Some(current) if current > self.fence => return Err(Error::Stale { held: self.fence, current }),
+            Some(current) if current == self.fence => return Ok(file),
+            _ => {}
+        }
+        // One sector, written at once and of one length, so that it is the old fence or the new one.
+        let raised = file
+            .rewind()
+            .and_then(|()| file.write_all(format!("{:020}\n", self.fence.0).as_bytes()))
+            .and_then(|()| file.sync_all());
+        raised.map_err(failed("write", at))?;
+        if is_new {
+            sync_folder(at)?;
+        }
+        Ok(file)
+    }
+}
+
+/// Reads the fence in an open file; none in an empty one, which is one that was just made.
+fn highest(file: &mut fs::File, path: &Path) -> Result<Option<Fence>, Error> {
+    let mut text = String::new();
+    let mut reader = file.take(TEXT_MAX);
+    match reader.read_to_string(&mut text) {
+        Ok(0) => Ok(None),
+        Ok(_) => text.trim_end().parse().map(|number| Some(Fence(number))).map_err(|_| Error::Unreadable(path.into())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(Error::Unreadable(path.into())),
+        Err(error) => Err(failed("read", path)(error)),
+    }
+}
+
+/// Makes a new name in a folder durable.
+fn sync_folder(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
+}
+
+fn beside(path: &Path) -> PathBuf {
+    with_suffix(path, ".fence")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path.as_os_str());
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |cause| Error::Io { what, path, cause }
+}
+
+/// A fence has twenty digits; whatever is longer is none.
+const TEXT_MAX: u64 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_holder_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stock.json");
+        let first = File::open(&path, Fence(7)).unwrap();
+        first.write(b"first").unwrap();
+        let second = File::open(&path, Fence(12)).unwrap();
+        let refused = first.write(b"late").unwrap_err();
+        assert!(matches!(refused, Error::Stale { held: Fence(7), current: Fence(12) }), "{refused}");
+        assert!(first.append(b"late").unwrap_err().is_stale());
+        assert!(File::open(&path, Fence(11)).unwrap_err().is_stale());
+        assert_eq!(second.read().unwrap(), b"first", "opening changes nothing but the fence");
+        second.write(b"second").unwrap();
+        second.append(b" and more").unwrap();
+        assert_eq!(second.read().unwrap(), b"second and more");
+        assert_eq!(File::current(&path).unwrap(), Some(Fence(12)));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_has_no_fence_and_no_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new");
+        assert_eq!(File::current(&path).unwrap(), None);
+        let file = File::open(&path, Fence(1)).unwrap();
+        assert_eq!(file.read().unwrap(), b"");
+        file.append(b"a").unwrap();
+        assert_eq!(file.read().unwrap(), b"a");
+    }
+
+    #[test]
+    fn a_fence_that_cannot_be_read_lets_nobody_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        for rot in [&b"seven"[..], &[0xff, 0xfe], &[b'9'; 1000]] {
+            fs::write(beside(&path), rot).unwrap();
+            assert!(matches!(File::open(&path, Fence(u64::MAX)), Err(Error::Unreadable(_))));
+        }
+    }
+
+    #[test]
+    fn writers_of_one_fence_do_not_come_between_one_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let file = File::open(&path, Fence(3)).unwrap();
+                    (0..8).for_each(|_| file.append(b"line\n").unwrap());
+                });
+            }
+        });
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line\n".repeat(32));
+    }
+}
