@@ -9,6 +9,7 @@ pub mod durable;
 pub mod effects;
 pub mod founding;
 pub mod gate;
+pub mod history;
 pub mod image;
 pub mod master;
 pub mod message;

@@ -7,20 +7,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
+use protocol::Revision;
+use protocol::history::{History, Register, RegisterAct, Timed, WriteAnswer};
+use protocol::state::Expect;
 use tenure::cli::{Cluster, Code, Request};
 use tokio::task::JoinHandle;
 
 use super::TestCluster;
-use crate::linear::{Cas, Operation, What, is_linearizable};
 
 /// Clients at work, each of which asks another node first.
 pub struct Clients {
     clock: Arc<Clock>,
-    clients: Vec<JoinHandle<History>>,
+    clients: Vec<JoinHandle<Notes>>,
 }
 
-/// Operations and the key that each was about.
-type History = Vec<(usize, Operation)>;
+/// Acts and the key that each was about.
+type Notes = Vec<(usize, Timed<RegisterAct>)>;
 
 /// What all clients share.
 struct Clock {
@@ -64,19 +66,16 @@ impl Clients {
     /// Ends them and checks what they saw.
     pub fn check(self, cluster: &TestCluster) {
         self.clock.is_over.store(true, Ordering::SeqCst);
-        let mut registers: Vec<Vec<Operation>> = vec![Vec::new(); KEYS];
+        let mut history = History::default();
         for client in self.clients {
-            for (key, operation) in cluster.wait(client).expect("a client does not panic") {
-                registers[key].push(operation);
+            for (key, act) in cluster.wait(client).expect("a client does not panic") {
+                history.add(key, act);
             }
         }
-        let unknown = registers.iter().flatten().filter(|operation| operation.end.is_none()).count();
-        eprintln!("{} operations, {unknown} of unknown outcome", registers.iter().map(Vec::len).sum::<usize>());
-        for (key, mut history) in registers.into_iter().enumerate() {
-            history.sort_by_key(|operation| operation.begin);
-            assert!(history.len() > 10, "key {key} was hardly used");
-            assert!(is_linearizable(&history), "key {key}: {history:#?}");
-        }
+        let unknown = history.iter().flat_map(|(_, acts)| acts).filter(|act| act.end.is_none()).count();
+        eprintln!("{} acts, {unknown} of unknown outcome", history.len());
+        assert!(history.iter().all(|(_, acts)| acts.len() > 10), "each key was used");
+        assert_eq!(history.check(Register::of), Ok(0), "every key has an order");
     }
 }
 
@@ -86,8 +85,8 @@ impl Clock {
     }
 }
 
-async fn drive(cluster: Cluster, clock: &Clock, seed: u64) -> History {
-    let mut history = Vec::new();
+async fn drive(cluster: Cluster, clock: &Clock, seed: u64) -> Notes {
+    let mut notes = Vec::new();
     let mut last_seen = [None; KEYS];
     let mut step = seed * 7;
     while !clock.is_over.load(Ordering::SeqCst) {
@@ -95,23 +94,23 @@ async fn drive(cluster: Cluster, clock: &Clock, seed: u64) -> History {
         let key = (step % KEYS as u64) as usize;
         let value = clock.values.fetch_add(1, Ordering::SeqCst);
         let begin = clock.now();
-        let what = match (step / KEYS as u64 % 3, last_seen[key]) {
+        let seen = match (step / KEYS as u64 % 3, last_seen[key]) {
             (0, _) => put(&cluster, key, value).await,
             (1, Some(expect)) => cas(&cluster, key, value, expect).await,
             _ => get(&cluster, key).await,
         };
         let end = clock.now();
-        if let Some((what, is_known)) = what {
-            if let What::Get(Some((_, revision))) = what {
+        if let Some((act, is_known)) = seen {
+            if let RegisterAct::Read(Some((_, revision))) = act {
                 last_seen[key] = Some(revision);
             }
             clock.answers.fetch_add(u64::from(is_known), Ordering::SeqCst);
-            history.push((key, Operation { begin, end: is_known.then_some(end), what }));
+            notes.push((key, Timed { begin, end: is_known.then_some(end), act }));
         }
-        // Slow enough that a history stays short enough to be judged.
+        // Slow enough that a history stays short.
         tokio::time::sleep(PAUSE).await;
     }
-    history
+    notes
 }
 
 fn path(key: usize) -> String {
@@ -119,37 +118,40 @@ fn path(key: usize) -> String {
 }
 
 /// What happened and whether its outcome is known; `None` if it certainly did not happen.
-async fn put(cluster: &Cluster, key: usize, value: u64) -> Option<(What, bool)> {
-    match cluster.send(Request::new(Method::PUT, path(key)).bytes(value.to_string())).await {
-        Ok(reply) => Some((What::Put { value, revision: revision(&reply) }, true)),
-        Err(error) => error.maybe_applied.then_some((What::Put { value, revision: None }, false)),
-    }
+async fn put(cluster: &Cluster, key: usize, value: u64) -> Option<(RegisterAct, bool)> {
+    let request = Request::new(Method::PUT, path(key)).bytes(value.to_string());
+    write(cluster, request, value, Expect::Any).await
 }
 
-async fn cas(cluster: &Cluster, key: usize, value: u64, expect: u64) -> Option<(What, bool)> {
-    let request = Request::new(Method::PUT, path(key)).bytes(value.to_string()).header("if-match", &expect.to_string());
-    let (outcome, is_known) = match cluster.send(request).await {
-        Ok(reply) => (Cas::Done(revision(&reply)?), true),
-        Err(error) if error.maybe_applied => (Cas::Unknown, false),
-        Err(error) if error.code == Code::Conflict => (Cas::Refused, true),
+async fn cas(cluster: &Cluster, key: usize, value: u64, expect: Revision) -> Option<(RegisterAct, bool)> {
+    let request = Request::new(Method::PUT, path(key)).bytes(value.to_string());
+    let request = request.header("if-match", &expect.0.to_string());
+    write(cluster, request, value, Expect::Revision(expect)).await
+}
+
+async fn write(cluster: &Cluster, request: Request, value: u64, expect: Expect) -> Option<(RegisterAct, bool)> {
+    let answer = match cluster.send(request).await {
+        Ok(reply) => WriteAnswer::Done(revision(&reply)?),
+        Err(error) if error.maybe_applied => WriteAnswer::Unknown,
+        Err(error) if error.code == Code::Conflict => WriteAnswer::Conflict(None),
         Err(_) => return None,
     };
-    Some((What::Cas { expect, value, outcome }, is_known))
+    Some((RegisterAct::Write { value: Some(value), expect, answer }, answer != WriteAnswer::Unknown))
 }
 
-async fn get(cluster: &Cluster, key: usize) -> Option<(What, bool)> {
+async fn get(cluster: &Cluster, key: usize) -> Option<(RegisterAct, bool)> {
     match cluster.send(Request::get(path(key))).await {
         Ok(reply) => {
             let value = std::str::from_utf8(&reply.body).ok()?.parse().ok()?;
-            Some((What::Get(Some((value, revision(&reply)?))), true))
+            Some((RegisterAct::Read(Some((value, revision(&reply)?))), true))
         }
-        Err(error) if error.code == Code::NotFound => Some((What::Get(None), true)),
+        Err(error) if error.code == Code::NotFound => Some((RegisterAct::Read(None), true)),
         Err(_) => None,
     }
 }
 
-fn revision(reply: &tenure::cli::http::Reply) -> Option<u64> {
-    reply.headers.get("x-revision")?.to_str().ok()?.parse().ok()
+fn revision(reply: &tenure::cli::http::Reply) -> Option<Revision> {
+    reply.headers.get("x-revision")?.to_str().ok()?.parse().ok().map(Revision)
 }
 
 const CLIENTS: usize = 4;

@@ -2,6 +2,7 @@
 
 mod clients;
 mod ledger;
+mod submitters;
 mod writer;
 
 use std::future::Future;
@@ -18,6 +19,7 @@ use tenure::processes::{Processes, Settings};
 
 pub use clients::Clients;
 pub use ledger::Ledger;
+pub use submitters::Submitters;
 pub use writer::Writer;
 
 /// Three nodes, stopped and removed on drop.

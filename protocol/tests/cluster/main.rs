@@ -24,6 +24,7 @@ mod script;
 mod sessions;
 mod swarm;
 mod travel;
+mod witness;
 mod work;
 mod world;
 

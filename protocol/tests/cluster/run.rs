@@ -32,6 +32,8 @@ pub struct Report {
     pub answered: u64,
     /// Calls given up.
     pub unanswered: u64,
+    /// Histories of a key or task that were too hard to judge.
+    pub unjudged: usize,
 }
 
 /// Runs one seed. A panic of a machine is a violation like any other.
@@ -39,7 +41,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, options, Profile::LAN);
         world.is_told = is_told;
-        let verdict = live(&mut world);
+        let verdict = live(&mut world).and_then(|()| world.history.witness.unjudged());
         let report = Report {
             nanos: world.time,
             steps: world.steps,
@@ -51,8 +53,9 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
             lost: world.check.oracle.lost(),
             answered: world.history.answered,
             unanswered: world.history.unanswered,
+            unjudged: verdict.as_ref().copied().unwrap_or_default(),
         };
-        verdict.map(|()| report).map_err(|why| format!("at {:.4} s: {why}", world.time as f64 / SECOND as f64))
+        verdict.map(|_| report).map_err(|why| format!("at {:.4} s: {why}", world.time as f64 / SECOND as f64))
     }));
     outcome.unwrap_or_else(|panic| {
         let words = panic.downcast_ref::<String>().cloned();
@@ -96,7 +99,7 @@ fn a_fresh_write_is_served(world: &mut World) -> Verdict {
         .collect::<Vec<_>>()
         .into_iter()
         .map(|at| {
-            let (call, work, timeout) = world.history.fresh_write(at);
+            let (call, work, timeout) = world.history.fresh_write(at, world.time);
             world.call(at, call, work, timeout);
             call
         })

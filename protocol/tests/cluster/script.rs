@@ -250,7 +250,7 @@ impl Stage {
 
     fn call(&mut self, words: &Words, work: impl FnOnce(u64) -> Work) -> u64 {
         let at = self.host(words.plain[0]);
-        let (call, work) = self.world.history.scripted(at, work);
+        let (call, work) = self.world.history.scripted(at, self.world.time, work);
         let name = match &work {
             Work::Write(Operation::Submit(_)) => "submit".to_owned(),
             Work::Write(Operation::Cancel { .. }) => format!("cancel {}", words.plain[1]),

@@ -78,5 +78,6 @@ impl Report {
         self.lost += other.lost;
         self.answered += other.answered;
         self.unanswered += other.unanswered;
+        self.unjudged += other.unjudged;
     }
 }

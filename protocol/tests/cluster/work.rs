@@ -1,7 +1,8 @@
 //! What clients do, and whether what they are told is true.
 //!
 //! The log's order is the witness of linearizability: every answer names a version of its key in that order, and a call may
-//! neither answer with a version older than one that was seen before it began, nor with one that the log does not hold.
+//! neither answer with a version older than one that was seen before it began, nor with one that the log does not hold. What
+//! was seen is written down as well, for a judge who does not know the log (`witness`).
 //!
 //! # Invariants
 //!
@@ -24,6 +25,7 @@ use crate::host::{Host, KINDS};
 use crate::options::Options;
 use crate::oracle::{Oracle, token};
 use crate::travel::identity;
+use crate::witness::Witness;
 
 /// All calls of all clients.
 pub struct History {
@@ -40,6 +42,8 @@ pub struct History {
     pub acknowledged: Vec<TaskId>,
     /// The tokens of writes that were certainly not done.
     undone: Vec<u64>,
+    /// All that was seen from outside.
+    pub witness: Witness,
     /// Calls that were answered.
     pub answered: u64,
     /// Calls that were given up.
@@ -49,19 +53,29 @@ pub struct History {
 /// A call under way.
 struct Pending {
     host: usize,
+    begin: u64,
     kind: Kind,
 }
 
 /// What was asked, as far as the answer must be judged by it.
-enum Kind {
-    Submit { tokens: Vec<u64>, is_once: bool },
+pub enum Kind {
+    /// Tasks by the tokens of their payloads; with once keys it may name earlier ones.
+    Submit { tokens: Vec<u64>, deliveries: Vec<Delivery>, is_once: bool },
+    /// A task is cancelled.
     Cancel(TaskId),
-    Put { key: String, token: u64, floor: usize },
-    Delete { key: String, floor: usize },
+    /// A key is written.
+    Put { key: String, token: u64, expect: Expect, floor: usize },
+    /// A key is removed.
+    Delete { key: String, expect: Expect, floor: usize },
+    /// A key is read.
     Get { key: String, floor: usize, is_stale: bool },
-    Await { task: TaskId },
+    /// A task is looked at, at once or at its end.
+    Look { task: TaskId, is_awaited: bool },
+    /// Who shall vote is changed.
     Roster,
+    /// A session is opened.
     OpenSession,
+    /// A session is ended.
     EndSession,
 }
 
@@ -76,13 +90,20 @@ impl History {
             sessions: Vec::new(),
             acknowledged: Vec::new(),
             undone: Vec::new(),
+            witness: Witness::default(),
             answered: 0,
             unanswered: 0,
         }
     }
 
-    /// Draws the next call of a client. `is_full` asks for no more tasks.
-    pub fn draw(&mut self, host: usize, options: &Options, dice: &mut Dice, is_full: bool) -> (u64, Work, Duration) {
+    /// Draws the next call of the client of `host` at `begin`. `is_full` asks for no more tasks.
+    pub fn draw(
+        &mut self,
+        (host, begin): (usize, u64),
+        options: &Options,
+        dice: &mut Dice,
+        is_full: bool,
+    ) -> (u64, Work, Duration) {
         let call = self.number();
         if options.roster > 0 && dice.happens(options.roster) {
             let node = identity(dice.between(0, options.nodes as u64 - 1) as usize, dice.pick(&[0, 0, 0, 1]));
@@ -90,7 +111,7 @@ impl History {
             let may_shrink = options.disk_loss == 0 && options.lost_at_founding.is_none();
             let fewer = dice.pick(&[RosterChange::Demote(node), RosterChange::Remove(node)]);
             let change = if may_shrink && dice.happens(650) { fewer } else { RosterChange::Promote(node) };
-            self.pending.insert(call, Pending { host, kind: Kind::Roster });
+            self.pending.insert(call, Pending { host, begin, kind: Kind::Roster });
             return (call, Work::Write(Operation::Roster(change)), Duration::from_secs(2));
         }
         let (kind, work) = match dice.between(0, 99) {
@@ -101,14 +122,16 @@ impl History {
             }
             36..46 if !self.acknowledged.is_empty() => {
                 let task = self.recent(dice);
-                (Kind::Await { task }, Work::Read(Query::Await(task), Consistency::Linearizable))
+                let is_awaited = call.is_multiple_of(2);
+                let query = if is_awaited { Query::Await(task) } else { Query::Task(task) };
+                (Kind::Look { task, is_awaited }, Work::Read(query, Consistency::Linearizable))
             }
             46..68 => self.put(call, options, dice),
             68..72 => {
                 let key = key(options, dice);
                 let floor = self.floor(&key);
                 let expect = self.expectation(&key, dice);
-                (Kind::Delete { key: key.clone(), floor }, Work::Write(Operation::Delete(Delete { key, expect })))
+                (Kind::Delete { key: key.clone(), expect, floor }, Work::Write(Operation::Delete(Delete { key, expect })))
             }
             _ => {
                 let key = key(options, dice);
@@ -118,18 +141,18 @@ impl History {
                 (Kind::Get { key: key.clone(), floor, is_stale }, Work::Read(Query::Get(key), consistency))
             }
         };
-        self.pending.insert(call, Pending { host, kind });
+        self.pending.insert(call, Pending { host, begin, kind });
         (call, work, Duration::from_millis(dice.pick(&[300, 2_000, 10_000])))
     }
 
     /// Draws a call about sessions: opens one while the application has few, else ends one, its own or another's.
-    pub fn draw_session(&mut self, at: usize, host: &Host, dice: &mut Dice) -> (u64, Work, Duration) {
+    pub fn draw_session(&mut self, (at, begin): (usize, u64), host: &Host, dice: &mut Dice) -> (u64, Work, Duration) {
         let call = self.number();
         let timeout = Duration::from_millis(dice.pick(&[300, 2_000, 10_000]));
         let last = self.sessions.len() as u64;
         if last > 0 && (host.kept.len() >= KEPT_MAX || dice.happens(200)) {
             let session = self.sessions[dice.between(last.saturating_sub(6), last - 1) as usize];
-            self.pending.insert(call, Pending { host: at, kind: Kind::EndSession });
+            self.pending.insert(call, Pending { host: at, begin, kind: Kind::EndSession });
             return (call, Work::Write(Operation::EndSession { session, cause: ClientEnd::Killed }), timeout);
         }
         let run = state::Host { node: host.id, incarnation: Incarnation(host.run) };
@@ -139,41 +162,43 @@ impl History {
             fast_release: host.is_node && dice.happens(300),
         };
         let ttl = Duration::from_millis(dice.pick(&[800, 3_000, 12_000]));
-        self.pending.insert(call, Pending { host: at, kind: Kind::OpenSession });
+        self.pending.insert(call, Pending { host: at, begin, kind: Kind::OpenSession });
         (call, Work::Write(Operation::OpenSession(OpenSession { ttl, about })), timeout)
     }
 
     /// A write of a value to a key of its own.
-    pub fn fresh_write(&mut self, host: usize) -> (u64, Work, Duration) {
+    pub fn fresh_write(&mut self, host: usize, begin: u64) -> (u64, Work, Duration) {
         let (call, key) = (self.number(), String::from("fresh"));
+        let expect = Expect::Any;
         let operation = Operation::Put(Put::new(key.clone(), value(call, 0)));
         let floor = self.floor(&key);
-        self.pending.insert(call, Pending { host, kind: Kind::Put { key, token: call << 16, floor } });
+        self.pending.insert(call, Pending { host, begin, kind: Kind::Put { key, token: call << 16, expect, floor } });
         (call, Work::Write(operation), Duration::from_secs(5))
     }
 
     /// A call of a script: its number, after `judge` was told what kind of call it is.
-    pub fn scripted(&mut self, host: usize, work: impl FnOnce(u64) -> Work) -> (u64, Work) {
+    pub fn scripted(&mut self, host: usize, begin: u64, work: impl FnOnce(u64) -> Work) -> (u64, Work) {
         let call = self.number();
         let work = work(call);
         let kind = match &work {
             Work::Write(Operation::Submit(specs)) => {
                 let is_once = specs.iter().any(|spec| spec.once_key.is_some());
-                Kind::Submit { tokens: specs.iter().map(|spec| token(&spec.payload)).collect(), is_once }
+                let tokens = specs.iter().map(|spec| token(&spec.payload)).collect();
+                Kind::Submit { tokens, deliveries: specs.iter().map(|spec| spec.delivery).collect(), is_once }
             }
             Work::Write(Operation::Cancel { task, .. }) => Kind::Cancel(*task),
-            Work::Write(Operation::Put(Put { key, value, .. })) => {
-                Kind::Put { key: key.clone(), token: token(value), floor: self.floor(key) }
+            Work::Write(Operation::Put(Put { key, value, expect, .. })) => {
+                Kind::Put { key: key.clone(), token: token(value), expect: *expect, floor: self.floor(key) }
             }
-            Work::Write(Operation::Delete(Delete { key, .. })) => {
-                Kind::Delete { key: key.clone(), floor: self.floor(key) }
+            Work::Write(Operation::Delete(Delete { key, expect })) => {
+                Kind::Delete { key: key.clone(), expect: *expect, floor: self.floor(key) }
             }
             Work::Read(Query::Get(key), consistency) => {
                 Kind::Get { key: key.clone(), floor: self.floor(key), is_stale: *consistency == Consistency::Stale }
             }
             other => panic!("no script says {other:?}"),
         };
-        self.pending.insert(call, Pending { host, kind });
+        self.pending.insert(call, Pending { host, begin, kind });
         (call, work)
     }
 
@@ -184,18 +209,20 @@ impl History {
 
     /// A host crashed: nobody will hear the answers to its calls.
     pub fn forget(&mut self, host: usize) {
-        self.pending.retain(|_, pending| pending.host != host);
+        for (_, call) in self.pending.extract_if(.., |_, call| call.host == host) {
+            self.witness.in_doubt(call.begin, &call.kind);
+        }
     }
 
-    /// I3: judges an answer. `is_read_safe` says whether clocks keep their bound, on which lease reads rest.
+    /// I3: judges an answer that came at `end`. `is_read_safe` says whether clocks keep their bound, on which lease reads rest.
     pub fn complete(
         &mut self,
-        call: u64,
+        (call, end): (u64, u64),
         result: &Result<Answer, CallError>,
         oracle: &mut Oracle,
         is_read_safe: bool,
     ) -> Verdict {
-        let Some(Pending { kind, .. }) = self.pending.remove(&call) else {
+        let Some(Pending { kind, begin, .. }) = self.pending.remove(&call) else {
             return Err(format!("I3 call {call} was answered twice"));
         };
         let answer = match result {
@@ -208,15 +235,20 @@ impl History {
                     }
                     CallError::Busy => false,
                 };
-                if !is_doubtful {
+                if is_doubtful {
+                    self.witness.in_doubt(begin, &kind);
+                } else {
                     self.is_undone(&kind);
                 }
                 return Ok(());
             }
         };
         self.answered += 1;
+        if kind.is_bound(is_read_safe) {
+            self.witness.answered(begin, end, &kind, answer);
+        }
         match (kind, answer) {
-            (Kind::Submit { tokens, is_once }, Answer::Submitted(tasks)) => {
+            (Kind::Submit { tokens, is_once, .. }, Answer::Submitted(tasks)) => {
                 for (token, task) in tokens.iter().zip(tasks) {
                     if oracle.task(task.task).is_none() {
                         return Err(format!("I4 {} was acknowledged and is not in the log", task.task));
@@ -228,7 +260,8 @@ impl History {
                 }
                 Ok(())
             }
-            (Kind::Cancel(task) | Kind::Await { task }, Answer::Task(view)) => {
+            (Kind::Look { task, is_awaited: false }, Answer::Task(view)) if view.id == task => Ok(()),
+            (Kind::Cancel(task) | Kind::Look { task, .. }, Answer::Task(view)) => {
                 let is_ended = oracle.task(task).is_some_and(|task| task.is_ended);
                 if view.id == task && view.state.is_final() && is_ended {
                     return Ok(());
@@ -236,14 +269,14 @@ impl History {
                 Err(format!("I4 {task} was said to have ended and has not"))
             }
             (Kind::Cancel(_), Answer::Refused(Refused::Ended)) => Ok(()),
-            (Kind::Await { .. }, Answer::Refused(Refused::NotFound)) if !is_read_safe => Ok(()),
-            (Kind::Cancel(task) | Kind::Await { task }, answer) => Err(format!("I4 {task} is lost: {answer:?}")),
-            (Kind::Put { key, token, floor }, Answer::Written(revision)) => {
+            (Kind::Look { .. }, Answer::Refused(Refused::NotFound)) if !is_read_safe => Ok(()),
+            (Kind::Cancel(task) | Kind::Look { task, .. }, answer) => Err(format!("I4 {task} is lost: {answer:?}")),
+            (Kind::Put { key, token, floor, .. }, Answer::Written(revision)) => {
                 self.note(oracle, &key, floor + 1, true, &format!("put {token}"), |version| {
                     version.revision == *revision && version.value == Some(token)
                 })
             }
-            (Kind::Delete { key, floor }, Answer::Written(revision)) => {
+            (Kind::Delete { key, floor, .. }, Answer::Written(revision)) => {
                 self.note(oracle, &key, floor + 1, true, "delete", |version| {
                     version.revision == *revision && version.value.is_none()
                 })
@@ -256,14 +289,14 @@ impl History {
                     None => version.value.is_none(),
                 })
             }
-            (Kind::Put { token, key, floor }, Answer::Refused(Refused::Conflict { current })) => {
+            (Kind::Put { token, key, floor, .. }, Answer::Refused(Refused::Conflict { current })) => {
                 self.undone.push(token);
                 self.note(oracle, &key, floor, true, "conflict", |version| shows(version, *current))
             }
-            (Kind::Delete { key, floor }, Answer::Refused(Refused::Conflict { current })) => {
+            (Kind::Delete { key, floor, .. }, Answer::Refused(Refused::Conflict { current })) => {
                 self.note(oracle, &key, floor, true, "conflict", |version| shows(version, *current))
             }
-            (Kind::Delete { key, floor }, Answer::Refused(Refused::NotFound)) => {
+            (Kind::Delete { key, floor, .. }, Answer::Refused(Refused::NotFound)) => {
                 self.note(oracle, &key, floor, true, "not found", |version| version.value.is_none())
             }
             (Kind::OpenSession, Answer::Registered(session)) => {
@@ -291,7 +324,7 @@ impl History {
     fn submit(&mut self, call: u64, options: &Options, dice: &mut Dice) -> (Kind, Work) {
         let count = dice.between(1, options.batch);
         let is_once = dice.happens(150);
-        let mut tokens = Vec::new();
+        let (mut tokens, mut deliveries) = (Vec::new(), Vec::new());
         let mut specs = Vec::new();
         for place in 0..count {
             let kind = pick_kind(options, dice);
@@ -308,9 +341,10 @@ impl History {
                 spec.once_key = Some(format!("once-{}", dice.between(0, 30)));
             }
             tokens.push(token(&spec.payload));
+            deliveries.push(spec.delivery);
             specs.push(spec);
         }
-        (Kind::Submit { tokens, is_once }, Work::Write(Operation::Submit(specs)))
+        (Kind::Submit { tokens, deliveries, is_once }, Work::Write(Operation::Submit(specs)))
     }
 
     fn put(&mut self, call: u64, options: &Options, dice: &mut Dice) -> (Kind, Work) {
@@ -318,7 +352,7 @@ impl History {
         let expect = self.expectation(&key, dice);
         let operation = Operation::Put(Put { expect, ..Put::new(key.clone(), value(call, 0)) });
         let floor = self.floor(&key);
-        (Kind::Put { key, token: call << 16, floor }, Work::Write(operation))
+        (Kind::Put { key, token: call << 16, expect, floor }, Work::Write(operation))
     }
 
     fn expectation(&self, key: &str, dice: &mut Dice) -> Expect {
@@ -376,6 +410,18 @@ impl History {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+}
+
+impl Kind {
+    /// Whether an answer may show nothing older than what was acknowledged before: not where it says that it may, and no read
+    /// where clocks break their bound.
+    fn is_bound(&self, is_read_safe: bool) -> bool {
+        match self {
+            Self::Get { is_stale, .. } => is_read_safe && !is_stale,
+            Self::Look { .. } => is_read_safe,
+            _ => true,
+        }
     }
 }
 

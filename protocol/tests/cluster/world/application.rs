@@ -15,7 +15,7 @@ impl World {
             Event::Abort { fence, .. } => self.abort_attempt(at, fence),
             Event::Completed { call, result } => {
                 let is_safe = self.options.is_clock_bound_kept;
-                let verdict = self.history.complete(call, &result, &mut self.check.oracle, is_safe);
+                let verdict = self.history.complete((call, self.time), &result, &mut self.check.oracle, is_safe);
                 self.judge(verdict);
             }
             Event::Authority(Some(Authority { epoch, until })) => {
@@ -52,6 +52,7 @@ impl World {
     pub(super) fn begin_attempt(&mut self, at: usize, run: worker::Run) {
         let verdict = self.check.an_attempt_starts_once(self.hosts[at].id, &run);
         self.judge(verdict);
+        self.history.witness.started(self.time, &run);
         let fence = run.grant.fence;
         self.hosts[at].running.insert(fence, run.grant.session);
         if let Some((span, outcome)) = behaviour(&run.grant.kind, fence, self.dice.any()) {
@@ -83,9 +84,9 @@ impl World {
             let room = 6 * self.options.nodes * self.options.slots as usize;
             let is_full = self.check.oracle.unfinished > room.min(40);
             let (call, work, timeout) = if self.options.sessions > 0 && self.dice.happens(self.options.sessions) {
-                self.history.draw_session(at, &self.hosts[at], &mut self.dice)
+                self.history.draw_session((at, self.time), &self.hosts[at], &mut self.dice)
             } else {
-                self.history.draw(at, &self.options, &mut self.dice, is_full)
+                self.history.draw((at, self.time), &self.options, &mut self.dice, is_full)
             };
             self.call(at, call, work, timeout);
         }

@@ -1,11 +1,13 @@
-//! Keys under fire: what several clients saw while masters died must be what one register could have answered.
+//! Keys and tasks under fire: what several clients saw while masters died must be what one register per key and one task per
+//! id could have answered.
 
-use crate::support::{Clients, TestCluster};
+use crate::support::{Clients, Submitters, TestCluster};
 
 #[test]
-fn what_clients_see_of_keys_while_masters_die_is_linearizable() {
+fn what_clients_see_of_keys_and_tasks_while_masters_die_is_linearizable() {
     let mut cluster = TestCluster::start();
     let clients = Clients::start(&cluster);
+    let submitters = Submitters::start(&cluster);
     let (mut master, mut epoch) = cluster.master_after(0);
     for harm in [Harm::Kill, Harm::Pause, Harm::Kill] {
         clients.go_on(&cluster, 60);
@@ -26,6 +28,7 @@ fn what_clients_see_of_keys_while_masters_die_is_linearizable() {
         }
     }
     clients.check(&cluster);
+    submitters.check(&cluster);
 }
 
 enum Harm {
