@@ -37,15 +37,12 @@ impl Master {
         }
     }
 
-    pub(super) fn on_hand_back(&mut self, node: NodeId, task: TaskId, fence: Fence) {
+    pub(super) fn on_hand_back(&mut self, node: NodeId, task: TaskId, fence: Fence, never_started: bool) {
         if let Some(member) = self.crew.get_mut(&node)
             && member.grants.get(&fence) == Some(&task)
         {
-            let cause = match self.board.granted(task) {
-                Some((_, _, Told::Again)) => ReleaseCause::NotHeld,
-                _ => ReleaseCause::HandedBack,
-            };
-            member.is_full = cause == ReleaseCause::HandedBack;
+            let cause = if never_started { ReleaseCause::HandedBack } else { ReleaseCause::NotHeld };
+            member.is_full = never_started;
             self.releases.insert((task, fence), cause);
         }
     }
@@ -192,22 +189,20 @@ impl Master {
         grants.into_iter().flatten().map(|(&fence, &task)| (fence, task)).collect()
     }
 
-    /// Takes back what its worker certainly never heard of. A task that may run once is not granted twice, so it waits for
-    /// the worker to come back.
+    /// Takes back what its worker certainly never heard of: whatever may run once, too, since it has not begun.
     pub(super) fn take_back_unheard(&mut self, task: TaskId, fence: Fence) {
-        if let Some((record, _, Told::Never)) = self.board.granted(task)
-            && record.delivery == Delivery::AtLeastOnce
-        {
+        if let Some((_, _, Told::Never)) = self.board.granted(task) {
             self.releases.insert((task, fence), ReleaseCause::HandedBack);
         }
     }
 
     fn take_back_from_the_dead(&mut self, task: TaskId, fence: Fence) {
         let Some((record, _, told)) = self.board.granted(task) else { return };
-        if record.delivery == Delivery::AtLeastOnce || is_on(Bug::EvidenceMovesAll) {
+        if told == Told::Never {
             // What it never heard of, it did not die of.
-            let cause = if told == Told::Never { ReleaseCause::HandedBack } else { ReleaseCause::Evidence };
-            self.releases.insert((task, fence), cause);
+            self.take_back_unheard(task, fence);
+        } else if record.delivery == Delivery::AtLeastOnce || is_on(Bug::EvidenceMovesAll) {
+            self.releases.insert((task, fence), ReleaseCause::Evidence);
         }
     }
 

@@ -122,7 +122,7 @@ impl Master {
             ToMaster::Finish { task, fence, outcome } => {
                 self.finishes.insert((task, fence), (node, outcome));
             }
-            ToMaster::HandBack { task, fence } => self.on_hand_back(node, task, fence),
+            ToMaster::HandBack { task, fence, never_started } => self.on_hand_back(node, task, fence, never_started),
             ToMaster::Goodbye { session } => self.on_goodbye(node, session),
         }
     }
@@ -265,10 +265,16 @@ impl Master {
 
     fn propose_noted(&mut self, commands: &mut Vec<Command>) {
         let ttl = self.profile.session;
-        // Results come first: nothing in the same entry takes away the right under which they came.
+        // Results come first: nothing in the same entry takes away the right under which they came. What was handed back comes
+        // before the goodbye of whoever handed it back, which would end it for good.
         commands.extend(self.finishes.take_fresh().map(|((task, fence), (_, outcome))| {
             Command::Master(MasterCommand::Finish { task, fence, outcome: outcome.clone() })
         }));
+        commands.extend(
+            self.releases
+                .take_fresh()
+                .map(|((task, fence), &cause)| Command::Master(MasterCommand::Release { task, fence, cause })),
+        );
         commands.extend(
             self.endings
                 .take_fresh()
@@ -280,11 +286,6 @@ impl Master {
             let Opening { incarnation, offer, .. } = opening.clone();
             Command::Master(MasterCommand::OpenNode { node, incarnation, offer, ttl })
         }));
-        commands.extend(
-            self.releases
-                .take_fresh()
-                .map(|((task, fence), &cause)| Command::Master(MasterCommand::Release { task, fence, cause })),
-        );
     }
 
     fn propose_expiry(&mut self, now: Nanos, commands: &mut Vec<Command>) {

@@ -573,13 +573,29 @@ fn what_was_handed_back_goes_elsewhere_and_nothing_more_comes_until_the_next_rep
     let (_, held) = bench.grant(tasks[0]);
     assert_eq!((bench.grant(tasks[0]).0, bench.grant(tasks[1]).0), (B, C));
     bench.said();
-    bench.hear(B, ToMaster::HandBack { task: tasks[0], fence: held.fence });
+    bench.hear(B, ToMaster::HandBack { task: tasks[0], fence: held.fence, never_started: true });
     bench.settle();
     assert!(!bench.is_granted(tasks[0]), "C is full and B said that it has no room");
     assert_eq!(bench.cancelled(), []);
     bench.renew(B, &[], 99);
     bench.settle();
     assert_eq!(bench.grant(tasks[0]).0, B);
+}
+
+#[test]
+fn what_a_leaving_worker_hands_back_is_taken_back_before_its_session_ends() {
+    let mut bench = Bench::with_workers(&[(B, 1)]);
+    let task = bench.submit(once());
+    bench.settle();
+    let (_, held) = bench.grant(task);
+    bench.hear(B, ToMaster::HandBack { task, fence: held.fence, never_started: true });
+    let session = bench.session(B);
+    bench.hear(B, ToMaster::Goodbye { session });
+    bench.settle();
+    assert!(!bench.is_granted(task));
+    bench.hello(C, 1, &[]);
+    bench.settle();
+    assert_eq!(bench.grant(task).0, C);
 }
 
 #[test]
@@ -710,17 +726,17 @@ fn a_node_that_seems_dead_or_has_no_link_gets_nothing_until_it_says_hello() {
 }
 
 #[test]
-fn what_a_lost_worker_certainly_never_heard_of_goes_elsewhere_unless_it_may_be_granted_once() {
+fn what_a_lost_worker_certainly_never_heard_of_goes_elsewhere_even_if_it_may_run_once_only() {
     let mut bench = Bench::with_workers(&[(B, 2)]);
     let [twice, single] = bench.submit_all(vec![echo(), once()])[..] else { panic!("two tasks") };
     let assigns = bench.proposed();
     bench.link_down(B);
     bench.commit(&assigns);
     let commands = bench.proposed();
-    assert_eq!(releases(&commands), [(twice, ReleaseCause::HandedBack)]);
+    assert_eq!(releases(&commands), [(twice, ReleaseCause::HandedBack), (single, ReleaseCause::HandedBack)]);
     bench.commit(&commands);
     assert_eq!(bench.dispatched(), []);
-    assert_eq!(bench.grant(single).0, B, "it waits for its worker");
+    assert!(!bench.is_granted(single), "it has not begun");
 }
 
 #[test]
@@ -755,7 +771,7 @@ fn what_was_seen_and_is_not_held_is_dispatched_again_and_taken_back_when_the_wor
     bench.renew(B, &[], held.fence.0);
     assert_eq!(bench.dispatched(), [(B, task)]);
     assert_eq!(bench.proposed(), [], "it may have been lost on the way");
-    bench.hear(B, ToMaster::HandBack { task, fence: held.fence });
+    bench.hear(B, ToMaster::HandBack { task, fence: held.fence, never_started: false });
     assert_eq!(releases(&bench.proposed()), [(task, ReleaseCause::NotHeld)]);
     bench.renew(B, &[], held.fence.0);
     assert_eq!((bench.dispatched(), bench.proposed()), (vec![], vec![]), "once");

@@ -126,8 +126,8 @@ pub enum MasterCommand {
         /// The worker's session.
         session: SessionId,
     },
-    /// Takes an attempt back: the task is pending again, or ends `Lost` if it may run only once. Only if the attempt holds
-    /// this fence. Evidence of death is refused for at-most-once tasks (F8).
+    /// Takes an attempt back: the task is pending again, or ends `Lost` if it may run only once and may have begun. Only if the
+    /// attempt holds this fence. Evidence of death is refused for at-most-once tasks (F8).
     Release {
         /// The task.
         task: TaskId,
@@ -199,11 +199,11 @@ pub enum ReleaseCause {
     Evidence,
     /// The worker's session ended.
     SessionEnded,
-    /// The worker is here and does not hold it (F11).
+    /// The worker is here and does not hold it, and may have begun it (F11).
     NotHeld,
     /// It ran longer than it may.
     TimedOut,
-    /// The worker hands it back unstarted.
+    /// It certainly never started, and will not: its worker says so, or was never told of it.
     HandedBack,
 }
 

@@ -436,8 +436,8 @@ impl State {
     ) -> Result<Answer, Refused> {
         self.nodes.sessions().get(session).ok_or(Refused::SessionExpired)?;
         let cause = match cause {
-            // It said that it holds nothing, so what it was granted meanwhile has not begun.
-            EndCause::Goodbye => ReleaseCause::HandedBack,
+            // It said that it holds nothing. What it was granted may not have begun, or have been stopped.
+            EndCause::Goodbye => ReleaseCause::NotHeld,
             EndCause::Restarted => ReleaseCause::SessionEnded,
         };
         self.end_node(session, cause, changes);

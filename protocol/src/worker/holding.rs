@@ -38,8 +38,18 @@ pub(super) struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Gone {
     attempt: Attempt,
-    /// Whether its handler was told to stop and may have had a result before it saw that.
-    may_report: bool,
+    end: End,
+}
+
+/// How an attempt came to be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum End {
+    /// Its handler was told to stop and may have had a result before it saw that.
+    Stopped,
+    /// It never started here, and never will.
+    Declined,
+    /// It is over, and that is all that is known.
+    Over,
 }
 
 impl Hand {
@@ -58,22 +68,29 @@ impl Hand {
     /// Its handler is told to stop. What it had ready before it saw that may still be reported.
     pub(super) fn stop(&mut self, fence: Fence) -> Option<Running> {
         let running = self.running.remove(&fence)?;
-        self.bury(fence, Gone { attempt: running.attempt, may_report: true });
+        self.bury(fence, Gone { attempt: running.attempt, end: End::Stopped });
         Some(running)
     }
 
-    /// It will not start here, or is judged.
+    /// It is judged, or cancelled.
     pub(super) fn forget(&mut self, fence: Fence, attempt: Attempt) {
         self.ended.remove(&fence);
         if !self.running.contains_key(&fence) {
-            self.bury(fence, Gone { attempt, may_report: false });
+            self.bury(fence, Gone { attempt, end: End::Over });
         }
+    }
+
+    /// It is neither running nor ended, and will not start here. Says whether it certainly never did.
+    pub(super) fn decline(&mut self, fence: Fence, attempt: Attempt) -> bool {
+        self.bury(fence, Gone { attempt, end: End::Declined });
+        self.gone.get(&fence).is_some_and(|gone| gone.end == End::Declined)
     }
 
     /// The attempt whose handler may still speak under this fence, and whether it was told to stop.
     pub(super) fn speaker(&self, fence: Fence) -> Option<(Attempt, bool)> {
         let running = self.running.get(&fence).map(|running| (running.attempt, false));
-        running.or_else(|| self.gone.get(&fence).filter(|gone| gone.may_report).map(|gone| (gone.attempt, true)))
+        running
+            .or_else(|| self.gone.get(&fence).filter(|gone| gone.end == End::Stopped).map(|gone| (gone.attempt, true)))
     }
 
     /// Attempts that run.

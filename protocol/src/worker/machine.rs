@@ -228,8 +228,8 @@ impl Worker {
         }
         let has_room = self.running() < self.config.offer.slots as usize && self.hand.ended().len() < ENDED_MAX;
         if self.mood != Mood::Working || !has_room || is_known {
-            self.hand.forget(fence, attempt);
-            self.say(ToMaster::HandBack { task: attempt.task, fence }, effects);
+            let never_started = self.hand.decline(fence, attempt);
+            self.say(ToMaster::HandBack { task: attempt.task, fence, never_started }, effects);
             return;
         }
         if !self.config.offer.kinds.contains(&grant.kind) {

@@ -108,6 +108,8 @@ pub enum ToMaster {
         task: TaskId,
         /// The grant.
         fence: Fence,
+        /// Whether it certainly never started here, and never will: then even what may run only once goes again.
+        never_started: bool,
     },
     /// "I go, and hold nothing." Lost: the session expires.
     Goodbye {

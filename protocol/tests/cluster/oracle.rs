@@ -195,9 +195,6 @@ impl Oracle {
                     if task.is_ended || task.live.is_some() {
                         return Err(format!("I5 {attempt} was granted though the task was not pending"));
                     }
-                    if task.delivery == Delivery::AtMostOnce && !task.fences.is_empty() {
-                        return Err(format!("I5 {attempt} may run only once and was granted again"));
-                    }
                     task.live = Some(grant.fence);
                     task.fences.push(grant.fence);
                     self.last_fence = grant.fence;
@@ -218,6 +215,11 @@ impl Oracle {
                     let was_recorded = task.recorded.contains(fence);
                     if task.live.take() != Some(*fence) || task.is_ended {
                         return Err(format!("I5 {attempt} ended under {fence}, which was not live"));
+                    }
+                    if task.delivery == Delivery::AtMostOnce && !is_proven_unstarted(command) {
+                        return Err(format!(
+                            "I5 {attempt} may run only once, may have begun, and will be granted again"
+                        ));
                     }
                     self.taken_back += usize::from(!was_recorded);
                 }
@@ -260,6 +262,11 @@ impl Oracle {
         }
         Ok(())
     }
+}
+
+/// Whether this says of an attempt that it never started (F8).
+fn is_proven_unstarted(command: &Command) -> bool {
+    matches!(command, Command::Master(MasterCommand::Release { cause: ReleaseCause::HandedBack, .. }))
 }
 
 /// The token of a value or payload that a simulated client made.

@@ -6,7 +6,7 @@
 //! # Invariants
 //!
 //! * A task has at most one live grant, and each grant a fence of its own, greater than all before.
-//! * A task that may run once is granted at most once, whatever happens to its worker.
+//! * A task that may run once is granted again only where the last attempt certainly never started (F8).
 //! * A task that has ended stays as it is.
 
 use std::sync::Arc;
@@ -189,6 +189,9 @@ impl Tasks {
                 let message = format!("attempt {} ran longer than it may", record.attempt(&grant));
                 self.fail(id, grant, true, TaskState::Failed { message, output: Bytes::new(), at }, false, step);
             }
+            (ReleaseCause::HandedBack, _) | (ReleaseCause::NotHeld, Delivery::AtLeastOnce) => {
+                self.wait(id, grant, at, step);
+            }
             (_, Delivery::AtMostOnce) => self.end(id, Some(grant), TaskState::Lost { at }, false, step),
             (ReleaseCause::Evidence | ReleaseCause::SessionEnded, Delivery::AtLeastOnce) => {
                 record.deaths += 1;
@@ -199,7 +202,6 @@ impl Tasks {
                 let state = TaskState::Failed { message, output: Bytes::new(), at };
                 self.end(id, Some(grant), state, false, step);
             }
-            (ReleaseCause::NotHeld | ReleaseCause::HandedBack, Delivery::AtLeastOnce) => self.wait(id, grant, at, step),
         }
     }
 

@@ -275,7 +275,7 @@ impl Naive {
             MasterCommand::EndNode { session, cause } => {
                 self.node(*session).ok_or(Refused::SessionExpired)?;
                 let restarted = *cause == EndCause::Restarted;
-                let cause = if restarted { ReleaseCause::SessionEnded } else { ReleaseCause::HandedBack };
+                let cause = if restarted { ReleaseCause::SessionEnded } else { ReleaseCause::NotHeld };
                 self.end_node(*session, cause);
                 Ok(Answer::Ok)
             }
@@ -388,7 +388,7 @@ impl Naive {
             let message = format!("attempt {id}#{} ran longer than it may", grant.number);
             return self.fail(id, grant.number, true, message, Bytes::new());
         }
-        if at_most_once {
+        if at_most_once && cause != ReleaseCause::HandedBack {
             return self.set(id, TaskState::Lost { at });
         }
         if matches!(cause, ReleaseCause::Evidence | ReleaseCause::SessionEnded) {

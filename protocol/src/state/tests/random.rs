@@ -64,7 +64,6 @@ struct Run {
     chance: Chance,
     /// Grants so far, in the order in which they were made.
     fences: Vec<Fence>,
-    grants: BTreeMap<TaskId, u32>,
     seqs: BTreeMap<SessionId, u64>,
     /// Rules that the last command met.
     met: Vec<&'static str>,
@@ -80,7 +79,6 @@ impl Run {
             now: ClusterTime(seed * 1_000),
             chance: Chance(seed),
             fences: Vec::new(),
-            grants: BTreeMap::new(),
             seqs: BTreeMap::new(),
             met: Vec::new(),
         }
@@ -110,7 +108,7 @@ impl Run {
         self.state.assert_coherent();
         assert_eq!(self.state.revision() > before, self.state.content() != content, "{place}");
         self.compare(&place);
-        self.follow(&changes, &place);
+        self.follow(&command, &changes, &place);
         let told = changes.iter().filter_map(|change| match change {
             ClusterChange::Key(change) => Some(change.clone()),
             _ => None,
@@ -159,17 +157,13 @@ impl Run {
     }
 
     /// Follows the changes as a master does, and compares with what a new master would be given.
-    fn follow(&mut self, changes: &[ClusterChange], place: &str) {
+    fn follow(&mut self, command: &Option<Command>, changes: &[ClusterChange], place: &str) {
         for change in changes {
             match change.clone() {
                 ClusterChange::Submitted(task) => self.heard.tasks.push(*task),
                 ClusterChange::Assigned { attempt, grant } => {
                     let task = self.heard_task(attempt.task);
                     (task.attempts, task.assigned, task.not_before) = (attempt.number, Some(grant), ClusterTime(0));
-                    let grants = self.grants.entry(attempt.task).or_default();
-                    *grants += 1;
-                    let once = self.heard_task(attempt.task).delivery == Delivery::AtMostOnce;
-                    assert!(!once || self.grants[&attempt.task] == 1, "granted twice, {place}");
                     assert!(self.fences.last().is_none_or(|last| *last < grant.fence), "no new fence, {place}");
                     self.fences.push(grant.fence);
                 }
@@ -177,6 +171,8 @@ impl Run {
                     let task = self.heard_task(attempt.task);
                     assert_eq!(task.assigned.map(|grant| (grant.number, grant.fence)), Some((attempt.number, fence)));
                     (task.assigned, task.not_before) = (None, not_before);
+                    let is_once = task.delivery == Delivery::AtMostOnce;
+                    assert!(!is_once || was_never_started(command), "it may run twice, {place}");
                 }
                 ClusterChange::Ended { task, fence, .. } => {
                     let grant = self.heard_task(task).assigned;
@@ -510,6 +506,15 @@ impl Run {
         };
         self.chance.pick(&sessions).unwrap_or(SessionId(self.chance.below(50) as u64))
     }
+}
+
+/// Whether this says of an attempt that it never started (F8).
+fn was_never_started(command: &Option<Command>) -> bool {
+    let cause = match command {
+        Some(Command::Master(MasterCommand::Release { cause, .. })) => Some(*cause),
+        _ => None,
+    };
+    cause == Some(ReleaseCause::HandedBack)
 }
 
 /// Applies a command, or begins an epoch if there is none.

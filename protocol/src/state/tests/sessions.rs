@@ -313,7 +313,7 @@ fn a_goodbye_gives_everything_back_and_is_no_death() {
     let goodbye = MasterCommand::EndNode { session: world.worker, cause: EndCause::Goodbye };
     assert_eq!(world.master(goodbye.clone()), Answer::Ok);
     let history: Vec<_> = world.view(task).history.into_iter().map(|line| line.what).collect();
-    assert_eq!(history, [HistoryEvent::Assigned(NodeId(1)), HistoryEvent::Released(ReleaseCause::HandedBack)]);
+    assert_eq!(history, [HistoryEvent::Assigned(NodeId(1)), HistoryEvent::Released(ReleaseCause::NotHeld)]);
     assert_eq!(world.master(goodbye), EXPIRED);
 }
 

@@ -291,13 +291,23 @@ fn a_task_that_may_run_once_is_lost_with_its_session_and_stays_lost() {
 
 #[test]
 fn a_task_that_may_run_once_and_is_not_held_is_lost() {
-    for cause in [ReleaseCause::NotHeld, ReleaseCause::HandedBack] {
-        let mut world = World::with_worker();
-        let task = world.submit(once("a"));
-        let fence = world.assign(task, 1);
-        assert_eq!(world.release(task, fence, cause), Answer::Ok);
-        assert!(matches!(world.view(task).state, TaskState::Lost { .. }));
-    }
+    let mut world = World::with_worker();
+    let task = world.submit(once("a"));
+    let fence = world.assign(task, 1);
+    assert_eq!(world.release(task, fence, ReleaseCause::NotHeld), Answer::Ok);
+    assert!(matches!(world.view(task).state, TaskState::Lost { .. }));
+}
+
+#[test]
+fn a_task_that_may_run_once_and_never_started_goes_again() {
+    let mut world = World::with_worker();
+    let task = world.submit(once("a"));
+    let handed_back = world.assign(task, 1);
+    assert_eq!(world.release(task, handed_back, ReleaseCause::HandedBack), Answer::Ok);
+    let fence = world.assign(task, 2);
+    assert!(matches!(world.finish(task, handed_back, done("late")), Answer::Refused(_)));
+    assert_eq!(world.finish(task, fence, done("")), Answer::Ok);
+    assert!(matches!(world.view(task).state, TaskState::Done { .. }));
 }
 
 #[test]
