@@ -15,6 +15,7 @@ mod demo;
 mod dev;
 mod disk;
 mod faults;
+mod founding;
 mod growth;
 mod histories;
 mod map;

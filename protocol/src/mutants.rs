@@ -46,11 +46,13 @@ pub enum Bug {
     CountsFromAnswer,
     /// A session is not over for its application before the cluster says so (F10).
     WaitsToBeTold,
+    /// A write at a revision is done at a later one too: an update is lost (F5).
+    ComparesLoosely,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -69,6 +71,7 @@ impl Bug {
         Self::EndsOnSuspicion,
         Self::CountsFromAnswer,
         Self::WaitsToBeTold,
+        Self::ComparesLoosely,
     ];
 }
 

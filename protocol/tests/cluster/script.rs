@@ -13,13 +13,16 @@ use protocol::Profile;
 use protocol::client::{CallError, Consistency, Work};
 use protocol::effects::{Event, Local, Role};
 use protocol::message::Body;
-use protocol::state::{Answer, Delivery, Expect, MasterCommand, Operation, Put, Query, TaskSpec, TaskState};
-use protocol::types::{Attempt, TaskId};
+use protocol::state::{
+    Answer, Delivery, Expect, MasterCommand, Operation, Put, Query, RosterChange, TaskSpec, TaskState,
+};
+use protocol::types::{Attempt, NodeId, TaskId};
 use protocol::worker;
 
 use crate::host::Part;
 use crate::options::{MS, Options, SECOND};
 use crate::oracle::Decided;
+use crate::travel::place;
 use crate::work::value;
 use crate::world::{Seen, World};
 
@@ -94,15 +97,23 @@ struct Stage {
     hosts: BTreeMap<String, usize>,
     tasks: BTreeMap<TaskId, String>,
     calls: BTreeMap<u64, (String, Vec<String>)>,
+    /// Whether grants are told.
+    tells_grants: bool,
 }
 
 impl Stage {
     fn new(words: &Words) -> Self {
         let nodes = words.number("nodes", 3) as usize;
-        let options = Options { slots: words.number("slots", 4) as u32, ..Options::calm(nodes) };
+        let options = Options {
+            slots: words.number("slots", 4) as u32,
+            voters: words.named.get("voters").map(|text| text.parse().expect("a number")),
+            replace_after: words.number("replace-after", 300) * SECOND,
+            ..Options::calm(nodes)
+        };
         let mut world = World::new(words.number("seed", 1), options, Profile::LAN);
         world.is_idle = true;
-        let mut stage = Self { world, hosts: BTreeMap::new(), tasks: BTreeMap::new(), calls: BTreeMap::new() };
+        let mut stage =
+            Self { world, hosts: BTreeMap::new(), tasks: BTreeMap::new(), calls: BTreeMap::new(), tells_grants: false };
         if words.plain.contains(&"cold") {
             for at in 0..nodes {
                 stage.hosts.insert(format!("n{}", at + 1), at);
@@ -168,6 +179,17 @@ impl Stage {
                 let run = self.world.hosts[peer].run;
                 self.world.tell_evidence(at, peer, run);
             }
+            "wipe" => all().iter().for_each(|name| self.world.lose_disk(self.host(name))),
+            "tell" if words.plain == ["grants"] => self.tells_grants = true,
+            "promote" | "demote" | "remove" => {
+                let node = self.world.hosts[self.host(words.plain[1])].id;
+                let change = match verb {
+                    "promote" => RosterChange::Promote(node),
+                    "demote" => RosterChange::Demote(node),
+                    _ => RosterChange::Remove(node),
+                };
+                self.call(&words, |_| Work::Write(Operation::Roster(change)));
+            }
             "submit" => self.submit(&words),
             "cancel" => {
                 let task = *self.tasks.iter().find(|(_, name)| *name == words.plain[1]).expect("a known task").0;
@@ -204,6 +226,7 @@ impl Stage {
                 let key = words.plain[1];
                 format!("{key} has been written {} times", self.world.check.oracle.versions(key).len() - 1)
             }
+            "voters" => self.voters(),
             "replicas" => {
                 let digests: Vec<u64> =
                     self.world.hosts.iter().filter_map(|host| Some(host.replica()?.state().digest())).collect();
@@ -222,6 +245,23 @@ impl Stage {
             }
         };
         self.calls.insert(u64::MAX - self.calls.len() as u64, (line, Vec::new()));
+    }
+
+    /// Who votes, by what they are; whoever lost its disk still votes under its old name until somebody takes the seat.
+    fn voters(&self) -> String {
+        let conf = self.world.check.oracle.conf.as_ref().expect("a cluster began");
+        let names = |nodes: &[NodeId]| {
+            let name = |node: &NodeId| {
+                let (at, is_gone) = (place(*node), self.world.hosts[place(*node)].id != *node);
+                format!("{}{}", self.name(at), if is_gone { " (lost)" } else { "" })
+            };
+            let mut names: Vec<String> = nodes.iter().map(name).collect();
+            names.sort();
+            names.join(", ")
+        };
+        let learners =
+            if conf.learners.is_empty() { String::new() } else { format!("; learns: {}", names(&conf.learners)) };
+        format!("votes: {}{learners}", names(&conf.voters))
     }
 
     fn submit(&mut self, words: &Words) {
@@ -254,6 +294,9 @@ impl Stage {
         let name = match &work {
             Work::Write(Operation::Submit(_)) => "submit".to_owned(),
             Work::Write(Operation::Cancel { .. }) => format!("cancel {}", words.plain[1]),
+            Work::Write(Operation::Roster(RosterChange::Promote(_))) => format!("promote {}", words.plain[1]),
+            Work::Write(Operation::Roster(RosterChange::Demote(_))) => format!("demote {}", words.plain[1]),
+            Work::Write(Operation::Roster(RosterChange::Remove(_))) => format!("remove {}", words.plain[1]),
             Work::Read(..) => format!("get {}", words.plain[1]),
             Work::HandOver { .. } => "hand over".to_owned(),
             Work::Write(_) => format!("put {}", words.plain[1]),
@@ -328,6 +371,12 @@ impl Stage {
             Decided::Master(MasterCommand::Finish { task, .. }, answer) => {
                 let verdict = if answer == Answer::Ok { "counts" } else { "is refused" };
                 Some(format!("a result of {} {verdict}", self.task(task)))
+            }
+            Decided::Master(MasterCommand::AssignSubmitted { .. }, Answer::Ok) if self.tells_grants => {
+                Some("a task is granted in the entry that records it".into())
+            }
+            Decided::Master(MasterCommand::Assign { attempt, .. }, Answer::Ok) if self.tells_grants => {
+                Some(format!("{} is granted", self.attempt(attempt)))
             }
             Decided::Master(..) => None,
             Decided::Ended(task, state) => {

@@ -131,7 +131,10 @@ impl History {
                 let key = key(options, dice);
                 let floor = self.floor(&key);
                 let expect = self.expectation(&key, dice);
-                (Kind::Delete { key: key.clone(), expect, floor }, Work::Write(Operation::Delete(Delete { key, expect })))
+                (
+                    Kind::Delete { key: key.clone(), expect, floor },
+                    Work::Write(Operation::Delete(Delete { key, expect })),
+                )
             }
             _ => {
                 let key = key(options, dice);
@@ -196,6 +199,7 @@ impl History {
             Work::Read(Query::Get(key), consistency) => {
                 Kind::Get { key: key.clone(), floor: self.floor(key), is_stale: *consistency == Consistency::Stale }
             }
+            Work::Write(Operation::Roster(_)) => Kind::Roster,
             other => panic!("no script says {other:?}"),
         };
         self.pending.insert(call, Pending { host, begin, kind });

@@ -23,6 +23,7 @@ use super::limits::{
     KEY_BYTES, MAX_OWNED, MAX_OWNED_BYTES, MAX_PAGE, MAX_PAGE_BYTES, check_key, check_life, check_size, full,
 };
 use super::{ClusterChange, Refused, Step};
+use crate::mutants::{Bug, is_on};
 use crate::types::{ClusterTime, Revision, SessionId};
 use crate::wire::MAX_VALUE;
 
@@ -270,6 +271,7 @@ fn expected(expect: Expect, current: Revision) -> Result<(), Refused> {
         Expect::Any => true,
         Expect::Absent => current == Revision(0),
         Expect::Present => current != Revision(0),
+        Expect::Revision(wanted) if is_on(Bug::ComparesLoosely) && wanted != Revision(0) => current >= wanted,
         Expect::Revision(wanted) => current == wanted,
     };
     if holds { Ok(()) } else { Err(Refused::Conflict { current }) }
