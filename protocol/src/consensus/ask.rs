@@ -9,7 +9,8 @@
 //!
 //! * A read is answered only with an index that was asked for after the read came, and only when that is applied here.
 //! * The leader confirms a question exactly as a read of its own (F24).
-//! * What waits is bounded, and given up after an election timeout or when the leader changes: certainly not done.
+//! * What waits is bounded. A question is given up after an election timeout or when the leader changes, and what was confirmed
+//!   an election timeout after that, if the log has not brought it: certainly not done.
 
 use std::collections::VecDeque;
 
@@ -26,8 +27,8 @@ pub(super) struct Asks {
     waiting: Vec<(u64, ReadMode)>,
     /// The question under way.
     asked: Option<Question>,
-    /// Confirmed; each waits for its index.
-    confirmed: VecDeque<(Index, Vec<u64>)>,
+    /// Each waits for its index to be applied here.
+    confirmed: VecDeque<Confirmed>,
     count: usize,
 }
 
@@ -42,10 +43,25 @@ struct Question {
     last_sent: Nanos,
 }
 
+/// Reads that the leader has answered for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Confirmed {
+    index: Index,
+    reads: Vec<u64>,
+    /// When they are given up.
+    until: Nanos,
+}
+
 impl Asks {
-    /// When there is something to do: a question may have been lost.
+    /// When there is something to do: a question may have been lost, or what was confirmed never came.
     pub(super) fn due(&self, heartbeat: std::time::Duration) -> Nanos {
-        self.asked.as_ref().map_or(Nanos::NEVER, |question| question.last_sent + heartbeat)
+        let again = self.asked.as_ref().map_or(Nanos::NEVER, |question| question.last_sent + heartbeat);
+        again.min(self.confirmed.front().map_or(Nanos::NEVER, |oldest| oldest.until))
+    }
+
+    /// Whether the question under way may have been lost.
+    fn is_late(&self, now: Nanos, heartbeat: std::time::Duration) -> bool {
+        self.asked.as_ref().is_some_and(|question| now >= question.last_sent + heartbeat)
     }
 
     /// Takes what is not confirmed.
@@ -112,13 +128,22 @@ impl Consensus {
             for context in self.asks.take_unconfirmed() {
                 effects.push(Effect::Dropped { context, why: Drop::NotLeader });
             }
-        } else if self.now >= self.asks.due(heartbeat) {
+        } else if self.asks.is_late(self.now, heartbeat) {
             self.send_question(effects);
         }
-        let applied = self.applied;
-        while let Some((index, reads)) = self.asks.confirmed.pop_front_if(|(index, _)| *index <= applied) {
+        self.answer_confirmed(effects);
+    }
+
+    /// Answers what is applied by now, and gives up what the log did not bring in time.
+    fn answer_confirmed(&mut self, effects: &mut Vec<Effect>) {
+        let (applied, now) = (self.applied, self.now);
+        let is_over = |oldest: &mut Confirmed| oldest.index <= applied || oldest.until <= now;
+        while let Some(Confirmed { index, reads, .. }) = self.asks.confirmed.pop_front_if(is_over) {
             self.asks.count -= reads.len();
-            effects.extend(reads.into_iter().map(|context| Effect::ReadReady { context, index }));
+            effects.extend(reads.into_iter().map(|context| match index <= applied {
+                true => Effect::ReadReady { context, index },
+                false => Effect::Dropped { context, why: Drop::Behind },
+            }));
         }
     }
 
@@ -161,7 +186,10 @@ impl Consensus {
         let is_any = broken!(self, ReadsByOldAnswers);
         let Some(question) = self.asks.asked.take_if(|question| is_any || question.number == number) else { return };
         match index {
-            Some(index) => self.asks.confirmed.push_back((index, question.reads)),
+            Some(index) => {
+                let until = self.now + self.profile.election_timeout;
+                self.asks.confirmed.push_back(Confirmed { index, reads: question.reads, until });
+            }
             None => {
                 self.asks.count -= question.reads.len();
                 for context in question.reads {

@@ -20,6 +20,7 @@ use crate::durable::{ConfState, Payload};
 use crate::effects::Role;
 use crate::types::{Epoch, Index, Nanos, NodeId};
 
+use super::follower::INDEX_MAX;
 use super::{Consensus, Drop, Effect, Message, broken, quorum};
 
 /// Who is to vote and who is to listen after a change.
@@ -118,6 +119,13 @@ impl Consensus {
         if quorum::reached(&new, heard) == 0 && !broken!(self, ChangesTooEarly) {
             return Err(Drop::Change(Refusal::Unheard));
         }
+        // With two voters left, or one, a single one that is dead keeps the cluster from ever leaving what it entered (D4).
+        let shrinks = new.voters.len() < conf.voters.len() && new.voters.len() < VOTERS_SAFE;
+        let lately = self.profile.heartbeat * 2;
+        let is_silent = |node: &NodeId| *node != self.node && !self.was_heard(*node, lately);
+        if shrinks && new.voters.iter().any(is_silent) && !broken!(self, ChangesTooEarly) {
+            return Err(Drop::Change(Refusal::Unheard));
+        }
         #[cfg(feature = "mutants")]
         let joint = self.unjoined(joint);
         Ok(joint)
@@ -212,8 +220,13 @@ impl Consensus {
     }
 
     /// A leader says that we have no place in the configuration that begins at `config`. What we hold ourselves may be
-    /// newer: then it is the leader who is behind (F21).
-    pub(super) fn on_not_member(&mut self, epoch: Epoch, config: Index, effects: &mut Vec<Effect>) {
+    /// newer: then it is the leader who is behind (F21). It may also be untrue: it counts only until a leader sends us
+    /// entries, and not at all while another one than `from` leads us, in its epoch or a later one.
+    pub(super) fn on_not_member(&mut self, from: NodeId, epoch: Epoch, config: Index, effects: &mut Vec<Effect>) {
+        let is_led_by_another = epoch <= self.hard.epoch && self.leader.is_some_and(|leader| leader != from);
+        if is_led_by_another || config.0 > INDEX_MAX {
+            return;
+        }
         if epoch > self.hard.epoch {
             self.follow(epoch, None, effects);
         }
@@ -247,6 +260,8 @@ fn sorted(nodes: &[NodeId]) -> Vec<NodeId> {
 
 /// More voters make every commit slower and protect nobody (C2).
 const VOTERS_MAX: usize = 7;
+/// With this many voters, one of them may die.
+const VOTERS_SAFE: usize = 3;
 /// A learner this close to the end of the log is caught up: what it lacks is on its way (C2).
 const CATCH_UP: u64 = 64;
 

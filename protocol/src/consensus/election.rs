@@ -112,7 +112,7 @@ impl Consensus {
                 self.on_read_index_reply(epoch, number, index, effects);
             }
             Message::TimeoutNow { epoch } => self.on_timeout_now(from, epoch, effects),
-            Message::NotMember { epoch, config } => self.on_not_member(epoch, config, effects),
+            Message::NotMember { epoch, config } => self.on_not_member(from, epoch, config, effects),
         }
     }
 
@@ -279,13 +279,8 @@ impl Consensus {
     pub(super) fn may_campaign(&self) -> bool {
         let votes = |conf: &ConfState| quorum::votes(conf, self.node);
         let committed = || self.confs.iter().rev().find(|(index, _)| *index <= self.commit.index);
-        let is_whole = !self.is_excluded() && self.installing.is_none();
+        let is_whole = !self.is_dismissed() && self.installing.is_none();
         is_whole && (self.conf().is_some_and(votes) || committed().is_some_and(|(_, conf)| votes(conf)))
-    }
-
-    /// Whether a leader said that we have no place in a configuration newer than ours (C6).
-    pub(super) fn is_excluded(&self) -> bool {
-        self.confs.last().is_some_and(|(since, _)| *since < self.excluded_at)
     }
 
     /// Whether nobody else votes, for certain: then nobody else can lead, and no promise was made to anyone who does (E5).
@@ -350,7 +345,7 @@ impl Consensus {
 }
 
 /// No cluster lives to see this epoch; whoever names a higher one would leave us without a next.
-const EPOCH_MAX: Epoch = Epoch(1 << 62);
+pub(crate) const EPOCH_MAX: Epoch = Epoch(1 << 62);
 
 /// A span as the number of its nanoseconds.
 pub(super) fn nanos(span: std::time::Duration) -> u64 {

@@ -37,6 +37,8 @@ impl Consensus {
         }
         self.follow(epoch, Some(from), effects);
         self.contact = Some((self.now, from));
+        // A leader sends only to those who have a place: whoever said that we have none was wrong, or is outdated.
+        self.excluded_at = Index(0);
         self.waived = false;
         self.deadline = self.draw_deadline();
         true

@@ -207,6 +207,8 @@ pub enum Drop {
     Busy,
     /// Leadership is being handed over: ask again soon, here or elsewhere.
     HandOver,
+    /// The leader confirmed the read, but the log did not bring in time what it must show: ask elsewhere.
+    Behind,
     /// Leadership can be handed over only to another voter.
     NoVoter,
     /// The configuration cannot be changed like this, or not now.

@@ -225,6 +225,14 @@ impl Consensus {
         }
     }
 
+    /// Tells a follower that `index` is committed, if it holds that much and has not heard: it is about to wait for it (R9).
+    pub(super) fn tell_commit_to(&mut self, node: NodeId, index: Index, effects: &mut Vec<Effect>) {
+        let awaits = |peer: &Progress| peer.node == node && peer.told < index.min(peer.matched);
+        if let Some(at) = self.peers.iter().position(awaits) {
+            self.send_heartbeat(at, effects);
+        }
+    }
+
     fn tell_soon(&mut self) {
         self.tell_at = self.tell_at.min(self.now + self.profile.heartbeat / TELL_PART);
     }

@@ -62,10 +62,13 @@ impl Consensus {
         self.reads.push_back(PendingRead { asker, at: self.now, index });
     }
 
-    fn answer_read(&self, asker: Asker, index: Index, effects: &mut Vec<Effect>) {
+    fn answer_read(&mut self, asker: Asker, index: Index, effects: &mut Vec<Effect>) {
         match asker {
             Asker::Here(context) => effects.push(Effect::ReadReady { context, index }),
-            Asker::Node(node, number) => self.answer_question(node, number, Some(index), effects),
+            Asker::Node(node, number) => {
+                self.tell_commit_to(node, index, effects);
+                self.answer_question(node, number, Some(index), effects);
+            }
         }
     }
 

@@ -42,6 +42,7 @@ mod transfer;
 use std::collections::VecDeque;
 
 pub use change::{Follower, Refusal, Target};
+pub(crate) use election::EPOCH_MAX;
 pub use input::{Drop, Effect, Input, ReadMode};
 pub use message::{Append, AppendReply, Message, Snapshot, SnapshotReply, Verdict};
 #[cfg(feature = "mutants")]
@@ -369,7 +370,7 @@ impl Consensus {
     /// Whether this node has a place in the newest configuration that it knows of, with or without a vote.
     #[must_use]
     pub fn is_member(&self) -> bool {
-        !self.is_excluded() && self.conf().is_some_and(|conf| quorum::holds(conf, self.node))
+        !self.is_dismissed() && self.conf().is_some_and(|conf| quorum::holds(conf, self.node))
     }
 
     /// Whether a genesis was accepted.

@@ -72,7 +72,8 @@ impl Replica {
 
     /// A master says that it leads. To a node without a place in the log, nobody else does.
     pub(super) fn on_master_heard(&mut self, now: Nanos, node: NodeId, epoch: Epoch, effects: &mut Effects) {
-        if self.herald.is_some_and(|herald| herald.epoch > epoch) {
+        let is_outranked = |herald: Herald| herald.epoch > epoch && self.is_heard(herald, now);
+        if epoch > consensus::EPOCH_MAX || self.herald.is_some_and(is_outranked) {
             return;
         }
         let is_news = self.herald.is_none_or(|herald| herald.node != node);
@@ -101,18 +102,22 @@ impl Replica {
             return self.consensus.has_authority(now);
         }
         match self.herald {
-            // It is heard once in every renewal period.
-            Some(herald) if self.is_outside() => {
-                now < herald.at + self.profile.renewal * 2 + self.profile.election_timeout
-            }
+            Some(herald) if self.is_outside() => self.is_heard(herald, now),
             _ => self.consensus.is_fresh(now),
         }
     }
 
     /// Whether this node has no place in the log although it is in a cluster: its own state is empty or of long ago.
     pub(super) fn is_outside(&self) -> bool {
-        let is_overtaken = || self.herald.is_some_and(|herald| herald.epoch > self.consensus.epoch());
+        // What anybody says counts only while no leader sends us entries, and while it is said.
+        let leads = |herald: Herald| herald.epoch > self.consensus.epoch() && self.is_heard(herald, self.now);
+        let is_overtaken = || !self.consensus.is_fresh(self.now) && self.herald.is_some_and(leads);
         self.consensus.is_founded() && (self.part() == Part::Outside || is_overtaken())
+    }
+
+    /// Whether a master said that it leads not long ago: it says so once in every renewal period.
+    fn is_heard(&self, herald: Herald, now: Nanos) -> bool {
+        now < herald.at + self.profile.renewal * 2 + self.profile.election_timeout
     }
 
     /// What this node is to the log.

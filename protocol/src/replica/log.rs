@@ -57,7 +57,7 @@ impl Replica {
             effects.note(format!("the voters stay as they are: {refusal}"));
         }
         let denied = match why {
-            consensus::Drop::NotLeader | consensus::Drop::Epoch => Denied::NotMaster,
+            consensus::Drop::NotLeader | consensus::Drop::Epoch | consensus::Drop::Behind => Denied::NotMaster,
             consensus::Drop::Busy
             | consensus::Drop::HandOver
             | consensus::Drop::NoVoter

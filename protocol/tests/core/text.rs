@@ -147,6 +147,7 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
                 Drop::Epoch => "decided in another epoch",
                 Drop::Busy => "busy",
                 Drop::HandOver => "handing over",
+                Drop::Behind => "the log does not bring in time what was confirmed",
                 Drop::NoVoter => "no other voter",
                 Drop::Change(refusal) => return format!("drops {}: {refusal}", name(context)),
             };

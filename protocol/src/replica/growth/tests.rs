@@ -304,3 +304,25 @@ fn c6_a_learner_that_was_dropped_while_it_was_cut_off_is_told_when_it_is_back() 
 
 /// An outside client.
 const CLIENT: NodeId = NodeId(99);
+
+#[test]
+fn c6_a_false_master_is_believed_by_nobody_who_is_led_and_elsewhere_only_while_it_speaks() {
+    let mut town = Town::founded(3);
+    town.start(4, 7404, vec!["host1:7400".into()]);
+    town.run(Duration::from_secs(1));
+    let leader = town.leader();
+    let mut others = (1..=3).filter(|node| *node != leader);
+    let (liar, voter) = (others.next().unwrap(), others.next().unwrap());
+    let leads =
+        |epoch| Input::Founding { from: NodeId(liar), message: founding::Message::Leads { epoch: Epoch(epoch) } };
+    for node in [voter, 4] {
+        town.step(node, leads(u64::MAX));
+        assert_eq!(town.nodes[&node].status(town.now).leader, Some(NodeId(leader)), "nobody lives to see that epoch");
+        town.step(node, leads(99));
+    }
+    let heeded = |town: &Town, node| town.nodes[&node].status(town.now).leader;
+    assert_eq!(heeded(&town, voter), Some(NodeId(leader)));
+    assert_eq!(heeded(&town, 4), Some(NodeId(liar)));
+    town.run(Duration::from_secs(5));
+    assert_eq!(heeded(&town, 4), Some(NodeId(leader)));
+}
