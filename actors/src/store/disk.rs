@@ -32,6 +32,7 @@ use redb::{Builder, Database, DatabaseError, StorageBackend};
 
 use super::folder::Folder;
 use super::journal::Journal;
+use super::sheet::Sheet;
 use super::shelf::Shelf;
 use super::tables::{self, Extent, Reader, Writer};
 use super::{Change, LogStore, StoreError};
@@ -345,7 +346,7 @@ fn reopen(path: &Path) -> Result<Engine, StoreError> {
 fn reopen_journal(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
     let file = OpenOptions::new().read(true).write(true).open(path);
     match file {
-        Ok(file) => Ok(Box::new(backend(file, "open", path)?)),
+        Ok(file) => Ok(Box::new(Sheet(file))),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Err(StoreError::corrupt(path, "missing")),
         Err(cause) => Err(StoreError::io("open", path, cause)),
     }
@@ -355,9 +356,10 @@ fn reopen_journal(path: &Path) -> Result<Box<dyn StorageBackend>, StoreError> {
 /// that is caught half-created by a crash cannot be told from a broken one. A journal without a file is none.
 fn create(folder: &Folder, path: &Path, fresh: NodeId) -> Result<Engine, StoreError> {
     let (journal, draft) = (folder.file(JOURNAL), folder.file(DRAFT));
-    Journal::create(&create_file(&journal)?, &journal, fresh)?;
+    Journal::create(&Sheet(create_file(&journal)?), &journal, fresh)?;
     folder.sync()?;
-    let engine = Engine::new(builder().create_with_backend(create_file(&draft)?), "create", &draft)?;
+    let db = FileBackend::new(create_file(&draft)?).and_then(|backend| builder().create_with_backend(backend));
+    let engine = Engine::new(db, "create", &draft)?;
     found(&engine, &draft, fresh)?;
     fs::rename(&draft, path).map_err(|cause| StoreError::io("create", path, cause))?;
     folder.sync()?;
@@ -365,13 +367,9 @@ fn create(folder: &Folder, path: &Path, fresh: NodeId) -> Result<Engine, StoreEr
 }
 
 /// Creates an empty file, or empties the one that is there.
-fn create_file(path: &Path) -> Result<FileBackend, StoreError> {
+fn create_file(path: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
-    backend(file.map_err(|cause| StoreError::io("create", path, cause))?, "create", path)
-}
-
-fn backend(file: File, doing: &'static str, path: &Path) -> Result<FileBackend, StoreError> {
-    FileBackend::new(file).map_err(|error| StoreError::engine(doing, path, error))
+    file.map_err(|cause| StoreError::io("create", path, cause))
 }
 
 /// Writes every row of a new file.

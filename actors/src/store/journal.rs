@@ -6,6 +6,9 @@
 //! record  = tag u32, length u32, checksum u32, body, zeros up to a multiple of eight bytes
 //! ```
 //!
+//! Behind a record its page is filled with zeros, where the next record goes: so no write ever changes a part of a page that
+//! is not in memory yet, which the kernel would have to read first.
+//!
 //! The file has one length for ever and is filled with zeros when it is created, so that a commit changes no metadata of the
 //! file system. A round begins at the front again, over what is there. The tag and the checksum depend on the node, the
 //! round and the place, so nothing that is left of another round, another node or another place counts as a record.
@@ -65,15 +68,17 @@ impl Journal {
         if batches.iter().map(|batch| payload_bytes(batch)).sum::<usize>() > RECORD_MAX {
             return Ok(false);
         }
-        let record = self.key.record(self.end, encode(batches)?);
-        if record.len() > LEN - self.end {
+        let mut record = self.key.record(self.end, encode(batches)?);
+        let next = self.end + record.len();
+        if next > LEN {
             return Ok(false);
         }
+        record.resize(next.next_multiple_of(PAGE) - self.end, 0);
         self.file
             .write(self.end as u64, &record)
             .and_then(|()| self.file.sync_data())
             .map_err(|cause| StoreError::io("write", &self.path, cause))?;
-        self.end += record.len();
+        self.end = next;
         Ok(true)
     }
 
@@ -218,7 +223,10 @@ fn padded(len: usize) -> usize {
 pub(super) const LEN: usize = if cfg!(test) { 32 * 1024 } else { 1024 * 1024 };
 
 /// Where the first record of a round stands: no sector of the head is ever written again.
-const FRONT: usize = 4096;
+const FRONT: usize = PAGE;
+
+/// What the kernel reads and writes at least, in bytes. The length of the file is a multiple of it.
+const PAGE: usize = 4096;
 
 /// The round of the record that names the node: before the first one.
 const HEAD_ROUND: u64 = 0;

@@ -23,6 +23,7 @@ mod journal;
 mod memory;
 mod record;
 mod repair;
+mod sheet;
 mod shelf;
 mod tables;
 mod thread;
