@@ -20,5 +20,6 @@ mod growth;
 mod histories;
 mod map;
 mod netns;
+mod sessions;
 mod snapshots;
 mod support;

@@ -3,16 +3,18 @@
 //! # Invariants
 //!
 //! * At most [`CALLS_MAX`] calls of a process are under way, those in the mailbox included; more are refused at once.
+//! * A session that was opened for nobody, because whoever asked is gone, is ended again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::client::{CallError, Client as Machine, Input, Work};
+use protocol::client::{CallError, Client as Machine, Input, Loss, Work};
 use protocol::effects::Event;
-use protocol::state::Answer;
+use protocol::state::{Answer, ClientEnd, OpenSession, Operation};
+use protocol::{Nanos, SessionId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::links::Credit;
 use crate::outlet::Outlet;
@@ -24,6 +26,24 @@ pub struct ClientHandle {
     actor: ActorRef<Message>,
     /// A place for every call that may be under way.
     places: Arc<Semaphore>,
+}
+
+/// A session that is kept. Whoever holds this ends it in the end.
+#[derive(Debug)]
+pub struct KeptSession {
+    /// Its id.
+    pub id: SessionId,
+    /// How it stands.
+    pub standing: watch::Receiver<Standing>,
+}
+
+/// How a kept session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It lives at least until then, by [`crate::now`].
+    Until(Nanos),
+    /// It is over.
+    Ended(Loss),
 }
 
 impl ClientHandle {
@@ -39,9 +59,45 @@ impl ClientHandle {
     ///
     /// [`CallError`] if there is no answer. An [`Answer::Refused`] is an answer.
     pub async fn call(&self, work: Work, timeout: Duration) -> Result<Answer, CallError> {
+        let (reply, result) = oneshot::channel();
+        self.ask(work, timeout, Reply::Answer(reply), result).await
+    }
+
+    /// Opens a session and keeps it; an answer instead says why there is none.
+    ///
+    /// Cancellation: dropping the future ends a session that was opened nevertheless.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientHandle::call`].
+    pub async fn keep(
+        &self,
+        opening: OpenSession,
+        timeout: Duration,
+    ) -> Result<Result<KeptSession, Answer>, CallError> {
+        let (reply, result) = oneshot::channel();
+        self.ask(Work::Keep(opening), timeout, Reply::Session(reply), result).await
+    }
+
+    /// Ends a session that is kept, in the background: for the application it is over at once.
+    pub fn end(&self, session: SessionId) {
+        let _ = self.actor.cast(Message::End(session));
+    }
+
+    /// Ends the session of the calls, so that what hangs on it goes at once and not only when it expires.
+    pub fn close(&self) {
+        let _ = self.actor.cast(Message::Step(Input::Close, Credit::default()));
+    }
+
+    async fn ask<T>(
+        &self,
+        work: Work,
+        timeout: Duration,
+        reply: Reply,
+        result: oneshot::Receiver<Result<T, CallError>>,
+    ) -> Result<T, CallError> {
         let _place = self.places.try_acquire().map_err(|_| CallError::Busy)?;
         let never = || CallError::Deadline { maybe_applied: false, waited: Duration::ZERO, leader: None, last: None };
-        let (reply, result) = oneshot::channel();
         let (number, named) = oneshot::channel();
         self.actor.cast(Message::Call { work, timeout, reply, number }).map_err(|_| never())?;
         let mut forget = Forget { actor: &self.actor, call: Some(named) };
@@ -50,11 +106,6 @@ impl ClientHandle {
         result.unwrap_or_else(|_| {
             Err(CallError::Deadline { maybe_applied: true, waited: timeout, leader: None, last: None })
         })
-    }
-
-    /// Ends the session, so that what hangs on it goes at once and not only when it expires.
-    pub fn close(&self) {
-        let _ = self.actor.cast(Message::Step(Input::Close, Credit::default()));
     }
 }
 
@@ -83,10 +134,20 @@ pub(crate) enum Message {
         /// Give up after this long.
         timeout: Duration,
         /// Where the result goes.
-        reply: oneshot::Sender<Result<Answer, CallError>>,
+        reply: Reply,
         /// Where the number goes under which the call can be forgotten.
         number: oneshot::Sender<u64>,
     },
+    /// Nobody needs this session any more.
+    End(SessionId),
+}
+
+/// Where the result of a call goes.
+pub(crate) enum Reply {
+    /// To whoever waits for the answer as it is.
+    Answer(oneshot::Sender<Result<Answer, CallError>>),
+    /// To whoever opens a session.
+    Session(oneshot::Sender<Result<Result<KeptSession, Answer>, CallError>>),
 }
 
 impl ractor::Message for Message {}
@@ -96,8 +157,17 @@ pub(crate) struct Client;
 
 pub(crate) struct State {
     shell: Shell<Machine>,
-    waiting: HashMap<u64, oneshot::Sender<Result<Answer, CallError>>>,
+    waiting: HashMap<u64, Reply>,
+    sessions: Sessions,
     last_call: u64,
+}
+
+/// The sessions that are kept.
+#[derive(Default)]
+struct Sessions {
+    standing: HashMap<SessionId, watch::Sender<Standing>>,
+    /// Those that were opened for nobody.
+    orphans: Vec<SessionId>,
 }
 
 impl Actor for Client {
@@ -110,7 +180,8 @@ impl Actor for Client {
         _: ActorRef<Message>,
         (machine, outlet): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { shell: Shell::new(machine, outlet), waiting: HashMap::new(), last_call: 0 })
+        let shell = Shell::new(machine, outlet);
+        Ok(State { shell, waiting: HashMap::new(), sessions: Sessions::default(), last_call: 0 })
     }
 
     async fn handle(
@@ -129,6 +200,7 @@ impl Actor for Client {
                 let _ = number.send(call);
                 state.step(Input::Call { call, work, timeout });
             }
+            Message::End(session) => state.end(session),
         }
         Ok(())
     }
@@ -137,20 +209,75 @@ impl Actor for Client {
 impl State {
     fn step(&mut self, input: Input) {
         if let Input::Forget { call } = input {
-            self.waiting.remove(&call);
+            match self.waiting.get(&call) {
+                // It may be opened already: the answer says which session it is that nobody wants.
+                Some(Reply::Session(_)) => return,
+                _ => drop(self.waiting.remove(&call)),
+            }
         }
-        let waiting = &mut self.waiting;
+        let Self { waiting, sessions, .. } = self;
         self.shell.step(input, |event| match event {
             Event::Completed { call, result } => {
                 if let Some(reply) = waiting.remove(&call) {
-                    let _ = reply.send(result);
+                    sessions.complete(reply, result);
                 }
+            }
+            Event::Kept { session, until } => sessions.set(session, Standing::Until(until)),
+            Event::Ended { session, why } => {
+                tracing::debug!(%session, ?why, "a session is over");
+                sessions.set(session, Standing::Ended(why));
             }
             Event::Note(line) => tracing::info!("{line}"),
             other => tracing::debug!(?other, "of no interest to the application"),
         });
+        while let Some(session) = self.sessions.orphans.pop() {
+            self.end(session);
+        }
+    }
+
+    fn end(&mut self, session: SessionId) {
+        // Nobody waits for the answer. Lost, the session expires: it is not renewed any more.
+        self.last_call += 1;
+        let work = Work::Write(Operation::EndSession { session, cause: ClientEnd::Closed });
+        self.step(Input::Call { call: self.last_call, work, timeout: END_PATIENCE });
+    }
+}
+
+impl Sessions {
+    fn set(&mut self, session: SessionId, standing: Standing) {
+        self.standing.entry(session).or_insert_with(|| watch::Sender::new(standing)).send_replace(standing);
+        if matches!(standing, Standing::Ended(_)) {
+            self.standing.remove(&session);
+        }
+    }
+
+    fn complete(&mut self, reply: Reply, result: Result<Answer, CallError>) {
+        match reply {
+            Reply::Answer(reply) => drop(reply.send(result)),
+            Reply::Session(reply) => {
+                let opened = result.map(|answer| match answer {
+                    Answer::Registered(id) => Ok(self.kept(id)),
+                    refused => Err(refused),
+                });
+                if let Err(Ok(Ok(orphan))) = reply.send(opened) {
+                    self.orphans.push(orphan.id);
+                }
+            }
+        }
+    }
+
+    fn kept(&mut self, id: SessionId) -> KeptSession {
+        // It is said to be kept before the call completes.
+        let standing = self
+            .standing
+            .get(&id)
+            .map_or_else(|| watch::Sender::new(Standing::Ended(Loss::Silence)).subscribe(), watch::Sender::subscribe);
+        KeptSession { id, standing }
     }
 }
 
 /// How many calls of one process may be under way: room for as many tasks to be waited for at once.
 const CALLS_MAX: usize = 65_536;
+
+/// How long the end of a session is asked for.
+const END_PATIENCE: Duration = Duration::from_secs(10);

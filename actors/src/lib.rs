@@ -18,7 +18,7 @@ pub mod store;
 mod supervisor;
 mod worker;
 
-pub use client::ClientHandle;
+pub use client::{ClientHandle, KeptSession, Standing};
 pub use clock::{now, unix_ms};
 pub use election::Mastership;
 pub use host::{Host, Probe, Settings, StartError, Storage, Teller, Wires};

@@ -59,10 +59,10 @@ impl Remote {
         self.parts.refusal.borrow().clone()
     }
 
-    /// How many nodes are linked now.
+    /// The nodes that are linked now, and where.
     #[must_use]
-    pub fn linked(&self) -> usize {
-        self.parts.outlet.links().peers().len()
+    pub fn peers(&self) -> Vec<(NodeId, SocketAddr)> {
+        self.parts.outlet.links().peers().into_iter().map(|peer| (peer.node, peer.addr)).collect()
     }
 
     /// Ends the session and closes the links.

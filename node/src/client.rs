@@ -9,11 +9,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use actors::KeptSession;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use protocol::client::{Consistency, Work};
-use protocol::state::{Answer, NodeView, Operation, Query, Submitted, Summary, TaskSpec, TaskView};
-use protocol::{Epoch, NodeId, TaskId};
+use protocol::state::{
+    Answer, ClientEnd, NodeView, OpenSession, Operation, Query, SessionView, Submitted, Summary, TaskSpec, TaskView,
+};
+use protocol::{Epoch, NodeId, SessionId, TaskId};
 
 use crate::error::Error;
 use crate::kv::Kv;
@@ -31,6 +34,15 @@ pub struct Client {
 pub(crate) trait Backend: Send + Sync + 'static {
     /// Does the work, or gives up after `timeout`.
     fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>>;
+
+    /// Opens a session and keeps it.
+    fn keep(&self, opening: OpenSession, timeout: Duration) -> BoxFuture<'_, Result<KeptSession, Error>>;
+
+    /// Ends a session that is kept, in the background.
+    fn end(&self, session: SessionId);
+
+    /// The run of a node in whose process this is, if it is in one.
+    fn host(&self) -> Option<protocol::state::Host>;
 }
 
 impl Client {
@@ -134,6 +146,55 @@ impl Client {
         }
     }
 
+    /// Client sessions with ids greater than `after`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn sessions(&self, after: SessionId, limit: u32) -> Result<Vec<SessionView>, Error> {
+        match self.read(Query::Sessions { after, limit }).await? {
+            Answer::Sessions(sessions) => Ok(sessions),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends somebody's session now, and with it everything that it owns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSession`] if it does not live; see [`Error`].
+    pub async fn end_session(&self, session: SessionId) -> Result<(), Error> {
+        match self.write(Operation::EndSession { session, cause: ClientEnd::Killed }).await? {
+            Answer::Ok => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Opens a session that the caller renews by itself.
+    pub(crate) async fn open_session(&self, opening: OpenSession) -> Result<SessionId, Error> {
+        match self.write(Operation::OpenSession(opening)).await? {
+            Answer::Registered(session) => Ok(session),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Renews a session that the caller keeps.
+    pub(crate) async fn renew_session(&self, session: SessionId) -> Result<(), Error> {
+        match self.call(Work::Renew(session), self.timeout).await? {
+            Answer::Renewed { ended } if ended.is_empty() => Ok(()),
+            Answer::Renewed { .. } => Err(Error::NoSession(session)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout
+    }
+
     pub(crate) async fn write(&self, operation: Operation) -> Result<Answer, Error> {
         self.call(Work::Write(operation), self.timeout).await
     }
@@ -183,6 +244,14 @@ fn view(answer: Answer) -> Result<TaskView, Error> {
         Answer::Task(task) => Ok(*task),
         other => Err(unexpected(&other)),
     }
+}
+
+/// The session that was opened, or why there is none.
+pub(crate) fn kept(opened: Result<KeptSession, Answer>) -> Result<KeptSession, Error> {
+    opened.map_err(|answer| match answer {
+        Answer::Refused(refused) => refused.into(),
+        other => unexpected(&other),
+    })
 }
 
 /// An answer to another question than the one asked: a newer cluster, or our mistake.

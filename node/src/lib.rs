@@ -31,10 +31,12 @@ mod node;
 #[doc(hidden)]
 pub mod processes;
 mod remote;
+mod session;
 mod site;
 mod start;
 mod submit;
 mod task;
+mod witness;
 
 pub use builder::Builder;
 pub use client::Client;
@@ -42,9 +44,11 @@ pub use error::{Error, StartError, TaskEnd};
 pub use kv::Kv;
 pub use node::Node;
 pub use protocol::profile::Profile;
+pub use protocol::state::SessionView;
 pub use protocol::state::{Delivery, Expect, TaskSpec, TaskState, TaskView};
-pub use protocol::{Attempt, Epoch, Fence, Incarnation, NodeId, Revision, TaskId};
+pub use protocol::{Attempt, Epoch, Fence, Incarnation, NodeId, Revision, SessionId, TaskId};
 pub use remote::ClientSettings;
+pub use session::{Lost, Opening, Session};
 pub use site::{Member, Presence};
 pub use submit::{Handle, Submit};
 pub use task::{RawHandler, TaskCx, TaskError, TaskHandler};
@@ -52,7 +56,7 @@ pub use task::{RawHandler, TaskCx, TaskError, TaskHandler};
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        Client, Error, Expect, Handle, Kv, Node, Profile, RawHandler, Revision, TaskCx, TaskEnd, TaskError,
+        Client, Error, Expect, Handle, Kv, Node, Profile, RawHandler, Revision, Session, TaskCx, TaskEnd, TaskError,
         TaskHandler, TaskId,
     };
 }

@@ -37,22 +37,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actors::{ClientHandle, Done, Executor, Fact, Host, Mastership, Probe, Settings, Storage, Wires};
+use actors::{ClientHandle, Done, Executor, Fact, Host, KeptSession, Mastership, Probe, Settings, Storage, Wires};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use membership::Membership;
 use protocol::client::Work;
 use protocol::effects::{Part, Role};
 use protocol::replica::{Compaction, Status};
-use protocol::state::{Answer, Offer};
+use protocol::state::{Answer, Offer, OpenSession};
 use protocol::worker::{AbortCause, Run};
-use protocol::{ClusterId, Fence, Incarnation, NodeId, Profile};
+use protocol::{ClusterId, Fence, Incarnation, NodeId, Profile, SessionId};
 use tokio::sync::watch;
 
 use crate::backstage::Backstage;
 use crate::book::{self, Book};
 use crate::builder::Builder;
-use crate::client::{Backend, Client};
+use crate::client::{self, Backend, Client};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::error::{Error, StartError};
 use crate::executor::Handlers;
@@ -60,7 +60,7 @@ use crate::folder::NameFile;
 use crate::http::Server;
 use crate::site::{Identity, Member, Site, short};
 use crate::task::RawHandler;
-use crate::{gossip, start};
+use crate::{gossip, start, witness};
 
 /// A running node.
 pub struct Node {
@@ -156,7 +156,14 @@ impl Node {
         if let Some(file) = name_file {
             backstage.handle().spawn(sign(file, identity.cluster.clone(), host.mastership()));
         }
-        let client = Client::new(Arc::new(Local(host.client())));
+        let run = protocol::state::Host { node: host.node(), incarnation: host.incarnation() };
+        let client = Client::new(Arc::new(Local { client: host.client(), host: run }));
+        match witness::Stand::open(identity.node) {
+            Ok(stand) => drop(backstage.handle().spawn(stand.serve(client.clone()))),
+            Err(error) => {
+                tracing::warn!(%error, "no witness for the processes of this machine: their sessions end by time")
+            }
+        }
         let is_leaving = AtomicBool::new(false);
         let join = plan.join;
         let inside = Arc::new(Inside { identity, client, probe: host.probe(), membership, is_leaving, join });
@@ -314,11 +321,26 @@ impl Site for Inside {
 }
 
 /// Calls go to the client machine of this node.
-struct Local(ClientHandle);
+struct Local {
+    client: ClientHandle,
+    host: protocol::state::Host,
+}
 
 impl Backend for Local {
     fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
-        self.0.call(work, timeout).map(|result| result.map_err(Error::from)).boxed()
+        self.client.call(work, timeout).map(|result| result.map_err(Error::from)).boxed()
+    }
+
+    fn keep(&self, opening: OpenSession, timeout: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
+        async move { client::kept(self.client.keep(opening, timeout).await?) }.boxed()
+    }
+
+    fn end(&self, session: SessionId) {
+        self.client.end(session);
+    }
+
+    fn host(&self) -> Option<protocol::state::Host> {
+        Some(self.host)
     }
 }
 

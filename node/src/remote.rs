@@ -4,17 +4,18 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::{Remote, RemoteSettings};
+use actors::{KeptSession, Remote, RemoteSettings};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use protocol::Profile;
-use protocol::client::Work;
-use protocol::state::Answer;
+use protocol::client::{CallError, Work};
+use protocol::state::{Answer, OpenSession};
+use protocol::{Profile, SessionId};
 
-use crate::client::{Backend, Client};
+use crate::client::{self, Backend, Client};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::error::{Error, StartError};
 use crate::start;
+use crate::witness::Witnesses;
 
 /// How an outside process reaches a cluster.
 #[derive(Clone, Debug)]
@@ -68,26 +69,50 @@ impl Client {
             .map_err(StartError::new)?;
         let remote =
             Remote::connect(RemoteSettings { cluster, nodes, profile, insecure }).await.map_err(start::host)?;
-        Ok(Self::new(Arc::new(Outside(remote))))
+        let remote = Arc::new(remote);
+        let witnesses = Witnesses::new(&remote);
+        Ok(Self::new(Arc::new(Outside { remote, witnesses })))
     }
 }
 
 /// Calls go to the client machine of this process, which lives as long as the last clone of the client.
-struct Outside(Remote);
+struct Outside {
+    remote: Arc<Remote>,
+    witnesses: Witnesses,
+}
 
 impl Backend for Outside {
     fn call(&self, work: Work, timeout: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
+        async move { self.explain(self.remote.client().call(work, timeout).await) }.boxed()
+    }
+
+    fn keep(&self, opening: OpenSession, timeout: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
         async move {
-            let result = self.0.client().call(work, timeout).await.map_err(Error::from);
-            match (result, self.0.refusal()) {
-                // Nobody was linked, and that is why: the wait would have been in vain for ever.
-                (Err(Error::NoQuorum { maybe_applied: false, .. }), Some(why)) if self.0.linked() == 0 => {
-                    Err(Error::NotLetIn(why))
-                }
-                (result, _) => result,
-            }
+            let kept = client::kept(self.explain(self.remote.client().keep(opening, timeout).await)?)?;
+            self.witnesses.name(kept.id, kept.standing.clone());
+            Ok(kept)
         }
         .boxed()
+    }
+
+    fn end(&self, session: SessionId) {
+        self.remote.client().end(session);
+    }
+
+    fn host(&self) -> Option<protocol::state::Host> {
+        None
+    }
+}
+
+impl Outside {
+    fn explain<T>(&self, result: Result<T, CallError>) -> Result<T, Error> {
+        match (result.map_err(Error::from), self.remote.refusal()) {
+            // Nobody was linked, and that is why: the wait would have been in vain for ever.
+            (Err(Error::NoQuorum { maybe_applied: false, .. }), Some(why)) if self.remote.peers().is_empty() => {
+                Err(Error::NotLetIn(why))
+            }
+            (result, _) => result,
+        }
     }
 }
 

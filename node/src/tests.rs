@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::diagnostic::Code;
 use crate::prelude::*;
-use crate::{Builder, StartError, TaskState};
+use crate::{Builder, Lost, SessionId, StartError, TaskState};
 
 /// Adds two numbers.
 struct Add;
@@ -180,4 +180,30 @@ async fn a_node_that_cannot_start_says_why() {
     let (code, why) = refused(single().profile(late)).await;
     assert_eq!(code, Code::Config);
     assert!(why.starts_with("inconsistent profile: the promise"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_a_nodes_own_client_names_its_run_and_ends_with_the_last_clone() {
+    let node = single().start().await.unwrap();
+    node.ready().await;
+    let client = node.client();
+    let session = client.session(Duration::from_secs(60)).label("inside").fast_release().await.unwrap();
+    assert!(session.expires_in() > Duration::from_secs(50) && !session.is_lost());
+    let views = client.sessions(SessionId(0), 100).await.unwrap();
+    let view = views.iter().find(|view| view.id == session.id()).unwrap();
+    let host = view.about.host.unwrap();
+    assert_eq!((host.node, host.incarnation, view.about.fast_release), (node.id(), node.incarnation(), true));
+    let id = session.id();
+    drop(session);
+    while client.sessions(SessionId(0), 100).await.unwrap().iter().any(|view| view.id == id) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let session = client.session(Duration::from_secs(60)).await.unwrap();
+    let lost = tokio::spawn({
+        let session = session.clone();
+        async move { session.lost().await }
+    });
+    session.close().await.unwrap();
+    assert_eq!(lost.await.unwrap(), Lost::Closed);
+    node.shutdown(Duration::from_secs(1)).await;
 }

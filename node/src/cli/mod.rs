@@ -26,6 +26,7 @@ pub mod parent;
 pub mod parse;
 mod patient;
 mod roster;
+mod session;
 mod status;
 mod submit;
 mod task;
@@ -107,6 +108,9 @@ enum Verb {
     /// Files that refuse a holder who was replaced
     #[command(subcommand)]
     Fence(fence::Verb),
+    /// The sessions of clients; end one
+    #[command(subcommand)]
+    Session(session::Verb),
     /// Print a completion script
     Completions {
         /// The shell
@@ -199,6 +203,7 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         Verb::Task(verb) => task::run(verb, frame).await,
         Verb::Kv(verb) => kv::run(verb, frame).await,
         Verb::Fence(verb) => fence::run(verb, frame),
+        Verb::Session(verb) => session::run(verb, frame).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut script);

@@ -10,6 +10,8 @@
 //! | `GET /v1/members` | the nodes: gossip's view and the sessions that the master gives work to |
 //! | `GET /v1/status` | master, epoch and lease read atomically; commit, applied, state hash, voters |
 //! | `GET\|PUT\|DELETE /v1/kv/{key}` | keys; `If-Match: REVISION`, `If-None-Match: *`, `X-Revision` |
+//! | `POST /v1/sessions` | open a session: `{"ttl_ms": 6000, "label": ""}`; renew it in time |
+//! | `GET /v1/sessions?after=&limit=`, `GET\|PUT\|DELETE /v1/sessions/{id}` | look, renew (`valid_for_ms`), end |
 //! | `GET /v1/roster` | who votes, who shall, and what the next step waits for |
 //! | `POST /v1/nodes/{node}/promote`, `demote`, `remove` | change who shall vote |
 //! | `POST /v1/master/transfer` | hand mastership over; `{"to": NODE}` names the heir |
@@ -51,6 +53,7 @@ pub mod metrics;
 mod problem;
 mod query;
 mod roster;
+mod sessions;
 mod tasks;
 
 pub use json::{SCHEMA, base64, decoded, encoded, from_base64};
@@ -134,6 +137,8 @@ fn router(door: Door, is_insecure: bool) -> Router {
         .route("/v1/members", get(cluster::members))
         .route("/v1/status", get(cluster::status))
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::remove))
+        .route("/v1/sessions", get(sessions::list).post(sessions::open))
+        .route("/v1/sessions/{id}", get(sessions::show).put(sessions::renew).delete(sessions::end))
         .route("/v1/roster", get(roster::show))
         .route("/v1/nodes/{node}/{verb}", post(roster::change))
         .route("/v1/master/transfer", post(roster::transfer))

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use actors::KeptSession;
 use axum::http::Method;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use protocol::client::Work;
 use protocol::effects::Role;
 use protocol::replica::Status;
-use protocol::state::{Answer, Command, MasterCommand, Offer, Operation, Outcome, Query, State};
+use protocol::state::{Answer, Command, MasterCommand, Offer, OpenSession, Operation, Outcome, Query, State};
 use protocol::{Attempt, ClusterId, ClusterTime, Epoch, Fence, Incarnation, NodeId, Seq, SessionId, TaskId};
 use serde_json::{Value, json};
 
@@ -96,9 +97,21 @@ impl Backend for Toy {
                 },
                 Work::HandOver { .. } => Ok(Answer::Ok),
                 Work::Read(query, _) => Ok(self.state.lock().unwrap().0.query(&query)),
+                Work::Renew(session) => Ok(self.apply(&Command::Renew { sessions: vec![session] })),
+                Work::Keep(_) => panic!("nobody keeps sessions here"),
             }
         }
         .boxed()
+    }
+
+    fn keep(&self, _: OpenSession, _: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
+        panic!("nobody keeps sessions here")
+    }
+
+    fn end(&self, _: SessionId) {}
+
+    fn host(&self) -> Option<protocol::state::Host> {
+        None
     }
 }
 
@@ -430,4 +443,39 @@ async fn a_verb_on_a_node_is_checked_before_it_is_recorded() {
     let answer = post(&format!("/v1/nodes/{}/promote", NodeId(3))).await.unwrap().json().unwrap();
     assert_eq!((&answer["target"], &answer["node"]), (&json!(3), &json!(NodeId(3).to_string())));
     assert_eq!(fixture.get("/v1/roster").await["voters"].as_array().map(Vec::len), Some(3));
+}
+
+#[tokio::test]
+async fn a_session_is_opened_renewed_shown_and_ended() {
+    let fixture = fixture();
+    let opened = fixture.post("/v1/sessions", json!({ "ttl_ms": 6_000, "label": "indexer" })).await.unwrap();
+    let valid = opened["valid_for_ms"].as_u64().unwrap();
+    assert!(valid < 5_455, "it is over for its owner before it is over: {valid}");
+    let path = format!("/v1/sessions/{}", opened["session"].as_str().unwrap());
+    let renewed = fixture.cluster.send(Request::new(Method::PUT, path.clone())).await.unwrap().json().unwrap();
+    assert_eq!((&renewed["session"], &renewed["ttl_ms"]), (&opened["session"], &json!(6_000)));
+    assert!(renewed["valid_for_ms"].as_u64().unwrap() < 5_455);
+    let list = fixture.get("/v1/sessions").await;
+    let labels: Vec<_> = list["sessions"].as_array().unwrap().iter().map(|session| session["label"].clone()).collect();
+    assert_eq!(labels.last(), Some(&json!("indexer")));
+    assert_eq!(fixture.get(&path).await["label"], "indexer");
+    fixture.cluster.send(Request::new(Method::DELETE, path.clone())).await.unwrap();
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        let gone = fixture.once(Request::new(method, path.clone())).await.unwrap_err();
+        assert_eq!(gone.code, Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn words_that_describe_no_session_are_refused() {
+    let fixture = fixture();
+    for wrong in [json!({}), json!({ "ttl_ms": "6s" }), json!({ "ttl_ms": 5, "owner": "me" })] {
+        assert_eq!(fixture.post("/v1/sessions", wrong).await.unwrap_err().code, Code::Usage);
+    }
+    for ttl in [0, u64::MAX] {
+        let wrong = fixture.post("/v1/sessions", json!({ "ttl_ms": ttl })).await.unwrap_err();
+        assert_eq!(wrong.code, Code::Invalid);
+    }
+    let wrong = fixture.once(Request::get("/v1/sessions/mine")).await.unwrap_err();
+    assert_eq!(wrong.code, Code::Usage);
 }

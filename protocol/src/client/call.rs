@@ -38,12 +38,14 @@ pub(super) struct Call {
 /// What is asked, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
-    /// A write of the application, with its place in a session once it has one.
-    Write { call: u64, operation: Operation, place: Option<(SessionId, Seq)> },
+    /// A write of the application, with its place in a session once it has one. A session that it opens may be ours to keep.
+    Write { call: u64, operation: Operation, place: Option<(SessionId, Seq)>, is_kept: bool },
     /// A read of the application.
     Read { call: u64, query: Query, consistency: Consistency },
     /// An operator's order to the master.
     HandOver { call: u64, to: Option<NodeId>, epoch: Epoch },
+    /// A session that the application renews by itself.
+    RenewOnce { call: u64, session: SessionId },
     /// Our own: open a session.
     Register,
     /// Our own: keep that session, and those of the application.

@@ -101,8 +101,8 @@ impl Client {
 
     fn on_call(&mut self, now: Nanos, call: u64, work: Work, timeout: Duration, effects: &mut Effects) {
         let is_full = match work {
-            Work::Write(_) => self.queue.len() >= QUEUE_MAX,
-            Work::Read(..) | Work::HandOver { .. } => self.asked.len() >= ASKED_MAX,
+            Work::Write(_) | Work::Keep(_) => self.queue.len() >= QUEUE_MAX,
+            Work::Read(..) | Work::Renew(_) | Work::HandOver { .. } => self.asked.len() >= ASKED_MAX,
         };
         if is_full || self.numbers.contains_key(&call) {
             effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
@@ -113,7 +113,11 @@ impl Client {
             self.lose_kept(session, Loss::Closed, effects);
         }
         let purpose = match work {
-            Work::Write(operation) => Purpose::Write { call, operation, place: None },
+            Work::Write(operation) => Purpose::Write { call, operation, place: None, is_kept: false },
+            Work::Keep(opening) => {
+                Purpose::Write { call, operation: Operation::OpenSession(opening), place: None, is_kept: true }
+            }
+            Work::Renew(session) => Purpose::RenewOnce { call, session },
             Work::Read(query, consistency) => Purpose::Read { call, query, consistency },
             Work::HandOver { to, epoch } => Purpose::HandOver { call, to, epoch },
         };
@@ -147,6 +151,7 @@ impl Client {
         let body = match &call.purpose {
             Purpose::Register => RequestBody::Register { ttl: self.config.ttl },
             Purpose::Renew(sessions) => RequestBody::Renew { sessions: sessions.clone() },
+            Purpose::RenewOnce { session, .. } => RequestBody::Renew { sessions: vec![*session] },
             Purpose::Read { query, consistency, .. } => {
                 RequestBody::Read { query: query.clone(), consistency: *consistency }
             }
@@ -225,7 +230,10 @@ impl Client {
         let error =
             CallError::Deadline { maybe_applied: call.may_be_applied(), waited: call.timeout, leader, last: call.last };
         match call.purpose {
-            Purpose::Write { call, .. } | Purpose::Read { call, .. } | Purpose::HandOver { call, .. } => {
+            Purpose::Write { call, .. }
+            | Purpose::Read { call, .. }
+            | Purpose::RenewOnce { call, .. }
+            | Purpose::HandOver { call, .. } => {
                 effects.publish.push(Event::Completed { call, result: Err(error) });
             }
             Purpose::Register => self.session = Session::None,
@@ -282,14 +290,16 @@ impl Client {
         let Some(call) = self.take(number) else { return };
         let asked = if is_on(Bug::CountsFromAnswer) { now } else { call.begun() };
         match call.purpose {
-            Purpose::Write { call, operation, .. } => {
-                if let (Operation::OpenSession(opening), &Answer::Registered(session)) = (&operation, &answer) {
+            Purpose::Write { call, operation, is_kept, .. } => {
+                if let (Operation::OpenSession(opening), &Answer::Registered(session), true) =
+                    (&operation, &answer, is_kept)
+                {
                     let until = self.keeping.keep(session, opening.ttl, asked);
                     effects.publish.push(Event::Kept { session, until });
                 }
                 effects.publish.push(Event::Completed { call, result: Ok(answer) });
             }
-            Purpose::Read { call, .. } | Purpose::HandOver { call, .. } => {
+            Purpose::Read { call, .. } | Purpose::RenewOnce { call, .. } | Purpose::HandOver { call, .. } => {
                 effects.publish.push(Event::Completed { call, result: Ok(answer) });
             }
             Purpose::Renew(sessions) => self.on_renewed(now, asked, sessions, &answer, effects),
@@ -551,7 +561,7 @@ impl Client {
                     open.complete(seq);
                 }
             }
-            Purpose::Read { call, .. } | Purpose::HandOver { call, .. } => {
+            Purpose::Read { call, .. } | Purpose::RenewOnce { call, .. } | Purpose::HandOver { call, .. } => {
                 self.numbers.remove(call);
             }
             Purpose::Register | Purpose::Renew(_) => {}

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::state::{Answer, Operation, Query};
+use crate::state::{Answer, OpenSession, Operation, Query};
 use crate::types::{Epoch, Nanos, NodeId, Seq, SessionId};
 
 /// What the client is told.
@@ -62,6 +62,10 @@ pub enum Work {
         /// The epoch that is to end.
         epoch: Epoch,
     },
+    /// Open a session and keep it until it is ended or lost; see [`crate::effects::Event::Kept`].
+    Keep(OpenSession),
+    /// Renew a session that somebody else keeps. Completed with [`Answer::Renewed`].
+    Renew(SessionId),
 }
 
 /// What a read may miss.

@@ -74,7 +74,7 @@ impl Bench {
 
     /// Opens a session of the application.
     fn open(&mut self, call: u64, session: u64, ttl: Duration) -> SessionId {
-        let work = Work::Write(Operation::OpenSession(OpenSession { ttl, about: About::default() }));
+        let work = Work::Keep(OpenSession { ttl, about: About::default() });
         self.step(Input::Call { call, work, timeout: 20 * SECOND });
         let opening = self.only();
         self.answer(opening.number, Ok(Answer::Registered(SessionId(session))));
@@ -490,7 +490,7 @@ fn a_session_of_the_application_ends_a_time_to_live_after_it_was_asked_for_by_th
     // F10: counted from the question, because the log's time begins before the answer comes.
     let mut bench = Bench::with_session();
     let asked = bench.now;
-    let work = Work::Write(Operation::OpenSession(OpenSession { ttl: 6 * SECOND, about: About::default() }));
+    let work = Work::Keep(OpenSession { ttl: 6 * SECOND, about: About::default() });
     bench.step(Input::Call { call: 2, work, timeout: 20 * SECOND });
     let opening = bench.only();
     bench.after(SECOND / 5);
@@ -618,11 +618,27 @@ fn a_session_that_is_closed_is_over_before_the_cluster_hears_of_it() {
 #[test]
 fn a_session_that_was_opened_too_late_is_over_at_once() {
     let mut bench = Bench::with_session();
-    let work = Work::Write(Operation::OpenSession(OpenSession { ttl: SECOND, about: About::default() }));
+    let work = Work::Keep(OpenSession { ttl: SECOND, about: About::default() });
     bench.step(Input::Call { call: 2, work, timeout: 20 * SECOND });
     let number = bench.only().number;
     bench.now = bench.now + SECOND;
     bench.answer(number, Ok(Answer::Registered(SessionId(9))));
     let ended = Event::Ended { session: SessionId(9), why: Loss::Silence };
     assert_eq!(bench.news().last(), Some(&ended));
+}
+
+#[test]
+fn a_session_that_somebody_else_keeps_is_renewed_only_when_asked() {
+    let mut bench = Bench::with_session();
+    let opening = OpenSession { ttl: SECOND, about: About::default() };
+    bench.step(Input::Call { call: 2, work: Work::Write(Operation::OpenSession(opening)), timeout: SECOND });
+    let number = bench.only().number;
+    bench.answer(number, Ok(Answer::Registered(SessionId(9))));
+    bench.after(SECOND);
+    assert_eq!((bench.news(), bench.sent()), (vec![], vec![]));
+    bench.step(Input::Call { call: 3, work: Work::Renew(SessionId(9)), timeout: SECOND });
+    let renew = bench.only();
+    assert_eq!(renewal(&renew), [SessionId(9)]);
+    bench.answer(renew.number, Ok(RENEWED));
+    assert_eq!(bench.completed(), [(3, Ok(RENEWED))]);
 }

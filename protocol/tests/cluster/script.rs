@@ -300,6 +300,7 @@ impl Stage {
             Work::Read(..) => format!("get {}", words.plain[1]),
             Work::HandOver { .. } => "hand over".to_owned(),
             Work::Write(_) => format!("put {}", words.plain[1]),
+            Work::Keep(_) | Work::Renew(_) => panic!("no script opens sessions"),
         };
         let name = format!("{name} by {}", words.plain[0]);
         self.calls.insert(call, (name, Vec::new()));

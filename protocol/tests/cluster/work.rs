@@ -166,7 +166,7 @@ impl History {
         };
         let ttl = Duration::from_millis(dice.pick(&[800, 3_000, 12_000]));
         self.pending.insert(call, Pending { host: at, begin, kind: Kind::OpenSession });
-        (call, Work::Write(Operation::OpenSession(OpenSession { ttl, about })), timeout)
+        (call, Work::Keep(OpenSession { ttl, about }), timeout)
     }
 
     /// A write of a value to a key of its own.

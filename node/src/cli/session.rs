@@ -1,0 +1,70 @@
+//! `tenure session`: who owns things in the cluster.
+
+use axum::http::Method;
+use serde_json::Value;
+
+use super::http::escape;
+use super::status::word;
+use super::{Diagnostic, Exit, Format, Frame, Request};
+
+/// The verbs under `session`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Verb {
+    /// The sessions of clients, oldest first
+    Ls {
+        /// Only those after this one
+        #[arg(long, value_name = "SESSION")]
+        after: Option<String>,
+        /// At most this many
+        #[arg(long, default_value_t = 1_000)]
+        limit: u32,
+    },
+    /// End a session, and with it everything that it owns
+    Kill {
+        /// The session, such as s42
+        session: String,
+    },
+}
+
+pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
+    match verb {
+        Verb::Ls { after, limit } => list(after.as_deref().unwrap_or("s0"), limit, frame).await,
+        Verb::Kill { session } => {
+            let request = Request::new(Method::DELETE, format!("/v1/sessions/{}", escape(&session)));
+            let answer = frame.cluster()?.send(request).await?.json()?;
+            match frame.output.format() {
+                Format::Json | Format::Jsonl => frame.output.json(answer),
+                Format::Name => frame.output.line(session),
+                Format::Table | Format::Wide => frame.output.line(format!("{session} has ended")),
+            }
+            Ok(Exit::OK)
+        }
+    }
+}
+
+async fn list(after: &str, limit: u32, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let answer = frame.cluster()?.get(format!("/v1/sessions?after={}&limit={limit}", escape(after))).await?;
+    let output = &frame.output;
+    let sessions: Vec<Value> = answer["sessions"].as_array().cloned().unwrap_or_default();
+    match output.format() {
+        Format::Json => output.json(answer),
+        Format::Jsonl => sessions.into_iter().for_each(|session| output.json(session)),
+        Format::Name => sessions.iter().for_each(|session| output.line(word(&session["session"]))),
+        Format::Table | Format::Wide => {
+            let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
+            output.table(&["SESSION", "LABEL", "TTL", "LEFT", "HOST"], &rows);
+        }
+    }
+    Ok(Exit::OK)
+}
+
+fn row(session: &Value) -> Vec<String> {
+    let seconds = |name: &str| format!("{:.1} s", session[name].as_f64().unwrap_or_default() / 1000.0);
+    vec![
+        word(&session["session"]),
+        word(&session["label"]),
+        seconds("ttl_ms"),
+        seconds("left_ms"),
+        word(&session["host"]),
+    ]
+}

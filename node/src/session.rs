@@ -1,0 +1,197 @@
+//! Sessions: what this process owns in the cluster, for as long as it lives.
+//!
+//! # Invariants
+//!
+//! * A session is over for its owner before anybody else can be given what it owned, as long as clocks keep their bound: its end is
+//!   counted from the moment at which its last renewal was asked for, by a clock that also counts while the machine sleeps.
+//! * What cannot be renewed in time is lost; a session that is over never comes back.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actors::Standing;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use protocol::client::Loss;
+use protocol::state::{About, Answer, ClientEnd, OpenSession, Operation};
+use protocol::{Nanos, SessionId};
+use tokio::sync::watch;
+
+use crate::client::{Client, unexpected};
+use crate::error::Error;
+
+/// A session of this process. Clones are the same session; it is ended when it is [closed](Session::close), or in the background when
+/// the last clone is dropped.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let session = client.session(Duration::from_secs(6)).label("indexer").await?;
+/// tokio::select! {
+///     why = session.lost() => println!("everything it owned is gone: {why}"),
+///     () = tokio::time::sleep(Duration::from_secs(60)) => session.close().await?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a session ends when it is dropped"]
+#[derive(Clone)]
+pub struct Session {
+    inside: Arc<Inside>,
+}
+
+/// Opens a session when it is awaited. Dropping the future ends a session that was opened nevertheless.
+#[must_use = "nothing is opened until this is awaited"]
+pub struct Opening {
+    client: Client,
+    ttl: Duration,
+    label: String,
+    fast_release: bool,
+}
+
+/// Why a session is over. Whatever it owned is given to others, now or soon.
+pub type Lost = Loss;
+
+struct Inside {
+    client: Client,
+    id: SessionId,
+    ttl: Duration,
+    standing: watch::Receiver<Standing>,
+}
+
+impl Client {
+    /// Opens a session that lives for `ttl` without a renewal, and is renewed by itself until it is dropped. A `ttl` of several seconds
+    /// outlives a change of the master.
+    ///
+    /// # Errors
+    ///
+    /// When awaited: see [`Error`].
+    pub fn session(&self, ttl: Duration) -> Opening {
+        Opening { client: self.clone(), ttl, label: String::new(), fast_release: false }
+    }
+}
+
+impl Opening {
+    /// Its name for people.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Lets evidence of this node's death end the session at once: others saw its connections close, and its address refuses new ones.
+    /// Only for clients of a node in the same process. Mutual exclusion in time then rests on such refusals being honest; fences do not.
+    pub fn fast_release(mut self) -> Self {
+        self.fast_release = true;
+        self
+    }
+}
+
+impl IntoFuture for Opening {
+    type Output = Result<Session, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, ttl, label, fast_release } = self;
+        async move {
+            let about = About { label, host: client.backend().host(), fast_release };
+            let kept = client.backend().keep(OpenSession { ttl, about }, client.patience()).await?;
+            let inside = Inside { client, id: kept.id, ttl, standing: kept.standing };
+            Ok(Session { inside: Arc::new(inside) })
+        }
+        .boxed()
+    }
+}
+
+impl Session {
+    /// Its id: whatever it owns shows this.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.inside.id
+    }
+
+    /// For how long it lives without a renewal.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.inside.ttl
+    }
+
+    /// For how long it certainly lives from now on, if nothing renews it; nothing if it is over.
+    #[must_use]
+    pub fn expires_in(&self) -> Duration {
+        self.until().map_or(Duration::ZERO, |until| until.since(actors::now()))
+    }
+
+    /// Whether it is over.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.expires_in().is_zero()
+    }
+
+    /// Waits until it is over, and says why. Cancellation safe.
+    pub async fn lost(&self) -> Lost {
+        let mut standing = self.inside.standing.clone();
+        loop {
+            let until = match *standing.borrow_and_update() {
+                Standing::Ended(why) => return why,
+                Standing::Until(until) => until,
+            };
+            let left = until.since(actors::now());
+            if left.is_zero() {
+                return Loss::Silence;
+            }
+            tokio::select! {
+                changed = standing.changed() => if changed.is_err() && matches!(*standing.borrow(), Standing::Until(_)) {
+                    // The client machine stopped, and with it all renewals.
+                    return Loss::Silence;
+                },
+                // The timer stands still while the machine sleeps, our clock does not: it is asked often.
+                () = tokio::time::sleep(left.min(LOOK)) => {}
+            }
+        }
+    }
+
+    /// Ends it now, and with it everything that it owns.
+    ///
+    /// Cancellation: it ends nevertheless.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. For this process it is over in any case, and it is renewed no more.
+    pub async fn close(self) -> Result<(), Error> {
+        let operation = Operation::EndSession { session: self.id(), cause: ClientEnd::Closed };
+        match self.inside.client.write(operation).await {
+            Ok(Answer::Ok) | Err(Error::NoSession(_)) => Ok(()),
+            Ok(other) => Err(unexpected(&other)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn until(&self) -> Option<Nanos> {
+        match *self.inside.standing.borrow() {
+            Standing::Until(until) => Some(until),
+            Standing::Ended(_) => None,
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        if matches!(*self.standing.borrow(), Standing::Until(_)) {
+            self.client.backend().end(self.id);
+        }
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .field("expires_in", &self.expires_in())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a loss may go unnoticed after the machine slept.
+const LOOK: Duration = Duration::from_millis(100);

@@ -1,0 +1,136 @@
+//! The client's side: names the sessions of this process to every linked node of the same machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::Duration;
+
+use actors::{Remote, Standing};
+use nix::sys::socket::{getsockopt, sockopt};
+use protocol::{NodeId, SessionId};
+use tokio::sync::watch;
+
+use super::{GREETING, Word, address, is_trusted};
+
+/// The sessions of this process, and the thread that names them. It begins with the first session and ends with the client.
+pub(crate) struct Witnesses {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    remote: Weak<Remote>,
+    sessions: Mutex<BTreeMap<SessionId, watch::Receiver<Standing>>>,
+    thread: OnceLock<Option<Thread>>,
+}
+
+/// The socket to one node.
+struct Witness {
+    stream: UnixStream,
+    told: BTreeSet<SessionId>,
+}
+
+impl Witnesses {
+    pub(crate) fn new(remote: &Arc<Remote>) -> Self {
+        let (sessions, thread) = (Mutex::default(), OnceLock::new());
+        Self { shared: Arc::new(Shared { remote: Arc::downgrade(remote), sessions, thread }) }
+    }
+
+    /// Names a session for as long as it stands. Best effort: without a witness it expires.
+    pub(crate) fn name(&self, session: SessionId, standing: watch::Receiver<Standing>) {
+        self.shared.sessions().insert(session, standing);
+        let thread = self.shared.thread.get_or_init(|| {
+            let shared = Arc::downgrade(&self.shared);
+            let begun = std::thread::Builder::new().name("tenure-witness".into()).spawn(move || tend(&shared));
+            begun.ok().map(|thread| thread.thread().clone())
+        });
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
+    }
+}
+
+impl Shared {
+    fn sessions(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionId, watch::Receiver<Standing>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sessions that stand.
+    fn standing(&self) -> BTreeSet<SessionId> {
+        let mut sessions = self.sessions();
+        sessions.retain(|_, standing| matches!(*standing.borrow(), Standing::Until(_)));
+        sessions.keys().copied().collect()
+    }
+}
+
+fn tend(shared: &Weak<Shared>) {
+    let mut witnesses: BTreeMap<NodeId, Witness> = BTreeMap::new();
+    while let Some(shared) = shared.upgrade() {
+        let Some(remote) = shared.remote.upgrade() else { return };
+        let peers = remote.peers();
+        drop(remote);
+        let near: BTreeSet<NodeId> =
+            peers.iter().filter(|(_, addr)| addr.ip().to_canonical().is_loopback()).map(|(node, _)| *node).collect();
+        let sessions = shared.standing();
+        witnesses.retain(|node, witness| near.contains(node) && witness.is_there());
+        for node in near {
+            if let Err(error) = tell(&mut witnesses, node, &sessions) {
+                tracing::debug!(%node, %error, "this node does not watch us");
+                witnesses.remove(&node);
+            }
+        }
+        drop(shared);
+        std::thread::park_timeout(LOOK);
+    }
+}
+
+fn tell(witnesses: &mut BTreeMap<NodeId, Witness>, node: NodeId, sessions: &BTreeSet<SessionId>) -> io::Result<()> {
+    if !witnesses.contains_key(&node) {
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        witnesses.insert(node, Witness::meet(node)?);
+    }
+    witnesses.get_mut(&node).map_or(Ok(()), |witness| witness.tell(sessions))
+}
+
+impl Witness {
+    fn meet(node: NodeId) -> io::Result<Self> {
+        let mut stream = UnixStream::connect_addr(&address(node)?)?;
+        if !is_trusted(getsockopt(&stream, sockopt::PeerCredentials)?.uid()) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "a node of another user"));
+        }
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        let mut greeting = [0; GREETING];
+        stream.read_exact(&mut greeting)?;
+        stream.write_all(&greeting)?;
+        Ok(Self { stream, told: BTreeSet::new() })
+    }
+
+    fn tell(&mut self, sessions: &BTreeSet<SessionId>) -> io::Result<()> {
+        let mine = sessions.difference(&self.told).map(|&session| Word::Mine(session));
+        let not_mine = self.told.difference(sessions).map(|&session| Word::NotMine(session));
+        let words: Vec<u8> = not_mine.chain(mine).flat_map(Word::encode).collect();
+        if !words.is_empty() {
+            self.stream.write_all(&words)?;
+            self.told.clone_from(sessions);
+        }
+        Ok(())
+    }
+
+    /// Whether the other side has not closed the socket: it never says anything more.
+    fn is_there(&mut self) -> bool {
+        let mut byte = [0];
+        let read = self.stream.set_nonblocking(true).and_then(|()| self.stream.read(&mut byte));
+        matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            && self.stream.set_nonblocking(false).is_ok()
+    }
+}
+
+/// How long a node may take to answer: it may be frozen.
+const DEADLINE: Duration = Duration::from_millis(500);
+
+/// How often to look for nodes that came, went, or started again.
+const LOOK: Duration = Duration::from_millis(500);
