@@ -48,11 +48,19 @@ pub enum Bug {
     WaitsToBeTold,
     /// A write at a revision is done at a later one too: an update is lost (F5).
     ComparesLoosely,
+    /// A transaction reads what was there before its own writes.
+    TransactionReadsOld,
+    /// A session's end leaves one of its keys (I6).
+    EphemeralOutlivesSession,
+    /// A watch is told the first change of a revision and takes it for all.
+    WatchSkipsATransactionHalf,
+    /// A replica that took its state from a snapshot claims to know what happened before.
+    HistoryHasAHole,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 23] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -72,6 +80,10 @@ impl Bug {
         Self::CountsFromAnswer,
         Self::WaitsToBeTold,
         Self::ComparesLoosely,
+        Self::TransactionReadsOld,
+        Self::EphemeralOutlivesSession,
+        Self::WatchSkipsATransactionHalf,
+        Self::HistoryHasAHole,
     ];
 }
 

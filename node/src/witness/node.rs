@@ -148,7 +148,10 @@ impl Process {
             credentials.pid().filter(|&id| id > 0).ok_or_else(|| io::Error::other("it cannot be seen from here"))?;
         let pid = Pid::from_raw(id).ok_or_else(|| io::Error::other("no number of a process"))?;
         let handle = pidfd_open(pid, PidfdFlags::empty())?;
-        #[expect(deprecated, reason = "its successor is unsafe; the handle is owned by what waits for it and never lent")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; the handle is owned by what waits for it and never lent"
+        )]
         let handle = AsyncFd::with_interest(handle, Interest::READABLE)?;
         Ok(Self { id, handle })
     }

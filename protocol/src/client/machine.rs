@@ -165,6 +165,7 @@ impl Client {
         };
         let patience = match &call.purpose {
             Purpose::Read { query: Query::Await(_), .. } => self.config.patience.max(AWAIT_PATIENCE),
+            Purpose::Read { query: Query::Watch(_), .. } => self.config.patience.max(WATCH_PATIENCE),
             // Silence is rare, and most often means that the leader is frozen: by the time this is over, another one may lead.
             _ if call.silent.is_none() => self.config.patience / 2,
             _ => self.config.patience,
@@ -582,6 +583,9 @@ const ASKED_MAX: usize = 65_536;
 
 /// The end of a task may be long in coming: silence is no failure, but after this long the question is asked again.
 const AWAIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A node that serves a watch says so sooner than this, even if nothing changes: its silence is a failure.
+const WATCH_PATIENCE: Duration = Duration::from_secs(8);
 
 /// No answer comes sooner than this.
 const PATIENCE_MIN: Duration = Duration::from_millis(1);

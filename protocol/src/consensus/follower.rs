@@ -108,7 +108,8 @@ impl Consensus {
     }
 
     fn answer(&self, to: NodeId, append: &Append, verdict: Verdict, after: Option<u64>, effects: &mut Vec<Effect>) {
-        let reply = AppendReply { epoch: self.hard.epoch, verdict, sent: append.sent, promise: self.profile.promise };
+        let (sent, promise) = (append.sent, self.profile.promise);
+        let reply = AppendReply { epoch: self.hard.epoch, verdict, sent, promise, is_eager: self.is_eager };
         let after = after.max(self.hard_pending());
         effects.push(Effect::Send { to, message: Message::AppendReply(reply), after });
     }

@@ -159,6 +159,7 @@ impl Consensus {
     fn note_ack(&mut self, at: usize, reply: &AppendReply) {
         let sent = if broken!(self, LeaseFromReceipt) { self.now } else { reply.sent };
         let peer = &mut self.peers[at];
+        peer.is_eager_for_commits = reply.is_eager;
         if sent > peer.acked {
             peer.acked = sent;
             peer.promise = reply.promise.min(self.profile.election_timeout);
@@ -208,10 +209,10 @@ impl Consensus {
         self.serve(at, effects);
     }
 
-    /// Sends what is waiting; if nothing is, a commit index that has moved will be told soon (R9).
+    /// Sends what is waiting; if nothing is, a commit index that has moved will be told (R9).
     fn serve(&mut self, at: usize, effects: &mut Vec<Effect>) {
-        if !self.send_entries(at, effects) && self.owes_commit(at) {
-            self.tell_soon();
+        if !self.send_entries(at, effects) {
+            self.tell_as_wanted(at, effects);
         }
     }
 
@@ -230,6 +231,18 @@ impl Consensus {
         let awaits = |peer: &Progress| peer.node == node && peer.told < index.min(peer.matched);
         if let Some(at) = self.peers.iter().position(awaits) {
             self.send_heartbeat(at, effects);
+        }
+    }
+
+    /// Tells a follower the commit index at once if somebody waits for it there, else soon.
+    fn tell_as_wanted(&mut self, at: usize, effects: &mut Vec<Effect>) {
+        if !self.owes_commit(at) {
+            return;
+        }
+        if self.peers[at].is_eager_for_commits {
+            self.send_heartbeat(at, effects);
+        } else {
+            self.tell_soon();
         }
     }
 
@@ -260,8 +273,8 @@ impl Consensus {
         self.commit_to(index);
         if is_urgent {
             self.tell_commit(effects);
-        } else if (0..self.peers.len()).any(|at| self.owes_commit(at)) {
-            self.tell_soon();
+        } else {
+            (0..self.peers.len()).for_each(|at| self.tell_as_wanted(at, effects));
         }
         self.follow_up_change(effects);
     }

@@ -136,6 +136,8 @@ pub struct AppendReply {
     pub sent: Nanos,
     /// The follower's own promise P: how long after that message it helps nobody else.
     pub promise: Duration,
+    /// Whether somebody waits there for what is committed: then it is told at once.
+    pub is_eager: bool,
 }
 
 /// Whether a follower's log matched.

@@ -121,6 +121,8 @@ pub struct Consensus {
 
     /// Reads that the leader is asked about.
     asks: Asks,
+    /// Somebody here waits for what is committed.
+    is_eager: bool,
 
     // Only on a leader.
     elected_at: Nanos,
@@ -198,6 +200,7 @@ impl Consensus {
             excluded_at: Index(0),
             votes: Vec::new(),
             asks: Asks::default(),
+            is_eager: false,
             elected_at: Nanos(0),
             time_base: ClusterTime(0),
             noop: Index(0),
@@ -276,6 +279,12 @@ impl Consensus {
             Input::Suspected { node } => self.on_suspected(node, effects),
         }
         self.finish(effects);
+    }
+
+    /// Says whether somebody here waits for what is committed: if so, the leader tells it at once instead of with the next append
+    /// (R9). It hears of this with our next answer.
+    pub fn want_commits(&mut self, is_eager: bool) {
+        self.is_eager = is_eager;
     }
 
     /// When to call [`Consensus::step`] with [`Input::Tick`] if nothing else happens.

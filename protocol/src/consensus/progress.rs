@@ -28,6 +28,8 @@ pub(super) struct Progress {
     pub(super) promise: Duration,
     /// The commit index that it was last told.
     pub(super) told: Index,
+    /// Somebody there waits for what is committed.
+    pub(super) is_eager_for_commits: bool,
     /// The appends under way, oldest first.
     flight: VecDeque<InFlight>,
     bytes: usize,
@@ -66,6 +68,7 @@ impl Progress {
             acked: Nanos(0),
             promise: Duration::ZERO,
             told: Index(0),
+            is_eager_for_commits: false,
             flight: VecDeque::new(),
             bytes: 0,
         }

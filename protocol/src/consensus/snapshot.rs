@@ -99,8 +99,8 @@ impl Consensus {
         let Snapshot { epoch, meta, sent } = snapshot;
         if epoch < self.hard.epoch {
             let verdict = Verdict::Rejected { at: Index(0), hint: self.log.last() };
-            let promise = self.profile.promise;
-            let message = Message::AppendReply(AppendReply { epoch: self.hard.epoch, verdict, sent, promise });
+            let (epoch, promise, is_eager) = (self.hard.epoch, self.profile.promise, self.is_eager);
+            let message = Message::AppendReply(AppendReply { epoch, verdict, sent, promise, is_eager });
             return effects.push(Effect::Send { to: from, message, after: self.hard_pending() });
         }
         if meta.last.epoch > epoch || !is_sound(&meta) {
@@ -184,7 +184,7 @@ impl Consensus {
     pub(super) fn on_snapshot_reply(&mut self, from: NodeId, reply: &SnapshotReply, effects: &mut Vec<Effect>) {
         let SnapshotReply { epoch, index, sent, promise } = *reply;
         let verdict = Verdict::Matched(index);
-        self.on_append_reply(from, &AppendReply { epoch, verdict, sent, promise }, effects);
+        self.on_append_reply(from, &AppendReply { epoch, verdict, sent, promise, is_eager: false }, effects);
     }
 
     /// What `append` asks for lies before our log: only the rest of it is looked at (R1). Says whether there is a rest.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::Replica;
 use super::batch::Placed;
+use super::history::History;
 use super::waiting::Place;
 use crate::client::Denied;
 use crate::durable::SnapMeta;
@@ -84,6 +85,7 @@ impl Replica {
         };
         self.state = state;
         self.serving.installed();
+        self.history = History::from(self.state.revision());
         effects.note(format!("the state of {} was taken from a snapshot", meta.last));
         let later = self.placed.split_off(&meta.last.index.next());
         for (_, (_, waiters)) in std::mem::replace(&mut self.placed, later) {

@@ -108,6 +108,7 @@ impl Replica {
                 changes.clear();
                 self.begin_mastering(effects);
             }
+            self.answer_watching(&mut changes, effects);
             self.answer_changed(&changes, effects);
             self.tell_master(&mut changes, &entry, effects);
         }

@@ -15,6 +15,7 @@ mod batch;
 mod coming;
 mod exchange;
 mod growth;
+mod history;
 mod images;
 mod input;
 mod log;
@@ -24,6 +25,7 @@ mod requests;
 mod serving;
 mod staff;
 mod waiting;
+mod watches;
 
 pub use growth::REPLACE_AFTER;
 pub use input::{Fetching, Input, Status};
@@ -46,6 +48,7 @@ use batch::{Batch, Placed, Waiter};
 use coming::Coming;
 use exchange::Exchange;
 use growth::Herald;
+use history::History;
 use requests::{Forwarded, Question};
 use serving::Serving;
 use staff::Staff;
@@ -137,6 +140,8 @@ pub struct Replica {
     reads: BTreeMap<u64, Question>,
     /// Questions whose answer is still to come.
     waiting: Waiting,
+    /// What happened to keys lately.
+    history: History,
     /// Requests sent on to the leader.
     forwarded: BTreeMap<Origin, Forwarded>,
     next_context: u64,
@@ -200,6 +205,7 @@ impl Replica {
                 Err(why) => unreadable = Some(format!("the snapshot of {} cannot be read: {why}", snapshot.meta.last)),
             }
         }
+        let history = History::from(state.revision());
         Self {
             node: config.node,
             profile: config.profile,
@@ -212,6 +218,7 @@ impl Replica {
             placed: BTreeMap::new(),
             reads: BTreeMap::new(),
             waiting: Waiting::default(),
+            history,
             forwarded: BTreeMap::new(),
             next_context: 0,
             mastering: None,
@@ -304,6 +311,7 @@ impl Replica {
         }
         self.install(now, effects);
         self.propose_batch(now, effects);
+        self.consensus.want_commits(self.waiting.has_watches());
         self.tell_part(effects);
         self.save(now, effects);
     }
@@ -368,7 +376,7 @@ impl Replica {
 
     fn tick(&mut self, now: Nanos, effects: &mut Effects) {
         if now >= self.sweep_at {
-            self.sweep();
+            self.sweep(effects);
         }
         self.exchange.tick(now, effects);
         self.serving.tick(now, effects);

@@ -138,6 +138,9 @@ impl Replica {
     }
 
     pub(super) fn answer(&mut self, waiter: Waiter, query: &Query, effects: &mut Effects) {
+        if let Query::Watch(watch) = query {
+            return self.answer_watch(waiter, watch, effects);
+        }
         let answer = match self.state.query(query) {
             Answer::Roster(view) => return self.answer_roster(waiter, *view, effects),
             answer => answer,
@@ -148,7 +151,7 @@ impl Replica {
         }
     }
 
-    fn wait(&mut self, subject: Subject, waiter: Waiter, query: Query, effects: &mut Effects) {
+    pub(super) fn wait(&mut self, subject: Subject, waiter: Waiter, query: Query, effects: &mut Effects) {
         let until = self.hold();
         if !self.waiting.insert(subject, Place { waiter, query, until }) {
             self.respond(waiter, Err(Denied::Busy), effects);
@@ -177,7 +180,7 @@ impl Replica {
         for (_, Question { waiter, .. }) in std::mem::take(&mut self.reads) {
             self.respond(waiter, Err(Denied::NotMaster), effects);
         }
-        for Place { waiter, .. } in self.waiting.take_all() {
+        for Place { waiter, .. } in self.waiting.take_unless_watching() {
             self.respond(waiter, Err(Denied::NotMaster), effects);
         }
     }
@@ -189,10 +192,14 @@ impl Replica {
     }
 
     /// Gives up the places of those who have not asked again: a client that no longer waits tells nobody.
-    pub(super) fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self, effects: &mut Effects) {
         let now = self.now;
         self.forwarded.retain(|_, forwarded| forwarded.until > now);
-        self.waiting.take_due(now);
+        for place in self.waiting.take_due(now) {
+            if let Query::Watch(watch) = place.query {
+                self.report_progress(place.waiter, &watch, effects);
+            }
+        }
         let is_empty = self.forwarded.is_empty() && self.waiting.is_empty();
         self.sweep_at = if is_empty { Nanos::NEVER } else { now + HOLD / 2 };
     }

@@ -3,8 +3,10 @@
 use super::requests::HOLD;
 use super::*;
 use crate::client::{Consistency, Request, RequestBody, Response};
-use crate::state::{Command, MasterCommand, Operation, Query, TaskSpec, TaskState};
-use crate::types::{Incarnation, Seq, SessionId, TaskId};
+use crate::state::{
+    Command, KeyOperation, MasterCommand, Operation, Put, Query, Refused, TaskSpec, TaskState, Transaction, Watch,
+};
+use crate::types::{Incarnation, Revision, Seq, SessionId, TaskId};
 
 /// A cluster of one node, and the virtual disk that answers it at once.
 struct Alone {
@@ -137,4 +139,91 @@ fn a_wait_that_was_given_up_holds_no_place() {
     alone.pass(HOLD);
     assert!(alone.replica.waiting.is_empty());
     assert_eq!(alone.replica.sweep_at, Nanos::NEVER);
+}
+
+fn watch(prefix: &str, after: Revision) -> RequestBody {
+    let query = Query::Watch(Watch { prefix: prefix.into(), after });
+    RequestBody::Read { query, consistency: Consistency::Stale }
+}
+
+impl Alone {
+    /// Executes the operation as the request of this number, and hands out all that is answered by then.
+    fn write(&mut self, session: SessionId, number: u64, operation: Operation) -> Vec<(u64, Answer)> {
+        let (seq, first_incomplete) = (Seq(number), Seq(number));
+        let body = RequestBody::Write { session, seq, first_incomplete, operation };
+        let request = Request { origin: Origin { node: NodeId(9), number, turn: 0 }, forwarded: false, body };
+        let responses = self.step(Input::Request { from: NodeId(9), request });
+        responses.into_iter().map(|response| (response.origin.number, response.result.expect("answered"))).collect()
+    }
+}
+
+fn told(answer: &Answer) -> (Vec<String>, Revision) {
+    match answer {
+        Answer::Changes(told) => (told.changes.iter().map(|change| change.key.to_string()).collect(), told.next),
+        other => panic!("not told: {other:?}"),
+    }
+}
+
+#[test]
+fn a_watch_is_told_at_once_what_it_missed_and_later_what_happens() {
+    let mut alone = Alone::new();
+    let session = alone.open_session();
+    let begin = alone.replica.state.revision();
+    alone.write(session, 2, Operation::Put(Put::new("a/1", "v")));
+    let missed = alone.ask(3, watch("a/", begin)).expect("it is told");
+    let (keys, next) = told(&missed);
+    assert_eq!((keys, next), (vec!["a/1".into()], alone.replica.state.revision()));
+
+    assert_eq!(alone.ask(4, watch("a/", next)), None);
+    assert_eq!(alone.ask(5, watch("", next)), None);
+    let other = alone.write(session, 6, Operation::Put(Put::new("b", "v")));
+    assert_eq!(other.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [6, 5], "only who watches it is told");
+    let both = Operation::Transact(Transaction {
+        then: ["a/2", "a/3", "c"].map(|key| KeyOperation::Put(Put::new(key, "v"))).to_vec(),
+        ..Transaction::default()
+    });
+    let answers = alone.write(session, 7, both);
+    assert_eq!(answers[1].0, 4);
+    assert_eq!(told(&answers[1].1).0, ["a/2", "a/3"], "a transaction is told whole");
+}
+
+#[test]
+fn a_watch_of_which_nothing_comes_is_told_how_far_it_is() {
+    let mut alone = Alone::new();
+    let session = alone.open_session();
+    let begin = alone.replica.state.revision();
+    assert_eq!(alone.ask(2, watch("a/", begin)), None);
+    alone.write(session, 3, Operation::Put(Put::new("b", "v")));
+    let mut answers = Vec::new();
+    for _ in 0..HOLD.as_secs() * 2 {
+        alone.now = alone.now + Duration::from_secs(1);
+        answers.extend(alone.step(Input::Tick));
+    }
+    let [answer] = &answers[..] else { panic!("one answer: {answers:?}") };
+    let (keys, next) = told(answer.result.as_ref().expect("a leader is here"));
+    assert!(keys.is_empty() && next > begin, "it goes on behind what it need not look at again");
+    assert!(alone.replica.waiting.is_empty());
+}
+
+#[test]
+fn a_watch_from_before_the_history_is_told_so() {
+    let mut alone = Alone::new();
+    alone.replica.history = History::from(Revision(50));
+    let answer = alone.ask(2, watch("", Revision(49)));
+    assert_eq!(answer, Some(Answer::Refused(Refused::Compacted { oldest: Revision(50) })));
+    assert_eq!(alone.ask(3, watch("", Revision(50))), None, "a node that is behind waits");
+    let long = watch(&"k".repeat(crate::state::limits::MAX_KEY + 1), Revision(50));
+    assert!(matches!(alone.ask(4, long), Some(Answer::Refused(Refused::TooLarge { .. }))));
+}
+
+#[test]
+fn a_place_that_is_taken_again_is_one_place() {
+    let mut alone = Alone::new();
+    let begin = alone.replica.state.revision();
+    for _ in 0..3 {
+        assert_eq!(alone.ask(2, watch("a", begin)), None);
+    }
+    assert_eq!(alone.replica.waiting.len(), 1);
+    alone.step(Input::LinkDown { node: NodeId(9) });
+    assert!(alone.replica.waiting.is_empty() && !alone.replica.waiting.has_watches());
 }

@@ -22,10 +22,12 @@ pub(super) struct Waiting {
 }
 
 /// What a question can wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Subject {
     /// The end of a task.
     Task(TaskId),
+    /// A change of a key that begins with this.
+    Keys(String),
 }
 
 /// One question that waits.
@@ -58,6 +60,11 @@ impl Waiting {
         places.into_values()
     }
 
+    /// Takes everybody who may be told something old here from now on: a watch goes on at any replica.
+    pub(super) fn take_unless_watching(&mut self) -> Vec<Place> {
+        self.take_if(|place| !matches!(place.query, Query::Watch(_)))
+    }
+
     /// Takes everybody.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = Place> + use<> {
         self.len = 0;
@@ -72,6 +79,27 @@ impl Waiting {
     /// Forgets who asked over a link that broke.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.take_if(|place| place.waiter.from == node);
+    }
+
+    /// What is waited for that a change of this key is part of.
+    pub(super) fn watching(&self, key: &str) -> Vec<Subject> {
+        let mut prefix = Subject::Keys(String::new());
+        let mut watched = Vec::new();
+        for next in std::iter::once(None).chain(key.chars().map(Some)) {
+            if let Subject::Keys(prefix) = &mut prefix {
+                prefix.extend(next);
+            }
+            if self.places.contains_key(&prefix) {
+                watched.push(prefix.clone());
+            }
+        }
+        watched
+    }
+
+    /// Says whether somebody waits for a change of a key.
+    pub(super) fn has_watches(&self) -> bool {
+        let first = self.places.range(Subject::Keys(String::new())..).next();
+        first.is_some_and(|(subject, _)| matches!(subject, Subject::Keys(_)))
     }
 
     /// Says whether nobody waits.

@@ -8,11 +8,13 @@
 #![allow(clippy::disallowed_methods)] // The machines have no environment and no threads; their test has both.
 #![allow(dead_code)] // Parts of the shared dice are for other tests.
 
+mod book;
 mod check;
 #[path = "../core/dice.rs"]
 mod dice;
 mod faults;
 mod host;
+mod keys;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod net;

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 
 use protocol::durable::{ConfState, Entry, Genesis, Payload};
 use protocol::state::{
-    Answer, ClusterChange, Command, Delivery, MasterCommand, Operation, ReleaseCause, State, TaskState,
+    Answer, ClusterChange, Command, Condition, Delivery, MasterCommand, Operation, ReleaseCause, State, TaskState,
 };
-use protocol::{Fence, Revision, SessionId, TaskId, wire};
+use protocol::{Fence, SessionId, TaskId, wire};
 
+use crate::book::{Book, Moment, Version};
 use crate::sessions::Owners;
 
 /// The log's meaning so far.
@@ -30,10 +31,8 @@ pub struct Oracle {
     pub unfinished: usize,
     /// Which call recorded which task: the token in its payload.
     pub tokens: BTreeMap<u64, TaskId>,
-    /// Every key ever written.
-    pub keys: BTreeMap<String, Vec<Version>>,
-    /// Which write of a value took effect, and when.
-    pub written: BTreeMap<u64, Revision>,
+    /// The keys.
+    pub book: Book,
     /// Node sessions that ended in the last entry because their time was over.
     pub expired: Vec<SessionId>,
     /// Sessions that own things.
@@ -71,15 +70,6 @@ pub struct Task {
     pub starts: u32,
 }
 
-/// What a key held from one revision on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// Since.
-    pub revision: Revision,
-    /// The token of the value, unless it was removed.
-    pub value: Option<u64>,
-}
-
 impl Oracle {
     /// Begins with a genesis.
     pub fn found(&mut self, genesis: &Genesis) {
@@ -102,10 +92,15 @@ impl Oracle {
                     wire::decode(bytes, wire::MAX_MESSAGE).map_err(|error| format!("I12 unreadable entry: {error}"))?;
                 for command in &commands {
                     changes.clear();
+                    let (before, time) = (self.state.revision(), entry.time);
+                    let named = sessions_in(command);
+                    let live: Vec<SessionId> =
+                        named.into_iter().filter(|session| self.state.has_session(*session)).collect();
                     let answer = self.state.apply(entry.time, command, &mut changes);
                     self.tell(command, &answer, &changes);
                     self.owners.follow(command, &answer, &changes)?;
-                    self.follow_keys(command, &answer)?;
+                    let moment = Moment { time, before, lives: &|session| live.contains(&session) };
+                    self.book.follow(command, &answer, &changes, moment)?;
                     self.follow_tasks(command, &answer, &changes)?;
                 }
             }
@@ -116,7 +111,7 @@ impl Oracle {
 
     /// What a key holds, oldest first.
     pub fn versions(&mut self, key: &str) -> &[Version] {
-        self.keys.entry(key.into()).or_insert_with(|| vec![Version { revision: Revision(0), value: None }])
+        self.book.versions(key)
     }
 
     /// How many tasks ended `Lost`.
@@ -141,26 +136,6 @@ impl Oracle {
             {
                 decided.push(Decided::Ended(*task, state.clone()));
             }
-        }
-    }
-
-    fn follow_keys(&mut self, command: &Command, answer: &Answer) -> Result<(), String> {
-        let Command::Client { operation, .. } = command else { return Ok(()) };
-        let Answer::Written(revision) = *answer else { return Ok(()) };
-        let (key, value) = match operation {
-            Operation::Put(put) => (&put.key, Some(token(&put.value))),
-            Operation::Delete(delete) => (&delete.key, None),
-            _ => return Ok(()),
-        };
-        self.versions(key);
-        let versions = self.keys.get_mut(key).expect("made above");
-        if versions.last().is_some_and(|last| last.revision >= revision) {
-            return Ok(()); // The remembered answer of a request that came twice.
-        }
-        versions.push(Version { revision, value });
-        match value.and_then(|token| self.written.insert(token, revision)) {
-            Some(earlier) => Err(format!("I3 one write took effect twice: at revisions {earlier} and {revision}")),
-            None => Ok(()),
         }
     }
 
@@ -267,6 +242,16 @@ impl Oracle {
 /// Whether this says of an attempt that it never started (F8).
 fn is_proven_unstarted(command: &Command) -> bool {
     matches!(command, Command::Master(MasterCommand::Release { cause: ReleaseCause::HandedBack, .. }))
+}
+
+/// The sessions that a transaction asks about.
+fn sessions_in(command: &Command) -> Vec<SessionId> {
+    let Command::Client { operation: Operation::Transact(transaction), .. } = command else { return Vec::new() };
+    let sessions = transaction.when.iter().filter_map(|condition| match condition {
+        Condition::Lives(session) => Some(*session),
+        _ => None,
+    });
+    sessions.collect()
 }
 
 /// The token of a value or payload that a simulated client made.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use protocol::{NodeId, Profile};
+use protocol::{NodeId, Profile, Revision};
 
 use crate::check::Verdict;
 use crate::options::{Options, SECOND};
@@ -34,6 +34,8 @@ pub struct Report {
     pub unanswered: u64,
     /// Histories of a key or task that were too hard to judge.
     pub unjudged: usize,
+    /// Changes of keys that watches were told.
+    pub watched: usize,
 }
 
 /// Runs one seed. A panic of a machine is a violation like any other.
@@ -54,6 +56,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
             answered: world.history.answered,
             unanswered: world.history.unanswered,
             unjudged: verdict.as_ref().copied().unwrap_or_default(),
+            watched: world.history.told_changes,
         };
         verdict.map(|_| report).map_err(|why| format!("at {:.4} s: {why}", world.time as f64 / SECOND as f64))
     }));
@@ -73,6 +76,7 @@ fn live(world: &mut World) -> Verdict {
     one_leader_soon_after_the_faults(world)?;
     world.is_idle = true;
     a_fresh_write_is_served(world)?;
+    every_watch_is_told(world)?;
     world.run_until(end)?;
     all_tasks_end_and_logs_are_equal(world)?;
     every_seat_is_taken(world)?;
@@ -92,11 +96,7 @@ fn one_leader_soon_after_the_faults(world: &World) -> Verdict {
 /// I11: every client's fresh write is answered.
 fn a_fresh_write_is_served(world: &mut World) -> Verdict {
     let until = world.time + 6 * SECOND;
-    // Whoever was removed is told to end and is not served any more.
-    let removed = world.check.oracle.state.roster().removed.clone();
-    let calls: Vec<u64> = (0..world.hosts.len())
-        .filter(|at| !removed.contains(&world.hosts[*at].id))
-        .collect::<Vec<_>>()
+    let calls: Vec<u64> = served(world)
         .into_iter()
         .map(|at| {
             let (call, work, timeout) = world.history.fresh_write(at, world.time);
@@ -110,6 +110,32 @@ fn a_fresh_write_is_served(world: &mut World) -> Verdict {
         return Ok(());
     }
     Err(format!("I11 a fresh write was not served; {} calls failed", world.history.unanswered - before))
+}
+
+/// I11: on every host a watch is told of these writes, or that they are forgotten there.
+fn every_watch_is_told(world: &mut World) -> Verdict {
+    let until = world.time + 15 * SECOND;
+    let first = world.check.oracle.versions("fresh")[1].revision;
+    let calls: Vec<u64> = served(world)
+        .into_iter()
+        .map(|at| {
+            let (call, work, timeout) = world.history.watch_from((at, world.time), "fresh", Revision(first.0 - 1));
+            world.call(at, call, work, timeout);
+            call
+        })
+        .collect();
+    let before = world.history.unanswered;
+    let is_answered = world.run_while(until, |world| calls.iter().all(|call| !world.history.is_pending(*call)))?;
+    if is_answered && world.history.unanswered == before {
+        return Ok(());
+    }
+    Err(String::from("I11 a watch was not told what happened"))
+}
+
+/// All hosts but those whose node was removed: it is told to end and is not served any more.
+fn served(world: &World) -> Vec<usize> {
+    let removed = &world.check.oracle.state.roster().removed;
+    (0..world.hosts.len()).filter(|at| !removed.contains(&world.hosts[*at].id)).collect()
 }
 
 /// F27: whoever lost its disk for good has no seat any more, and no change is left half done.

@@ -79,5 +79,6 @@ impl Report {
         self.answered += other.answered;
         self.unanswered += other.unanswered;
         self.unjudged += other.unjudged;
+        self.watched += other.watched;
     }
 }

@@ -88,7 +88,15 @@ impl Witness {
                 let act = TaskAct::Cancel(CancelAnswer::Unknown);
                 self.tasks.add(*task, Timed { begin, end: None, act });
             }
-            Kind::Get { .. } | Kind::Look { .. } | Kind::OpenSession | Kind::EndSession | Kind::Roster => {}
+            Kind::Get { .. }
+            | Kind::Look { .. }
+            | Kind::Temporary { .. }
+            | Kind::Transaction { .. }
+            | Kind::List { .. }
+            | Kind::Watch { .. }
+            | Kind::OpenSession
+            | Kind::EndSession
+            | Kind::Roster => {}
         }
     }
 

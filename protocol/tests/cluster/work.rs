@@ -19,9 +19,11 @@ use protocol::state::{
 };
 use protocol::{Incarnation, Revision, SessionId, TaskId};
 
+use crate::book::Version;
 use crate::check::Verdict;
 use crate::dice::Dice;
 use crate::host::{Host, KINDS};
+use crate::keys::Watcher;
 use crate::options::Options;
 use crate::oracle::{Oracle, token};
 use crate::travel::identity;
@@ -37,11 +39,17 @@ pub struct History {
     /// The revisions that clients were told last.
     told: BTreeMap<String, Revision>,
     /// Sessions that were opened.
-    sessions: Vec<SessionId>,
+    pub(crate) sessions: Vec<SessionId>,
+    /// Who watches on which host.
+    pub(crate) watchers: BTreeMap<usize, Watcher>,
+    /// How many changes watches were told.
+    pub told_changes: usize,
+    /// The newest revision that anybody was told by an answer that may miss nothing.
+    pub(crate) frontier: Revision,
     /// Tasks whose submission was acknowledged.
     pub acknowledged: Vec<TaskId>,
     /// The tokens of writes that were certainly not done.
-    undone: Vec<u64>,
+    pub(crate) undone: Vec<u64>,
     /// All that was seen from outside.
     pub witness: Witness,
     /// Calls that were answered.
@@ -68,9 +76,17 @@ pub enum Kind {
     /// A key is removed.
     Delete { key: String, expect: Expect, floor: usize },
     /// A key is read.
-    Get { key: String, floor: usize, is_stale: bool },
+    Get { key: String, floor: usize, is_stale: bool, after: Revision },
     /// A task is looked at, at once or at its end.
     Look { task: TaskId, is_awaited: bool },
+    /// A key is written that goes by itself, or takes its name from its revision.
+    Temporary { key: String, token: u64 },
+    /// Several keys are read and written, in either branch with these tokens, after what was told at this revision.
+    Transaction { tokens: [Vec<u64>; 2], after: Revision },
+    /// Keys are listed.
+    List { prefix: String, after: Revision },
+    /// Somebody watches.
+    Watch { host: usize, prefix: String, after: Revision },
     /// Who shall vote is changed.
     Roster,
     /// A session is opened.
@@ -88,6 +104,9 @@ impl History {
             seen: BTreeMap::new(),
             told: BTreeMap::new(),
             sessions: Vec::new(),
+            watchers: BTreeMap::new(),
+            told_changes: 0,
+            frontier: Revision(0),
             acknowledged: Vec::new(),
             undone: Vec::new(),
             witness: Witness::default(),
@@ -113,6 +132,15 @@ impl History {
             let change = if may_shrink && dice.happens(650) { fewer } else { RosterChange::Promote(node) };
             self.pending.insert(call, Pending { host, begin, kind: Kind::Roster });
             return (call, Work::Write(Operation::Roster(change)), Duration::from_secs(2));
+        }
+        let drawn = match dice.between(0, 9) {
+            0 => Some(self.key_work(call, options, dice)),
+            1..3 => self.watch(host, dice),
+            _ => None,
+        };
+        if let Some((kind, work)) = drawn {
+            self.pending.insert(call, Pending { host, begin, kind });
+            return (call, work, Duration::from_millis(dice.pick(&[300, 10_000, 10_000])));
         }
         let (kind, work) = match dice.between(0, 99) {
             0..30 if !is_full => self.submit(call, options, dice),
@@ -141,7 +169,8 @@ impl History {
                 let is_stale = dice.happens(100);
                 let consistency = if is_stale { Consistency::Stale } else { Consistency::Linearizable };
                 let floor = self.floor(&key);
-                (Kind::Get { key: key.clone(), floor, is_stale }, Work::Read(Query::Get(key), consistency))
+                let after = self.frontier;
+                (Kind::Get { key: key.clone(), floor, is_stale, after }, Work::Read(Query::Get(key), consistency))
             }
         };
         self.pending.insert(call, Pending { host, begin, kind });
@@ -197,13 +226,24 @@ impl History {
                 Kind::Delete { key: key.clone(), expect: *expect, floor: self.floor(key) }
             }
             Work::Read(Query::Get(key), consistency) => {
-                Kind::Get { key: key.clone(), floor: self.floor(key), is_stale: *consistency == Consistency::Stale }
+                let is_stale = *consistency == Consistency::Stale;
+                Kind::Get { key: key.clone(), floor: self.floor(key), is_stale, after: self.frontier }
             }
             Work::Write(Operation::Roster(_)) => Kind::Roster,
             other => panic!("no script says {other:?}"),
         };
         self.pending.insert(call, Pending { host, begin, kind });
         (call, work)
+    }
+
+    /// A call that is judged by this when its answer comes.
+    pub(crate) fn expect_answer(&mut self, call: u64, (host, begin): (usize, u64), kind: Kind) {
+        self.pending.insert(call, Pending { host, begin, kind });
+    }
+
+    /// A call that was made lately.
+    pub(crate) fn recent_call(&self, dice: &mut Dice) -> u64 {
+        self.next.saturating_sub(dice.between(0, 20))
     }
 
     /// Says whether a call waits for its answer.
@@ -215,6 +255,9 @@ impl History {
     pub fn forget(&mut self, host: usize) {
         for (_, call) in self.pending.extract_if(.., |_, call| call.host == host) {
             self.witness.in_doubt(call.begin, &call.kind);
+        }
+        if let Some(watcher) = self.watchers.get_mut(&host) {
+            watcher.is_asking = false;
         }
     }
 
@@ -243,6 +286,9 @@ impl History {
                     self.witness.in_doubt(begin, &kind);
                 } else {
                     self.is_undone(&kind);
+                }
+                if let Kind::Watch { host, .. } = kind {
+                    self.watchers.entry(host).or_default().is_asking = false;
                 }
                 return Ok(());
             }
@@ -275,18 +321,33 @@ impl History {
             (Kind::Cancel(_), Answer::Refused(Refused::Ended)) => Ok(()),
             (Kind::Look { .. }, Answer::Refused(Refused::NotFound)) if !is_read_safe => Ok(()),
             (Kind::Cancel(task) | Kind::Look { task, .. }, answer) => Err(format!("I4 {task} is lost: {answer:?}")),
+            (Kind::Watch { host, prefix, after }, answer) => self.judge_watch(host, &prefix, after, answer, oracle),
+            (Kind::Transaction { tokens, after }, Answer::Transacted(done)) => {
+                self.judge_transaction(tokens, after, done, oracle)
+            }
+            (Kind::List { prefix, after }, Answer::Keys(page)) => {
+                let is_bound = is_read_safe.then_some(after);
+                self.judge_list(&prefix, is_bound, page, oracle)
+            }
+            (Kind::Temporary { key, token }, answer) => self.judge_temporary(&key, token, answer, oracle),
             (Kind::Put { key, token, floor, .. }, Answer::Written(revision)) => {
+                self.frontier = self.frontier.max(*revision);
                 self.note(oracle, &key, floor + 1, true, &format!("put {token}"), |version| {
                     version.revision == *revision && version.value == Some(token)
                 })
             }
             (Kind::Delete { key, floor, .. }, Answer::Written(revision)) => {
+                self.frontier = self.frontier.max(*revision);
                 self.note(oracle, &key, floor + 1, true, "delete", |version| {
                     version.revision == *revision && version.value.is_none()
                 })
             }
-            (Kind::Get { key, floor, is_stale }, Answer::Value { found, .. }) => {
+            (Kind::Get { key, floor, is_stale, after }, Answer::Value { found, at }) => {
                 let is_bound = is_read_safe && !is_stale;
+                if is_bound && *at < after {
+                    return Err(format!("I3 a read at revision {at} began after {after} was told"));
+                }
+                self.frontier = if is_bound { self.frontier.max(*at) } else { self.frontier };
                 let floor = if is_bound { floor } else { 0 };
                 self.note(oracle, &key, floor, is_bound, &format!("get {found:?}"), |version| match found {
                     Some(found) => version.revision == found.modified && version.value == Some(token(&found.value)),
@@ -318,7 +379,7 @@ impl History {
 
     /// D9, F30: what was said to be certainly not done is not in the log.
     pub fn certainly_not_done_is_not_done(&self, oracle: &Oracle) -> Verdict {
-        let is_done = |token: &&u64| oracle.written.contains_key(token) || oracle.tokens.contains_key(token);
+        let is_done = |token: &&u64| oracle.book.written.contains_key(token) || oracle.tokens.contains_key(token);
         match self.undone.iter().find(is_done) {
             Some(token) => Err(format!("I3 call {} was certainly not done, it was said, and is done", token >> 16)),
             None => Ok(()),
@@ -359,7 +420,7 @@ impl History {
         (Kind::Put { key, token: call << 16, expect, floor }, Work::Write(operation))
     }
 
-    fn expectation(&self, key: &str, dice: &mut Dice) -> Expect {
+    pub(crate) fn expectation(&self, key: &str, dice: &mut Dice) -> Expect {
         match dice.between(0, 5) {
             0 => Expect::Absent,
             1 => Expect::Present,
@@ -376,7 +437,7 @@ impl History {
         floor: usize,
         is_seen: bool,
         what: &str,
-        is_meant: impl Fn(&crate::oracle::Version) -> bool,
+        is_meant: impl Fn(&Version) -> bool,
     ) -> Verdict {
         let versions = oracle.versions(key);
         let Some(place) = (floor..versions.len()).find(|place| is_meant(&versions[*place])) else {
@@ -397,12 +458,13 @@ impl History {
     fn is_undone(&mut self, kind: &Kind) {
         match kind {
             Kind::Submit { tokens, .. } => self.undone.extend(tokens),
-            Kind::Put { token, .. } => self.undone.push(*token),
+            Kind::Put { token, .. } | Kind::Temporary { token, .. } => self.undone.push(*token),
+            Kind::Transaction { tokens, .. } => self.undone.extend(tokens.iter().flatten()),
             _ => {}
         }
     }
 
-    fn floor(&self, key: &str) -> usize {
+    pub(crate) fn floor(&self, key: &str) -> usize {
         self.seen.get(key).copied().unwrap_or_default()
     }
 
@@ -411,7 +473,7 @@ impl History {
         self.acknowledged[dice.between(last.saturating_sub(20) as u64, last as u64 - 1) as usize]
     }
 
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
@@ -429,7 +491,7 @@ impl Kind {
     }
 }
 
-fn shows(version: &crate::oracle::Version, current: Revision) -> bool {
+fn shows(version: &Version, current: Revision) -> bool {
     if current == Revision(0) {
         version.value.is_none()
     } else {

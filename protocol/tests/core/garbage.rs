@@ -85,7 +85,13 @@ fn message(dice: &mut Dice, core: &Consensus, now: Nanos) -> Message {
                 false => Verdict::Rejected { at: Index(number(dice, core.last().index.0)), hint: place(dice, core) },
             };
             let promise = dice.pick(&[std::time::Duration::ZERO, Profile::LAN.promise, std::time::Duration::MAX]);
-            Message::AppendReply(AppendReply { epoch, verdict, sent: Nanos(number(dice, now.0)), promise })
+            Message::AppendReply(AppendReply {
+                epoch,
+                verdict,
+                sent: Nanos(number(dice, now.0)),
+                promise,
+                is_eager: dice.happens(500),
+            })
         }
     }
 }

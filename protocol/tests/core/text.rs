@@ -108,7 +108,8 @@ pub fn message(words: &Words, sender: Nanos, receiver: Nanos) -> Message {
             };
             let ago = Duration::from_nanos(words.value("ago").map_or(0, span));
             let promise = words.value("promise").map_or(PROMISE, |word| Duration::from_nanos(span(word)));
-            Message::AppendReply(AppendReply { epoch, verdict, sent: receiver - ago, promise })
+            let (sent, is_eager) = (receiver - ago, words.has("eager"));
+            Message::AppendReply(AppendReply { epoch, verdict, sent, promise, is_eager })
         }
         "read-index" => Message::ReadIndex { epoch, number: 1, may_lease: words.has("lease") },
         "read-index-reply" => Message::ReadIndexReply { epoch, number: 1, index: words.number("index").map(Index) },

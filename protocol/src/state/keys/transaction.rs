@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::{Ground, Keys, expected};
+use crate::mutants::{Bug, is_on};
 use crate::state::limits::{MAX_STEPS, MAX_TRANSACTION_READ, check_key, check_size};
 use crate::state::{ClusterChange, Condition, KeyOperation, KeyResult, Refused, Step, Transacted, Transaction};
 use crate::types::Revision;
@@ -23,7 +24,7 @@ impl Keys {
         let branch = if held { &transaction.then } else { &transaction.or_else };
         let (revision, mut draft) = (step.upcoming(), self.clone());
         let mut changes = Vec::new();
-        let results = draft.perform(branch, revision, ground, &mut changes)?;
+        let results = draft.perform(self, branch, revision, ground, &mut changes)?;
         let revision = if changes.is_empty() { *step.revision } else { step.grant() };
         *self = draft;
         step.changes.append(&mut changes);
@@ -32,6 +33,7 @@ impl Keys {
 
     fn perform(
         &mut self,
+        before: &Self,
         branch: &[KeyOperation],
         revision: Revision,
         ground: &Ground<'_>,
@@ -43,7 +45,8 @@ impl Keys {
         for operation in branch {
             results.push(match operation {
                 KeyOperation::Get(key) => {
-                    let found = self.get(key).cloned();
+                    let keys = if is_on(Bug::TransactionReadsOld) { before } else { &*self };
+                    let found = keys.get(key).cloned();
                     read += found.as_ref().map_or(0, |value| value.value.len());
                     check_size(read, MAX_TRANSACTION_READ)?;
                     KeyResult::Found(found)

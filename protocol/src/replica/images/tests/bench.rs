@@ -214,7 +214,7 @@ impl Bench {
     pub(super) fn acknowledge(&mut self, from: u64) {
         let verdict = Verdict::Matched(self.replica.consensus().last().index);
         let (epoch, promise) = (self.replica.consensus().epoch(), Profile::LAN.promise);
-        let reply = AppendReply { epoch, verdict, sent: self.now, promise };
+        let reply = AppendReply { epoch, verdict, sent: self.now, promise, is_eager: false };
         self.hear(from, consensus::Message::AppendReply(reply));
     }
 
