@@ -57,6 +57,10 @@ pub enum Code {
     Fenced,
     /// The task has ended already.
     Ended,
+    /// Somebody else holds the right, or is in line for it.
+    Held,
+    /// The outcome is known and will not change.
+    Settled,
     /// No majority of voters answers, or there is no master at the moment.
     NoQuorum,
     /// Too much is under way.
@@ -253,6 +257,8 @@ impl Code {
             Self::Compacted => ("compacted", 410, 6, "Forgotten"),
             Self::Fenced => ("fenced", 409, 6, "Replaced by a later holder"),
             Self::Ended => ("ended", 409, 6, "The task has ended already"),
+            Self::Held => ("held", 409, 6, "Somebody else holds it"),
+            Self::Settled => ("settled", 409, 6, "It is settled already"),
             Self::NoQuorum => ("no-quorum", 503, 4, "No quorum"),
             Self::Busy => ("busy", 503, 4, "Too much is under way"),
             Self::Quota => ("quota", 507, 6, "The cluster is full"),
@@ -273,7 +279,7 @@ impl Code {
 }
 
 /// Every code, for the way back from its name.
-const CODES: [Code; 27] = [
+const CODES: [Code; 29] = [
     Code::Usage,
     Code::MalformedJson,
     Code::TooLarge,
@@ -286,6 +292,8 @@ const CODES: [Code; 27] = [
     Code::Compacted,
     Code::Fenced,
     Code::Ended,
+    Code::Held,
+    Code::Settled,
     Code::NoQuorum,
     Code::Busy,
     Code::Quota,

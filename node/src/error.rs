@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use protocol::client::CallError;
 use protocol::state::Refused;
-use protocol::{NodeId, Revision, SessionId};
+use protocol::{Fence, NodeId, Revision, SessionId};
 
 use crate::diagnostic::{Code, Diagnostic};
 
@@ -57,6 +57,21 @@ pub enum Error {
     /// The task has ended already.
     #[error("the task has ended already")]
     Ended,
+    /// The right is not free, or others are in line for it.
+    #[error("somebody else holds it, under fence {fence}")]
+    Held {
+        /// The newest grant; zero if nobody holds it.
+        fence: Fence,
+    },
+    /// The right is not held under this claim, any more or yet.
+    #[error("the right is not held: its newest fence is {current}")]
+    NotHeld {
+        /// The newest grant; zero if nobody holds it.
+        current: Fence,
+    },
+    /// The once is settled: its outcome is known and will not change.
+    #[error("it is settled already")]
+    Settled,
     /// Too many calls under way: wait for some of them.
     #[error("too many calls under way")]
     Busy,
@@ -156,6 +171,9 @@ impl From<Refused> for Error {
             Refused::Invalid(why) => Self::Invalid(why),
             Refused::Quota(why) => Self::Quota(why),
             Refused::Ended => Self::Ended,
+            Refused::Held { fence } => Self::Held { fence },
+            Refused::NotHeld { current } => Self::NotHeld { current },
+            Refused::Settled => Self::Settled,
             // Only a client that dropped an answer asks so; to its caller that answer is unknown.
             Refused::Stale(_) => Self::SessionExpired { maybe_applied: true },
         }
@@ -172,6 +190,9 @@ impl From<Error> for Diagnostic {
             Error::SessionExpired { .. } => Code::SessionExpired,
             Error::NoSession(_) | Error::NotFound => Code::NotFound,
             Error::Ended => Code::Ended,
+            Error::Held { .. } => Code::Held,
+            Error::NotHeld { .. } => Code::Fenced,
+            Error::Settled => Code::Settled,
             Error::Busy => Code::Busy,
             Error::TooLarge { .. } => Code::TooLarge,
             Error::Invalid(_) | Error::Codec(_) => Code::Invalid,

@@ -56,11 +56,21 @@ pub enum Bug {
     WatchSkipsATransactionHalf,
     /// A replica that took its state from a snapshot claims to know what happened before.
     HistoryHasAHole,
+    /// A grant of a right has the fence of the one before it (F5).
+    FencesRepeat,
+    /// Whoever came last is granted a right first.
+    BargesQueue,
+    /// A reader is granted a lock that a writer holds.
+    ReadsBesideWriter,
+    /// A session ends and what it claims stays.
+    ClaimsOutliveSessions,
+    /// A once is settled by somebody who does not hold it.
+    SettlesWithoutRight,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 28] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -84,6 +94,11 @@ impl Bug {
         Self::EphemeralOutlivesSession,
         Self::WatchSkipsATransactionHalf,
         Self::HistoryHasAHole,
+        Self::FencesRepeat,
+        Self::BargesQueue,
+        Self::ReadsBesideWriter,
+        Self::ClaimsOutliveSessions,
+        Self::SettlesWithoutRight,
     ];
 }
 

@@ -98,6 +98,12 @@ newtype! {
 display!(SessionId, "s{}");
 
 newtype! {
+    /// A client's wish for a right, granted or in line: the revision of the command that made it.
+    ClaimId
+}
+display!(ClaimId, "c{}");
+
+newtype! {
     /// A request of one client session, counted from one without gaps.
     Seq
 }

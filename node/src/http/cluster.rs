@@ -99,6 +99,7 @@ fn counts(summary: &Summary) -> Value {
         "results_refused": summary.results_refused,
         "attempts": summary.attempts,
         "keys": summary.keys,
+        "rights": summary.rights,
         "sessions": summary.sessions,
         "revision": summary.revision.0,
         "state_hash": format!("{:016x}", summary.hash),

@@ -164,8 +164,8 @@ impl Client {
             }
         };
         let patience = match &call.purpose {
-            Purpose::Read { query: Query::Await(_), .. } => self.config.patience.max(AWAIT_PATIENCE),
             Purpose::Read { query: Query::Watch(_), .. } => self.config.patience.max(WATCH_PATIENCE),
+            Purpose::Read { query, .. } if query.waits() => self.config.patience.max(AWAIT_PATIENCE),
             // Silence is rare, and most often means that the leader is frozen: by the time this is over, another one may lead.
             _ if call.silent.is_none() => self.config.patience / 2,
             _ => self.config.patience,
@@ -211,7 +211,7 @@ impl Client {
                 continue;
             }
             if let Phase::Asked(node, _) = call.phase {
-                let is_patient = matches!(call.purpose, Purpose::Read { query: Query::Await(_), .. });
+                let is_patient = matches!(&call.purpose, Purpose::Read { query, .. } if query.waits());
                 let is_own = node == self.config.node;
                 self.change(number, |call| {
                     call.avoid = Some(node).filter(|_| !is_patient);
@@ -581,7 +581,7 @@ const QUEUE_MAX: usize = 4096;
 /// How many requests may be under way in all.
 const ASKED_MAX: usize = 65_536;
 
-/// The end of a task may be long in coming: silence is no failure, but after this long the question is asked again.
+/// What a question waits for may be long in coming: silence is no failure, but after this long the question is asked again.
 const AWAIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A node that serves a watch says so sooner than this, even if nothing changes: its silence is a failure.

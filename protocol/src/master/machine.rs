@@ -256,6 +256,7 @@ impl Master {
             ClusterChange::NodeEnded { session, .. } => self.on_node_ended(session),
             ClusterChange::ClientEnded { .. } | ClusterChange::Key(_) => {}
             ClusterChange::Released { host } => drop(self.releasing.remove(&host)),
+            ClusterChange::Right(_) => {}
             ClusterChange::NextExpiry(time) => {
                 self.next_expiry = time;
                 self.expire_after = now;

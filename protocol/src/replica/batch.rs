@@ -124,6 +124,8 @@ fn size_of_operation(operation: &Operation) -> usize {
         Operation::Delete(delete) => 20 + delete.key.len(),
         Operation::Transact(transaction) => transaction.size(),
         Operation::OpenSession(opening) => opening.about.label.len(),
+        Operation::Right(operation) => operation.size(),
+        Operation::Counter(operation) => operation.size(),
         Operation::Close | Operation::EndSession { .. } | Operation::Roster(_) => 0,
     }
 }
@@ -154,8 +156,11 @@ const WAITING_MAX: usize = 8 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{Condition, Delete, Expect, KeyOperation, Put, Transaction};
-    use crate::types::{Revision, Seq, SessionId};
+    use crate::state::{
+        Add, Claim, Condition, CounterOperation, Delete, Expect, KeyOperation, Mode, Put, RightId, RightKind,
+        RightOperation, Transaction,
+    };
+    use crate::types::{ClaimId, Fence, Revision, Seq, SessionId};
 
     fn put(len: usize) -> Command {
         Command::Client {
@@ -207,11 +212,23 @@ mod tests {
         let (owner, ttl) = (Some(SessionId(u64::MAX)), Some(std::time::Duration::MAX));
         let put_all = Put { expect: most, owner, ttl, sequence: true, ..Put::new("k", "v") };
         let delete = Delete { key: "k".into(), expect: most };
+        let right = RightId::new(RightKind::Queue, "r");
+        let claim = RightOperation::Claim(Claim {
+            right: right.clone(),
+            session: SessionId(u64::MAX),
+            mode: Mode::Permits { count: u32::MAX, limit: u32::MAX },
+            value: "v".into(),
+            wait: true,
+        });
+        let settle = RightOperation::Settle { right: right.clone(), claim: ClaimId(u64::MAX), outcome: "o".into() };
+        let push = RightOperation::Push { queue: "q".into(), value: "v".into(), priority: i32::MIN };
+        let add = CounterOperation::Add(Add { counter: "n".into(), by: i64::MIN, once: Some("m".into()) });
         let transaction = Transaction {
             when: vec![
                 Condition::Key { key: "k".into(), expect: most },
                 Condition::Value { key: "k".into(), value: "v".into() },
                 Condition::Lives(SessionId(u64::MAX)),
+                Condition::Held { right: right.clone(), fence: Fence(u64::MAX) },
             ],
             then: vec![KeyOperation::Put(put_all.clone()), KeyOperation::Get("k".into())],
             or_else: vec![KeyOperation::Delete(delete.clone())],
@@ -228,6 +245,10 @@ mod tests {
             client(Operation::Put(put_all)),
             client(Operation::Delete(delete)),
             client(Operation::Transact(transaction)),
+            client(Operation::Right(claim)),
+            client(Operation::Right(settle)),
+            client(Operation::Right(push)),
+            client(Operation::Counter(add)),
             Command::Renew { sessions: vec![SessionId(u64::MAX); 100] },
         ];
         for command in commands {

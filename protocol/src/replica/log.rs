@@ -145,8 +145,16 @@ impl Replica {
             return;
         }
         for change in changes {
-            if let ClusterChange::Ended { task, .. } = change {
-                self.answer_waiting(&Subject::Task(*task), effects);
+            match change {
+                ClusterChange::Ended { task, .. } => self.answer_waiting(&Subject::Task(*task), effects),
+                ClusterChange::Right(change) => {
+                    let granted = change.granted.iter().map(|(claim, _)| claim);
+                    for &claim in granted.chain(&change.ended) {
+                        self.answer_waiting(&Subject::Claim(claim), effects);
+                    }
+                    self.answer_waiting(&Subject::Right(change.right.clone()), effects);
+                }
+                _ => {}
             }
         }
     }

@@ -311,7 +311,7 @@ impl Replica {
         }
         self.install(now, effects);
         self.propose_batch(now, effects);
-        self.consensus.want_commits(self.waiting.has_watches());
+        self.consensus.want_commits(self.waiting.wants_commits());
         self.tell_part(effects);
         self.save(now, effects);
     }

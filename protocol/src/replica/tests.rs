@@ -4,7 +4,8 @@ use super::requests::HOLD;
 use super::*;
 use crate::client::{Consistency, Request, RequestBody, Response};
 use crate::state::{
-    Command, KeyOperation, MasterCommand, Operation, Put, Query, Refused, TaskSpec, TaskState, Transaction, Watch,
+    Claim, ClaimState, Command, KeyOperation, MasterCommand, Mode, Operation, Put, Query, Refused, RightId, RightKind,
+    RightOperation, TaskSpec, TaskState, Transaction, Watch,
 };
 use crate::types::{Incarnation, Revision, Seq, SessionId, TaskId};
 
@@ -225,5 +226,47 @@ fn a_place_that_is_taken_again_is_one_place() {
     }
     assert_eq!(alone.replica.waiting.len(), 1);
     alone.step(Input::LinkDown { node: NodeId(9) });
-    assert!(alone.replica.waiting.is_empty() && !alone.replica.waiting.has_watches());
+    assert!(alone.replica.waiting.is_empty() && !alone.replica.waiting.wants_commits());
+}
+
+#[test]
+fn whoever_waits_for_a_right_hears_when_it_is_granted_and_whoever_watches_it_hears_of_every_change() {
+    let mut alone = Alone::new();
+    let session = alone.open_session();
+    let right = RightId::new(RightKind::Lock, "a");
+    let mut seq = Seq(0);
+    let mut write = |operation| {
+        seq = seq.next();
+        RequestBody::Write { session, seq, first_incomplete: seq, operation: Operation::Right(operation) }
+    };
+    let claim = RightOperation::Claim(Claim {
+        right: right.clone(),
+        session,
+        mode: Mode::Exclusive,
+        value: bytes::Bytes::new(),
+        wait: true,
+    });
+    let Some(Answer::Claimed(first)) = alone.ask(2, write(claim.clone())) else { panic!("it is free") };
+    let Some(Answer::Claimed(second)) = alone.ask(3, write(claim)) else { panic!("it stands in line") };
+    let read = |query| RequestBody::Read { query, consistency: Consistency::Linearizable };
+    let wait = read(Query::AwaitClaim { right: right.clone(), claim: second.claim });
+    assert_eq!(alone.ask(4, wait), None);
+    let shown = alone.ask(5, read(Query::Right { right: right.clone(), after: crate::types::Fence(0) }));
+    let Some(Answer::Right(view)) = shown else { panic!("it is shown: {shown:?}") };
+    assert_eq!(alone.ask(6, read(Query::AwaitRight { right: right.clone(), after: view.revision })), None);
+
+    let release = write(RightOperation::Release { right: right.clone(), claim: first.claim });
+    let request = Request { origin: Origin { node: NodeId(9), number: 7, turn: 0 }, forwarded: false, body: release };
+    let heard = alone.step(Input::Request { from: NodeId(9), request });
+    let mut answers: Vec<_> = heard.into_iter().map(|response| (response.origin.number, response.result)).collect();
+    answers.sort_by_key(|(number, _)| *number);
+    let [(4, Ok(Answer::Claim(ClaimState::Held(grant)))), (6, Ok(Answer::Right(after))), (7, Ok(Answer::Ok))] =
+        &answers[..]
+    else {
+        panic!("both hear of it: {answers:?}")
+    };
+    assert_eq!(after.holders[0].fence, grant.fence);
+    assert!(after.revision > view.revision && alone.replica.waiting.is_empty());
+    let gone = read(Query::AwaitClaim { right, claim: first.claim });
+    assert_eq!(alone.ask(8, gone), Some(Answer::Claim(ClaimState::Gone)));
 }

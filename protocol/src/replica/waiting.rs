@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use super::batch::Waiter;
 use crate::client::Origin;
-use crate::state::Query;
-use crate::types::{Nanos, NodeId, TaskId};
+use crate::state::{Query, RightId};
+use crate::types::{ClaimId, Nanos, NodeId, TaskId};
 
 /// Who waits for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,6 +28,10 @@ pub(super) enum Subject {
     Task(TaskId),
     /// A change of a key that begins with this.
     Keys(String),
+    /// A claim that is in line.
+    Claim(ClaimId),
+    /// A change of a right.
+    Right(RightId),
 }
 
 /// One question that waits.
@@ -96,10 +100,9 @@ impl Waiting {
         watched
     }
 
-    /// Says whether somebody waits for a change of a key.
-    pub(super) fn has_watches(&self) -> bool {
-        let first = self.places.range(Subject::Keys(String::new())..).next();
-        first.is_some_and(|(subject, _)| matches!(subject, Subject::Keys(_)))
+    /// Says whether somebody waits for a change of a key or a right, and wants to hear of it at once.
+    pub(super) fn wants_commits(&self) -> bool {
+        self.places.range(Subject::Keys(String::new())..).next().is_some()
     }
 
     /// Says whether nobody waits.

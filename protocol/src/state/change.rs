@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::state::{ClientEnd, Delivery, Host, KeyChange, Offer, Ticket};
+use crate::state::{ClientEnd, Delivery, Host, KeyChange, Offer, RightChange, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, SessionId, TaskId};
 
 /// The part of the state that the master works on, copied when its leadership begins.
@@ -158,6 +158,8 @@ pub enum ClusterChange {
     },
     /// A key changed. The master has no use for this; whoever watches does.
     Key(KeyChange),
+    /// A right changed. The master has no use for this; whoever waits for a claim or watches the right does.
+    Right(Box<RightChange>),
     /// The earliest time at which a session or record ends has changed. Also follows every `Expire`, changed or not: one of
     /// them ends a bounded number, and if this time is over already there is more.
     NextExpiry(ClusterTime),

@@ -7,15 +7,17 @@
 //! * Applying is a function of the state, the entry's time and the command, and of nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::state::{
-    Changes, Delete, Host, KeyPage, List, OpenSession, Put, Roster, SessionView, Transacted, Transaction, Value, Watch,
+    Changes, ClaimState, Claimed, Counted, CounterOperation, Delete, Host, KeyPage, List, OpenSession, Put, RightId,
+    RightOperation, RightView, Roster, SessionView, Transacted, Transaction, Value, Watch,
 };
-use crate::types::{Attempt, ClusterTime, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
+use crate::types::{Attempt, ClaimId, ClusterTime, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
 /// One command of the replicated log. An entry carries a batch of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,6 +82,10 @@ pub enum Operation {
         /// Why.
         cause: ClientEnd,
     },
+    /// Claim a right, or do something with one.
+    Right(RightOperation),
+    /// Add to a counter, or remove it.
+    Counter(CounterOperation),
     /// Change who shall vote. Answered with [`Answer::Ok`]: the wish is recorded, and the leader fulfils it step by step.
     Roster(RosterChange),
 }
@@ -311,8 +317,42 @@ pub enum Query {
     },
     /// Counts, revision and hash. Answered with [`Answer::Summary`].
     Summary,
+    /// A right. Answered with [`Answer::Right`].
+    Right {
+        /// Which right.
+        right: RightId,
+        /// Shows holders with greater fences than this.
+        after: Fence,
+    },
+    /// A right, as soon as its record is not the one of this revision; zero: as soon as there is one. States between may be
+    /// passed over. Answered with [`Answer::Right`], with the first page of holders. The state answers at once; the replica
+    /// waits.
+    AwaitRight {
+        /// Which right.
+        right: RightId,
+        /// The revision of the view that the asker has.
+        after: Revision,
+    },
+    /// Where a claim stands, as soon as it is in line no more. Answered with [`Answer::Claim`]. The state answers at once; the
+    /// replica waits.
+    AwaitClaim {
+        /// Which right.
+        right: RightId,
+        /// The claim.
+        claim: ClaimId,
+    },
+    /// A counter. Answered with [`Answer::Counted`].
+    Counter(Arc<str>),
     /// Who shall vote, and how far that is. Answered with [`Answer::Roster`].
     Roster,
+}
+
+impl Query {
+    /// Says whether its answer may be long in coming.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::Await(_) | Self::AwaitRight { .. } | Self::AwaitClaim { .. })
+    }
 }
 
 /// The answer to an operation or a question.
@@ -361,6 +401,14 @@ pub enum Answer {
     Nodes(Vec<NodeView>),
     /// Counts, revision and hash.
     Summary(Summary),
+    /// A right was claimed.
+    Claimed(Claimed),
+    /// Where a claim stands.
+    Claim(ClaimState),
+    /// A right.
+    Right(Box<RightView>),
+    /// A counter.
+    Counted(Counted),
     /// Certainly not done.
     Refused(Refused),
     /// Who shall vote, and how far that is.
@@ -557,6 +605,8 @@ pub struct Summary {
     pub attempts: u64,
     /// Keys.
     pub keys: u64,
+    /// Rights that somebody uses.
+    pub rights: u64,
     /// Client sessions.
     pub sessions: u64,
 }
@@ -608,4 +658,19 @@ pub enum Refused {
     /// The task ended before.
     #[error("the task has ended already")]
     Ended,
+    /// The right is not free, or others are in line for it.
+    #[error("somebody else holds it, under fence {fence}")]
+    Held {
+        /// The newest grant; zero if nobody holds it.
+        fence: Fence,
+    },
+    /// The claim does not hold the right, any more or yet.
+    #[error("the right is not held: its newest fence is {current}")]
+    NotHeld {
+        /// The newest grant; zero if nobody holds it.
+        current: Fence,
+    },
+    /// The once is settled: its outcome is known and will not change.
+    #[error("it is settled already")]
+    Settled,
 }

@@ -65,6 +65,16 @@ pub(super) enum Tag {
     Roster,
     /// What a client session says of itself.
     About,
+    /// A right as a whole.
+    Right,
+    /// A claim to a right.
+    Claim,
+    /// An item of a queue.
+    Item,
+    /// A counter.
+    Counter,
+    /// The mark of an addition.
+    Mark,
 }
 
 /// Hashes the canonical encoding of a value.

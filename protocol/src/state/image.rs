@@ -1,8 +1,8 @@
 //! The state as bytes: cut into chunks by one replica, put together again by another.
 //!
 //! An image is a row of records, each with its length before it: the head with all counters and the digest, the roster, then client
-//! sessions with their kept answers, node sessions, tasks and keys, each kind in the order of its ids. Chunks are cut
-//! between records. Indexes, counts and hashes are not in it: they follow from the records, and the digest says whether
+//! sessions with their kept answers, node sessions, tasks, keys, rights with their items and
+//! claims, and counters, each kind in the order of its ids. Chunks are cut between records. Indexes, counts and hashes are not in it: they follow from the records, and the digest says whether
 //! they came out as they were.
 //!
 //! # Invariants
@@ -18,14 +18,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::State;
+use super::counters::{Counted, Mark};
 use super::limits::{
     MAX_BYTES_WITH_RESULTS, MAX_KIND, MAX_NODES, MAX_REPLY_BYTES, MAX_SESSIONS, check_offer, check_size,
 };
+use super::rights::{Head as RightHead, ItemKey, RightId, Standing};
 use super::tasks::{Record, Totals};
 use crate::image::CHUNK_BYTES;
 use crate::mutants::{Bug, is_on};
 use crate::state::{About, Answer, MAX_VOTERS, Offer, Roster, Value};
-use crate::types::{ClusterTime, Incarnation, NodeId, Revision, Seq, SessionId};
+use crate::types::{ClaimId, ClusterTime, Incarnation, NodeId, Revision, Seq, SessionId};
 use crate::wire::{self, WireError};
 
 impl State {
@@ -35,7 +37,7 @@ impl State {
     }
 
     fn items(&self) -> impl Iterator<Item = Item> + use<> {
-        let Self { time, revision, clients, nodes, tasks, keys, roster, .. } = self.clone();
+        let Self { time, revision, clients, nodes, tasks, keys, rights, counters, roster, .. } = self.clone();
         let head = Head { time, revision, totals: tasks.totals(), digest: self.digest() };
         [Item::Head(head), Item::Roster(roster)]
             .into_iter()
@@ -43,6 +45,8 @@ impl State {
             .chain(nodes.into_items())
             .chain(tasks.into_items())
             .chain(keys.into_items())
+            .chain(rights.into_items())
+            .chain(counters.into_items())
     }
 }
 
@@ -55,6 +59,8 @@ pub struct Restore {
     client: Option<SessionId>,
     /// The input of the task that follows.
     payload: Option<Bytes>,
+    /// The right to which the items and claims that follow belong.
+    right: Option<RightId>,
 }
 
 /// Why an image is not that of a state.
@@ -95,6 +101,16 @@ pub(super) enum Item {
     Task(Arc<Record>),
     /// A key.
     Key(Arc<str>, Value),
+    /// A right; its items and claims follow.
+    Right(RightId, RightHead),
+    /// An item of the queue before it.
+    Queued(ItemKey, Bytes),
+    /// A claim to the right before it.
+    Claim(ClaimId, Standing),
+    /// A counter.
+    Counter(Arc<str>, Counted),
+    /// The mark of an addition to a counter.
+    Mark(Arc<str>, Arc<str>, Mark),
 }
 
 /// Everything that is in no record.
@@ -182,8 +198,22 @@ impl Restore {
             }
             Item::Task(record) => state.tasks.restore(Arc::unwrap_or_clone(record), self.payload.take()),
             Item::Key(key, value) => state.keys.restore(key, value, state.revision, &state.clients),
+            Item::Right(right, head) => {
+                self.right = Some(right.clone());
+                state.rights.restore(right, head)
+            }
+            Item::Queued(key, value) => {
+                let queue = self.right.as_ref().ok_or(ImageError::Misplaced("an item without its queue"))?;
+                state.rights.restore_item(queue, key, value)
+            }
+            Item::Claim(id, claim) => {
+                let right = self.right.as_ref().ok_or(ImageError::Misplaced("a claim without its right"))?;
+                state.clients.sessions().get(claim.session).is_some() && state.rights.restore_claim(right, id, claim)
+            }
+            Item::Counter(counter, counted) => state.counters.restore(counter, counted),
+            Item::Mark(counter, once, mark) => state.counters.restore_mark(counter, once, mark),
         };
-        if !is_placed || state.tasks.bytes() + state.keys.bytes() > CONTENT_MAX {
+        if !is_placed || state.bytes() > CONTENT_MAX {
             return Err(ImageError::Misplaced("a record that cannot stand where it stands"));
         }
         Ok(())
@@ -218,7 +248,7 @@ fn encode(item: &Item) -> Vec<u8> {
     wire::encode(item, wire::MAX_MESSAGE).expect("limits keep every record below the size of a message")
 }
 
-/// What tasks and keys may take at most: single results of accepted work, and texts, go beyond the limit for results.
+/// What all of it may take at most: single results of accepted work, and texts, go beyond the limit for results.
 const CONTENT_MAX: u64 = 2 * MAX_BYTES_WITH_RESULTS;
 
 /// No cluster lives to see these counters so high; whoever names higher ones would leave us without a next.

@@ -20,11 +20,19 @@ pub const MAX_HOSTED: usize = 4_096;
 pub const MAX_RENEWED: usize = 1_024;
 /// How many node sessions may live at once.
 pub const MAX_NODES: usize = 4_096;
-/// How many bytes tasks and keys may take together before submissions and writes are refused.
+/// How many bytes tasks, keys, rights and counters may take together before what adds to them is refused.
 pub const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// The longest name of a kind of task, in bytes.
 pub const MAX_KIND: usize = 256;
-/// The longest key, once keys included, in bytes.
+/// How many claims one right may have, granted or in line: one step may have to grant them all (F28).
+pub const MAX_CLAIMS: usize = 16_384;
+/// How many parties a barrier may wait for.
+pub const MAX_PARTIES: u32 = 4_096;
+/// The longest value beside a claim, in bytes.
+pub const MAX_CLAIM_VALUE: usize = 64 * 1024;
+/// The longest outcome of a once, in bytes.
+pub const MAX_OUTCOME: usize = 64 * 1024;
+/// The longest key, once keys and names of rights and counters included, in bytes.
 pub const MAX_KEY: usize = 512;
 /// The greatest number of tasks in one submission.
 pub const MAX_BATCH: usize = 8_192;
@@ -63,6 +71,16 @@ pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(3600);
 pub(super) const TASK_BYTES: u64 = 512;
 /// What a key takes beside its content.
 pub(super) const KEY_BYTES: u64 = 128;
+/// What a right takes beside its name, its claims and its items.
+pub(super) const RIGHT_BYTES: u64 = 384;
+/// What a claim takes beside its value.
+pub(super) const CLAIM_BYTES: u64 = 320;
+/// What an item of a queue takes beside its content.
+pub(super) const ITEM_BYTES: u64 = 160;
+/// What a counter takes beside its name.
+pub(super) const COUNTER_BYTES: u64 = 96;
+/// What the mark of an addition takes beside its names.
+pub(super) const MARK_BYTES: u64 = 192;
 /// What a kept answer takes beside its content.
 pub(super) const REPLY_BYTES: u64 = 160;
 /// About what a line of history takes in a kept answer.
@@ -157,7 +175,7 @@ pub(super) fn cut(text: &str, limit: usize) -> &str {
 
 /// The refusal of everything that would take more room than there is.
 pub(super) fn full() -> Refused {
-    Refused::Quota(format!("the cluster is full: tasks and keys may take {} MiB together", MAX_BYTES >> 20))
+    Refused::Quota(format!("the cluster is full: all that is kept may take {} MiB together", MAX_BYTES >> 20))
 }
 
 fn check_labels<'a>(labels: impl ExactSizeIterator<Item = (&'a String, &'a String)>) -> Result<(), Refused> {

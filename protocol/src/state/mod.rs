@@ -1,4 +1,4 @@
-//! What the log means: sessions, tasks and keys.
+//! What the log means: sessions, tasks, keys, rights and counters.
 //!
 //! Every replica applies the same commands in the same order and comes to the same state. What a command may need to be
 //! decided (who may run this, is this fence current, was this request executed before) is in the state; time is that of
@@ -15,12 +15,14 @@
 mod change;
 mod clients;
 mod command;
+mod counters;
 mod digest;
 mod image;
 mod keys;
 pub mod limits;
 mod nodes;
 mod owners;
+mod rights;
 mod roster;
 mod sessions;
 mod tasks;
@@ -32,11 +34,16 @@ use std::time::Duration;
 
 pub use change::*;
 pub use command::*;
+pub use counters::{Add, Counted, CounterOperation, MARK_KEEP};
 pub use image::{ImageError, Restore};
 pub use owners::{About, Host, OpenSession, SessionView};
+pub use rights::{
+    Claim, ClaimState, Claimed, Grant, Holder, Item, Mode, RightChange, RightId, RightKind, RightOperation, RightView,
+};
 pub use roster::{MAX_EXCLUDED, MAX_VOTERS, Roster};
 
 use self::clients::{Admission, Clients};
+use self::counters::Counters;
 use self::digest::{Tag, fingerprint};
 pub use self::keys::{
     Changes, Condition, Delete, Expect, KeyChange, KeyEnd, KeyEvent, KeyOperation, KeyPage, KeyResult, List, Put,
@@ -45,10 +52,11 @@ pub use self::keys::{
 use self::keys::{Ground, Keys};
 use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE};
 use self::nodes::Nodes;
+use self::rights::Rights;
 use self::tasks::Tasks;
 use crate::durable::ConfState;
 use crate::mutants::{Bug, is_on};
-use crate::types::{Attempt, ClusterTime, Epoch, Incarnation, NodeId, Revision, SessionId, TaskId};
+use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Revision, SessionId, TaskId};
 
 /// The replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +67,8 @@ pub struct State {
     nodes: Nodes,
     tasks: Tasks,
     keys: Keys,
+    rights: Rights,
+    counters: Counters,
     roster: Roster,
     /// What the master was told last. It follows from the content.
     next_expiry: Option<ClusterTime>,
@@ -152,6 +162,10 @@ impl State {
             ),
             Query::Sessions { after, limit } => Answer::Sessions(self.clients.page(*after, *limit, self.time)),
             Query::Summary => Answer::Summary(self.summary()),
+            Query::Right { right, after } => Answer::Right(Box::new(self.rights.view(right, *after))),
+            Query::AwaitRight { right, .. } => Answer::Right(Box::new(self.rights.view(right, Fence(0)))),
+            Query::AwaitClaim { right, claim } => Answer::Claim(self.rights.claim_state(right, *claim)),
+            Query::Counter(counter) => Answer::Counted(self.counters.get(counter)),
             Query::Roster => {
                 Answer::Roster(Box::new(RosterView { roster: self.roster.clone(), ..RosterView::default() }))
             }
@@ -188,6 +202,12 @@ impl State {
         self.clients.sessions().get(session).map(|session| session.deadline)
     }
 
+    /// Says whether a grant of a right is live.
+    #[must_use]
+    pub fn is_held(&self, right: &RightId, fence: Fence) -> bool {
+        self.rights.is_held(right, fence)
+    }
+
     /// Cluster time of the last entry applied.
     #[must_use]
     pub fn time(&self) -> ClusterTime {
@@ -200,10 +220,10 @@ impl State {
         self.revision
     }
 
-    /// How many bytes its tasks and keys take, about.
+    /// How many bytes all that is kept takes, about.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.tasks.bytes() + self.keys.bytes()
+        self.tasks.bytes() + self.keys.bytes() + self.rights.bytes() + self.counters.bytes()
     }
 
     /// The hash of everything here: equal on all replicas that applied the same entries. Costs the same whatever there is.
@@ -268,6 +288,7 @@ impl State {
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
         let revision = step.grant();
         self.keys.end_session(session, revision, step.changes);
+        self.rights.end_session(session, step);
     }
 
     fn execute(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
@@ -280,6 +301,13 @@ impl State {
             Operation::OpenSession(opening) => self.register(opening),
             Operation::EndSession { session, cause } => self.end_named(*session, *cause, changes),
             Operation::Close => unreachable!("the caller closes"),
+            Operation::Right(operation) => {
+                if let RightOperation::Claim(claim) = operation {
+                    self.clients.require(claim.session)?;
+                }
+                self.rights.execute(operation, room, step)
+            }
+            Operation::Counter(operation) => self.counters.execute(operation, room, step),
             Operation::Roster(change) => {
                 self.roster.change(*change)?;
                 Ok(Answer::Ok)
@@ -288,8 +316,8 @@ impl State {
     }
 
     fn change_keys(&mut self, operation: &Operation, changes: &mut Vec<ClusterChange>) -> Result<Answer, Refused> {
-        let limit = MAX_BYTES.saturating_sub(self.tasks.bytes());
-        let ground = Ground { time: self.time, limit, clients: &self.clients };
+        let limit = MAX_BYTES.saturating_sub(self.bytes() - self.keys.bytes());
+        let ground = Ground { time: self.time, limit, clients: &self.clients, rights: &self.rights };
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
         let revision = step.upcoming();
         match operation {
@@ -330,6 +358,7 @@ impl State {
         let time = if is_on(Bug::ExpiresEarly) { before + Duration::from_secs(2) } else { before.min(self.time) };
         // Records first: a task that ends with its session here is to be seen before it is forgotten, however short it is kept.
         (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.tasks.forget_one(time)).for_each(drop);
+        (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.counters.forget_one(time)).for_each(drop);
         for _ in 0..MAX_EXPIRED_AT_ONCE {
             if let Some(session) = self.nodes.sessions().due(time) {
                 self.end_node(session, ReleaseCause::SessionEnded, changes);
@@ -468,7 +497,8 @@ impl State {
 
     fn upcoming(&self) -> Option<ClusterTime> {
         let sessions = [self.clients.sessions().next_expiry(), self.nodes.sessions().next_expiry()];
-        sessions.into_iter().chain([self.tasks.next_expiry(), self.keys.next_expiry()]).flatten().min()
+        let records = [self.tasks.next_expiry(), self.keys.next_expiry(), self.counters.next_expiry()];
+        sessions.into_iter().chain(records).flatten().min()
     }
 
     fn summary(&self) -> Summary {
@@ -477,6 +507,7 @@ impl State {
             hash: self.digest(),
             time: self.time,
             keys: self.keys.len() as u64,
+            rights: self.rights.len() as u64,
             sessions: self.clients.sessions().len() as u64,
             ..Summary::default()
         };
@@ -486,9 +517,17 @@ impl State {
 
     /// The sum of the hashes of all records.
     fn content(&self) -> u64 {
-        [self.clients.digest(), self.nodes.digest(), self.tasks.digest(), self.keys.digest(), self.roster.digest()]
-            .into_iter()
-            .fold(0, u64::wrapping_add)
+        [
+            self.clients.digest(),
+            self.nodes.digest(),
+            self.tasks.digest(),
+            self.keys.digest(),
+            self.rights.digest(),
+            self.counters.digest(),
+            self.roster.digest(),
+        ]
+        .into_iter()
+        .fold(0, u64::wrapping_add)
     }
 }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use protocol::state::{
     Answer, ClusterChange, Command, Condition, Delete, Expect, KeyChange, KeyEnd, KeyEvent, KeyOperation, KeyResult,
-    Operation, Put, Transacted, Transaction, Value,
+    Operation, Put, RightId, Transacted, Transaction, Value,
 };
-use protocol::{ClusterTime, Revision, SessionId};
+use protocol::{ClusterTime, Fence, Revision, SessionId};
 
 use crate::check::Verdict;
 use crate::oracle::token;
@@ -46,6 +46,8 @@ pub struct Moment<'a> {
     pub before: Revision,
     /// Whether a client's session lives before.
     pub lives: &'a dyn Fn(SessionId) -> bool,
+    /// Whether a grant of a right is live before.
+    pub holds: &'a dyn Fn(&RightId, Fence) -> bool,
 }
 
 impl Book {
@@ -130,6 +132,7 @@ impl Book {
             Condition::Key { key, expect } => self.is_as(key, *expect),
             Condition::Value { key, value } => self.keys.get(key).is_some_and(|found| found.value == *value),
             Condition::Lives(session) => (at.lives)(*session),
+            Condition::Held { right, fence } => (at.holds)(right, *fence),
         });
         let mut after = self.keys.clone();
         let (mut results, mut expected) = (Vec::new(), Vec::new());

@@ -10,6 +10,7 @@
 
 mod book;
 mod check;
+mod claims;
 #[path = "../core/dice.rs"]
 mod dice;
 mod faults;
@@ -21,6 +22,7 @@ mod net;
 mod options;
 mod oracle;
 mod queue;
+mod rights;
 mod run;
 mod script;
 mod sessions;

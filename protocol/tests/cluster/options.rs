@@ -71,6 +71,8 @@ pub struct Options {
     pub roster: u64,
     /// Calls that open and end sessions.
     pub sessions: u64,
+    /// Calls about rights and counters.
+    pub rights: u64,
     /// A disk that is lost while the cluster begins: whose, and when.
     pub lost_at_founding: Option<(usize, u64)>,
     /// Starts after which the clock shows another time: clocks are told from nothing but their rate.
@@ -134,6 +136,7 @@ impl Options {
             replace_after: 300 * SECOND,
             roster: 0,
             sessions: 0,
+            rights: 250,
             lost_at_founding: None,
             reboot: 0,
             transfer: 0,
@@ -194,6 +197,7 @@ impl Options {
             disk_loss: dice.pick(&[0, 0, 1, 4]),
             replace_after: dice.pick(&[4, 15, 300, 300]) * SECOND,
             roster: dice.pick(&[0, 0, 5, 30]),
+            rights: dice.pick(&[0, 200, 600]),
             lost_at_founding: dice
                 .happens(250)
                 .then(|| (dice.between(0, nodes as u64 - 1) as usize, dice.between(1, 600) * MS)),

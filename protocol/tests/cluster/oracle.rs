@@ -11,11 +11,13 @@ use std::collections::BTreeMap;
 
 use protocol::durable::{ConfState, Entry, Genesis, Payload};
 use protocol::state::{
-    Answer, ClusterChange, Command, Condition, Delivery, MasterCommand, Operation, ReleaseCause, State, TaskState,
+    Answer, ClusterChange, Command, Condition, CounterOperation, Delivery, MasterCommand, Operation, ReleaseCause,
+    State, TaskState,
 };
-use protocol::{Fence, SessionId, TaskId, wire};
+use protocol::{Fence, Revision, SessionId, TaskId, wire};
 
 use crate::book::{Book, Moment, Version};
+use crate::rights::Rights;
 use crate::sessions::Owners;
 
 /// The log's meaning so far.
@@ -43,6 +45,11 @@ pub struct Oracle {
     pub decided: Option<Vec<Decided>>,
     /// The last configuration that is committed.
     pub conf: Option<ConfState>,
+    /// Who holds which right.
+    pub rights: Rights,
+    /// What each addition to a counter came to, and the counters themselves.
+    pub additions: BTreeMap<Revision, i64>,
+    counters: BTreeMap<String, i64>,
     last_fence: Fence,
 }
 
@@ -99,9 +106,13 @@ impl Oracle {
                     let answer = self.state.apply(entry.time, command, &mut changes);
                     self.tell(command, &answer, &changes);
                     self.owners.follow(command, &answer, &changes)?;
-                    let moment = Moment { time, before, lives: &|session| live.contains(&session) };
+                    let (lives, holds) =
+                        (|session| live.contains(&session), |right: &_, fence| self.rights.holds(right, fence));
+                    let moment = Moment { time, before, lives: &lives, holds: &holds };
                     self.book.follow(command, &answer, &changes, moment)?;
                     self.follow_tasks(command, &answer, &changes)?;
+                    self.rights.follow(command, &answer, &changes, (before, &self.state))?;
+                    self.follow_counters(command, &answer, before)?;
                 }
             }
         }
@@ -137,6 +148,20 @@ impl Oracle {
                 decided.push(Decided::Ended(*task, state.clone()));
             }
         }
+    }
+
+    fn follow_counters(&mut self, command: &Command, answer: &Answer, before: Revision) -> Result<(), String> {
+        let Command::Client { operation: Operation::Counter(CounterOperation::Add(add)), .. } = command else {
+            return Ok(());
+        };
+        let Answer::Counted(counted) = answer else { return Ok(()) };
+        if counted.revision <= before {
+            return Ok(()); // The remembered answer of a request that came twice, or of an addition under the same mark.
+        }
+        let value = self.counters.entry(add.counter.to_string()).or_default();
+        *value += add.by;
+        self.additions.insert(counted.revision, *value);
+        if *value == counted.value { Ok(()) } else { Err(format!("I3 a counter is at {value}, told was {counted:?}")) }
     }
 
     fn follow_tasks(&mut self, command: &Command, answer: &Answer, changes: &[ClusterChange]) -> Result<(), String> {
@@ -220,6 +245,7 @@ impl Oracle {
                 | ClusterChange::ClientEnded { .. }
                 | ClusterChange::Released { .. }
                 | ClusterChange::Key(_)
+                | ClusterChange::Right(_)
                 | ClusterChange::NextExpiry(_) => {}
             }
         }

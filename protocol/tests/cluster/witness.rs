@@ -96,7 +96,8 @@ impl Witness {
             | Kind::Watch { .. }
             | Kind::OpenSession
             | Kind::EndSession
-            | Kind::Roster => {}
+            | Kind::Roster
+            | Kind::Right(_) => {}
         }
     }
 

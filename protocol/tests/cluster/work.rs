@@ -21,6 +21,7 @@ use protocol::{Incarnation, Revision, SessionId, TaskId};
 
 use crate::book::Version;
 use crate::check::Verdict;
+use crate::claims::{Asked, Claims};
 use crate::dice::Dice;
 use crate::host::{Host, KINDS};
 use crate::keys::Watcher;
@@ -48,6 +49,8 @@ pub struct History {
     pub(crate) frontier: Revision,
     /// Tasks whose submission was acknowledged.
     pub acknowledged: Vec<TaskId>,
+    /// What is known of rights.
+    claims: Claims,
     /// The tokens of writes that were certainly not done.
     pub(crate) undone: Vec<u64>,
     /// All that was seen from outside.
@@ -93,6 +96,8 @@ pub enum Kind {
     OpenSession,
     /// A session is ended.
     EndSession,
+    /// Something about a right or a counter.
+    Right(Asked),
 }
 
 impl History {
@@ -108,6 +113,7 @@ impl History {
             told_changes: 0,
             frontier: Revision(0),
             acknowledged: Vec::new(),
+            claims: Claims::default(),
             undone: Vec::new(),
             witness: Witness::default(),
             answered: 0,
@@ -196,6 +202,19 @@ impl History {
         let ttl = Duration::from_millis(dice.pick(&[800, 3_000, 12_000]));
         self.pending.insert(call, Pending { host: at, begin, kind: Kind::OpenSession });
         (call, Work::Keep(OpenSession { ttl, about }), timeout)
+    }
+
+    /// Draws the next call of a client that has to do with rights or counters.
+    pub fn draw_right(
+        &mut self,
+        (host, begin): (usize, u64),
+        oracle: &Oracle,
+        dice: &mut Dice,
+    ) -> (u64, Work, Duration) {
+        let call = self.number();
+        let (asked, work) = self.claims.draw(call, oracle, dice);
+        self.pending.insert(call, Pending { host, begin, kind: Kind::Right(asked) });
+        (call, work, Duration::from_millis(dice.pick(&[300, 2_000, 10_000])))
     }
 
     /// A write of a value to a key of its own.
@@ -369,6 +388,7 @@ impl History {
                 Ok(())
             }
             (Kind::Roster | Kind::EndSession, Answer::Ok) => Ok(()),
+            (Kind::Right(asked), answer) => self.claims.judge(asked, answer, oracle, is_read_safe),
             (kind, Answer::Refused(_)) => {
                 self.is_undone(&kind);
                 Ok(())

@@ -22,6 +22,7 @@ use super::image::Item;
 use super::limits::{
     KEY_BYTES, MAX_OWNED, MAX_OWNED_BYTES, MAX_PAGE, MAX_PAGE_BYTES, check_key, check_life, check_size, full,
 };
+use super::rights::Rights;
 use super::{ClusterChange, Refused, Step};
 use crate::mutants::{Bug, is_on};
 use crate::types::{ClusterTime, Revision, SessionId};
@@ -46,6 +47,8 @@ pub(super) struct Ground<'a> {
     pub(super) limit: u64,
     /// Who may own something.
     pub(super) clients: &'a Clients,
+    /// Who holds what.
+    pub(super) rights: &'a Rights,
 }
 
 /// A key's value, with its hash.

@@ -74,6 +74,7 @@ impl Keys {
             Condition::Key { key, expect } => expected(*expect, self.revision_of(key)).is_ok(),
             Condition::Value { key, value } => self.get(key).is_some_and(|found| found.value == *value),
             Condition::Lives(session) => ground.clients.require(*session).is_ok(),
+            Condition::Held { right, fence } => ground.rights.is_held(right, *fence),
         }
     }
 }
@@ -89,6 +90,7 @@ impl Transaction {
                     check_key(key)?;
                     check_size(value.len(), MAX_VALUE)?;
                 }
+                Condition::Held { right, .. } => check_key(&right.name)?,
                 Condition::Lives(_) => {}
             }
         }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{ClusterTime, Revision, SessionId};
+use crate::state::RightId;
+use crate::types::{ClusterTime, Fence, Revision, SessionId};
 
 /// Set a key. Answered with the write's revision; a sequence with its key too.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -92,6 +93,7 @@ impl Transaction {
             Condition::Key { key, .. } => 40 + key.len(),
             Condition::Value { key, value } => 40 + key.len() + value.len(),
             Condition::Lives(_) => 20,
+            Condition::Held { right, .. } => 40 + right.name.len(),
         };
         let operation = |operation: &KeyOperation| match operation {
             KeyOperation::Get(key) => 20 + key.len(),
@@ -122,6 +124,13 @@ pub enum Condition {
     },
     /// A client's session lives.
     Lives(SessionId),
+    /// A grant of a right is live: whoever was granted it under this fence has not given it back, and has not lost it.
+    Held {
+        /// Which right.
+        right: RightId,
+        /// The grant's fence.
+        fence: Fence,
+    },
 }
 
 /// One step of a transaction.

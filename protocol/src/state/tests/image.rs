@@ -8,7 +8,7 @@ use super::world::{World, done};
 use crate::state::image::Item;
 use crate::state::limits::{MAX_KIND, MAX_NODES, MAX_SESSIONS, WINDOW};
 use crate::state::*;
-use crate::types::{ClusterTime, Incarnation, NodeId, Seq, SessionId};
+use crate::types::{ClaimId, ClusterTime, Incarnation, NodeId, Seq, SessionId};
 use crate::wire;
 
 /// A state with something of everything, one task with an input and a result like `large`.
@@ -37,6 +37,7 @@ fn full(large: &Bytes) -> State {
     }));
     world.client(Operation::Roster(RosterChange::Promote(NodeId(5))));
     world.client(Operation::Roster(RosterChange::Remove(NodeId(6))));
+    world.everything_about_rights();
     world.state
 }
 
@@ -75,6 +76,41 @@ fn taken(mut record: impl FnMut(u64) -> Item) -> u64 {
     let mut restore = Restore::default();
     restore.take(&chunk(&records().0[..1])).unwrap();
     (1..).find(|&number| restore.take(&chunk(&[record(number)])).is_err()).unwrap() - 1
+}
+
+impl World {
+    /// A right of every kind, held and waited for, an outcome, items and a counter.
+    fn everything_about_rights(&mut self) {
+        let session = self.register(std::time::Duration::from_secs(10));
+        let claims = [
+            (RightKind::Lock, Mode::Exclusive),
+            (RightKind::Election, Mode::Exclusive),
+            (RightKind::Semaphore, Mode::Permits { count: 2, limit: 3 }),
+            (RightKind::Group, Mode::Member),
+            (RightKind::Barrier, Mode::Party { parties: 3 }),
+            (RightKind::Queue, Mode::Exclusive),
+            (RightKind::Once, Mode::Exclusive),
+        ];
+        for priority in [0, 1] {
+            let push = RightOperation::Push { queue: "r".into(), value: Bytes::from_static(b"item"), priority };
+            self.client(Operation::Right(push));
+        }
+        let mut runner = ClaimId(0);
+        for (kind, mode) in claims.into_iter().cycle().take(14) {
+            let claim =
+                Claim { right: RightId::new(kind, "r"), session, mode, value: Bytes::from_static(b"v"), wait: true };
+            let answer = self.client(Operation::Right(RightOperation::Claim(claim.clone())));
+            let Answer::Claimed(claimed) = answer else { panic!("not claimed: {answer:?}") };
+            if kind == RightKind::Once && claimed.fence.is_some() {
+                runner = claimed.claim;
+            }
+        }
+        let right = RightId::new(RightKind::Once, "r");
+        let settle = RightOperation::Settle { right, claim: runner, outcome: Bytes::from_static(b"done") };
+        assert!(matches!(self.client(Operation::Right(settle)), Answer::Written(_)));
+        let add = Add { counter: "n".into(), by: -7, once: Some("mark".into()) };
+        self.client(Operation::Counter(CounterOperation::Add(add)));
+    }
 }
 
 fn restore(chunks: &[Bytes]) -> Result<State, ImageError> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::naive_rights::NaiveRights;
 use crate::state::limits::{check_batch, check_offer, check_ttl};
 use crate::state::tasks::backoff;
 use crate::state::*;
@@ -30,6 +31,7 @@ pub(super) struct Content {
     pub(super) nodes: Vec<NodeSession>,
     pub(super) tasks: Vec<Task>,
     pub(super) keys: Vec<(String, Value)>,
+    pub(super) rights: NaiveRights,
     last_task: u64,
     results_recorded: u64,
     results_refused: u64,
@@ -66,7 +68,7 @@ pub(super) enum Fate {
     Refused,
 }
 
-type Outcomes = Result<Answer, Refused>;
+pub(super) type Outcomes = Result<Answer, Refused>;
 
 impl Naive {
     pub(super) fn apply(&mut self, time: ClusterTime, command: &Command) -> Answer {
@@ -104,7 +106,7 @@ impl Naive {
         }
     }
 
-    fn grant(&mut self) -> u64 {
+    pub(super) fn grant(&mut self) -> u64 {
         self.revision += 1;
         self.revision
     }
@@ -174,11 +176,17 @@ impl Naive {
             Operation::Put(put) => self.put(put),
             Operation::Delete(delete) => self.delete(delete),
             Operation::Transact(transaction) => self.transact(transaction),
+            Operation::Right(operation) => {
+                if let RightOperation::Claim(claim) = operation {
+                    self.require(claim.session)?;
+                }
+                self.right(operation)
+            }
+            Operation::Counter(operation) => self.count(operation),
             Operation::Close => panic!("closed before"),
             Operation::OpenSession(opening) => self.register(opening.ttl, &opening.about),
             Operation::EndSession { session, .. } => {
-                let lives = self.content.clients.iter().any(|client| client.id == *session);
-                lives.then_some(()).ok_or(Refused::NoSession(*session))?;
+                self.require(*session)?;
                 self.end_client(*session);
                 Ok(Answer::Ok)
             }
@@ -211,25 +219,24 @@ impl Naive {
 
     fn expire(&mut self, time: ClusterTime) -> Outcomes {
         self.content.tasks.retain(|task| task.end().is_none_or(|end| end > time));
+        self.content.rights.marks.retain(|(.., until)| *until > time);
         for node in self.content.nodes.clone() {
             if node.deadline <= time {
                 self.end_node(node.session, ReleaseCause::SessionEnded);
             }
         }
-        let mut clients = self.content.clients.clone();
-        clients.sort_by_key(|client| (client.deadline, client.id));
-        for client in clients {
-            if client.deadline <= time {
-                self.end_client(client.id);
-            }
-        }
+        let mut over: Vec<_> = self.content.clients.iter().filter(|client| client.deadline <= time).cloned().collect();
+        over.sort_by_key(|client| (client.deadline, client.id));
+        over.into_iter().for_each(|client| self.end_client(client.id));
         self.expire_keys(time);
         Ok(Answer::Ok)
     }
 
     fn end_hosted(&mut self, is_meant: impl Fn(&About, Incarnation) -> bool) {
         let run = |client: &Client| client.about.host.map_or(Incarnation(0), |host| host.incarnation);
-        for client in self.content.clients.clone() {
+        let mut clients = self.content.clients.clone();
+        clients.sort_by_key(|client| (run(client), client.id));
+        for client in clients {
             if is_meant(&client.about, run(&client)) {
                 self.end_client(client.id);
             }
@@ -240,6 +247,12 @@ impl Naive {
         self.content.clients.retain(|client| client.id != session);
         let revision = self.grant();
         self.end_keys_of(session, Revision(revision));
+        self.end_claims(session);
+    }
+
+    fn require(&self, session: SessionId) -> Result<(), Refused> {
+        let lives = self.content.clients.iter().any(|client| client.id == session);
+        lives.then_some(()).ok_or(Refused::NoSession(session))
     }
 
     fn decide(&mut self, command: &MasterCommand) -> Outcomes {
@@ -474,7 +487,8 @@ impl Naive {
         let nodes = self.content.nodes.iter().map(|node| node.deadline);
         let tasks = self.content.tasks.iter().filter_map(Task::end);
         let keys = self.content.keys.iter().filter_map(|(_, value)| value.expires);
-        clients.chain(nodes).chain(tasks).chain(keys).min().unwrap_or(ClusterTime::NEVER)
+        let marks = self.content.rights.marks.iter().map(|(.., until)| *until);
+        clients.chain(nodes).chain(tasks).chain(keys).chain(marks).min().unwrap_or(ClusterTime::NEVER)
     }
 
     pub(super) fn summary(&self, hash: u64) -> Summary {
@@ -492,6 +506,7 @@ impl Naive {
             results_refused: self.content.results_refused,
             attempts: self.content.attempts,
             keys: self.content.keys.len() as u64,
+            rights: self.content.rights.in_use(),
             sessions: self.content.clients.len() as u64,
         }
     }

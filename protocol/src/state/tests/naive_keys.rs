@@ -40,6 +40,9 @@ impl Naive {
         let held = transaction.when.iter().all(|condition| match condition {
             Condition::Key { key, expect } => self.expect(key, *expect).is_ok(),
             Condition::Value { key, value } => self.value(key).is_some_and(|found| found.value == *value),
+            Condition::Held { right, fence } => {
+                self.right_view(right).holders.iter().any(|holder| holder.fence == *fence)
+            }
             Condition::Lives(session) => self.content.clients.iter().any(|client| client.id == *session),
         });
         let branch = if held { &transaction.then } else { &transaction.or_else };

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::naive::{Fate, Naive};
+use super::naive_rights::NaiveClaim;
 use super::*;
-use crate::types::{Attempt, Fence};
+use crate::types::{Attempt, ClaimId, Fence};
 use crate::wire;
 
 /// Seeds that every run goes through; one that ever failed is added to the end.
@@ -65,6 +66,10 @@ struct Run {
     /// Grants so far, in the order in which they were made.
     fences: Vec<Fence>,
     seqs: BTreeMap<SessionId, u64>,
+    /// The newest fence of any right.
+    right_fence: Fence,
+    /// The newest claims to rights.
+    claims: Vec<ClaimId>,
     /// Rules that the last command met.
     met: Vec<&'static str>,
 }
@@ -80,6 +85,8 @@ impl Run {
             chance: Chance(seed),
             fences: Vec::new(),
             seqs: BTreeMap::new(),
+            right_fence: Fence(0),
+            claims: Vec::new(),
             met: Vec::new(),
         }
     }
@@ -147,6 +154,18 @@ impl Run {
         let (limit, keys_only) = (1 + self.chance.below(4) as u32, self.chance.one_in(3));
         let list = List { prefix, after, limit, keys_only };
         assert_eq!(self.state.query(&Query::List(list.clone())), self.naive.page(&list), "{place}");
+        for right in rights() {
+            let view = Answer::Right(Box::new(self.naive.right_view(&right)));
+            assert_eq!(self.state.query(&Query::Right { right: right.clone(), after: Fence(0) }), view, "{place}");
+            for claim in self.claims.clone() {
+                let state = self.state.query(&Query::AwaitClaim { right: right.clone(), claim });
+                assert_eq!(state, Answer::Claim(self.naive.claim_state(&right, claim)), "{place}");
+            }
+        }
+        for counter in KEYS {
+            let counted = self.state.query(&Query::Counter(counter.into()));
+            assert_eq!(counted, Answer::Counted(self.naive.counter(counter)), "{place}");
+        }
         let Answer::Nodes(nodes) = self.state.query(&Query::Nodes) else { panic!("nodes are shown") };
         let held = |session| {
             let tasks = self.naive.content.tasks.iter().filter_map(|task| self.naive.grant_of(task.id));
@@ -198,6 +217,12 @@ impl Run {
                         self.heard.nodes.iter().position(|heard| (heard.session, heard.node) == (session, node));
                     self.heard.nodes.remove(found.expect("it was open"));
                 }
+                ClusterChange::Right(change) => {
+                    for (claim, fence) in change.granted {
+                        assert!(fence.0 > claim.0 && fence > self.right_fence, "no new fence, {place}");
+                        self.right_fence = fence;
+                    }
+                }
                 ClusterChange::NextExpiry(time) => self.heard.next_expiry = time,
                 ClusterChange::Key(_)
                 | ClusterChange::Judged { .. }
@@ -232,6 +257,14 @@ impl Run {
                 self.meet(done.held, "transaction");
                 self.meet(!done.held, "the other branch");
             }
+            Answer::Refused(Refused::Held { .. }) => self.meet(true, "held"),
+            Answer::Refused(Refused::NotHeld { .. }) => self.meet(true, "not held"),
+            Answer::Refused(Refused::Settled) => self.meet(true, "settled"),
+            Answer::Claimed(claimed) => {
+                self.claims.push(claimed.claim);
+                self.claims.drain(..self.claims.len().saturating_sub(6));
+                self.meet(claimed.fence.is_none(), "in line");
+            }
             Answer::Submitted(tasks) => self.meet(tasks.iter().any(|task| !task.fresh), "once key"),
             _ => {}
         }
@@ -246,6 +279,11 @@ impl Run {
                     self.meet(true, "key of a session");
                 }
                 ClusterChange::Void { .. } => self.meet(true, "void"),
+                ClusterChange::Right(change) => {
+                    self.meet(change.granted.len() > 1, "granted together");
+                    self.meet(!change.ended.is_empty() && !change.granted.is_empty(), "handed on");
+                    self.meet(change.ended.len() > 1, "many claims ended");
+                }
                 ClusterChange::Pending { not_before, .. } => self.meet(*not_before > self.now, "retried"),
                 ClusterChange::Ended { task, .. } => {
                     let rule = match &self.naive.task(*task).unwrap().state {
@@ -297,7 +335,17 @@ impl Run {
     }
 
     fn operation(&mut self) -> Operation {
-        match self.chance.below(23) {
+        match self.chance.below(38) {
+            23..=35 => Operation::Right(self.right_operation()),
+            36..=37 => {
+                let counter = KEYS[self.chance.below(2)].into();
+                if self.chance.one_in(9) {
+                    return Operation::Counter(CounterOperation::Remove(counter));
+                }
+                let by = [1, -1, 30, i64::MAX][self.chance.below(4)];
+                let once = self.chance.one_in(2).then(|| KEYS[self.chance.below(2)].into());
+                Operation::Counter(CounterOperation::Add(Add { counter, by, once }))
+            }
             0 => Operation::Close,
             20 => Operation::EndSession { session: self.any_session(), cause: ClientEnd::Killed },
             21..=22 => Operation::OpenSession(self.opening()),
@@ -349,8 +397,15 @@ impl Run {
 
     fn condition(&mut self) -> Condition {
         let key = self.key();
-        match self.chance.below(4) {
+        match self.chance.below(5) {
             0 => Condition::Lives(self.client_session()),
+            4 => {
+                let held = |claim: &NaiveClaim| Some((claim.right.clone(), claim.held.as_ref()?.fence));
+                let held: Vec<_> = self.naive.content.rights.claims.iter().filter_map(held).collect();
+                let other = (RightId::new(RightKind::Lock, "a"), Fence(self.chance.below(99) as u64));
+                let (right, fence) = self.chance.pick(&held).unwrap_or(other);
+                Condition::Held { right, fence }
+            }
             1 => {
                 let value = self.naive.value(&key).map_or_else(Bytes::new, |value| value.value);
                 Condition::Value { key, value }
@@ -372,6 +427,46 @@ impl Run {
         let clients: Vec<_> = self.naive.content.clients.iter().map(|client| client.id).collect();
         let dead = SessionId(self.chance.below(99) as u64);
         self.chance.pick(&clients).filter(|_| !self.chance.one_in(9)).unwrap_or(dead)
+    }
+
+    fn right_operation(&mut self) -> RightOperation {
+        let rights = rights();
+        let right = rights[self.chance.below(rights.len())].clone();
+        let is_once = right.kind == RightKind::Once;
+        let claims = self.naive.content.rights.claims.iter();
+        let of_right: Vec<_> = claims.filter(|claim| claim.right == right).map(|claim| claim.id).collect();
+        let first = of_right.first().copied().filter(|_| self.chance.one_in(2));
+        let claim = first.or_else(|| self.chance.pick(&of_right)).unwrap_or(ClaimId(self.chance.below(60) as u64));
+        let value = Bytes::from(vec![5; self.chance.below(9)]);
+        match self.chance.below(12) {
+            0..=4 => {
+                let mode = match right.kind {
+                    RightKind::Lock if self.chance.one_in(2) => Mode::Shared,
+                    RightKind::Semaphore => {
+                        let limit = if self.chance.one_in(9) { 2 } else { 3 };
+                        Mode::Permits { count: self.chance.below(4) as u32, limit }
+                    }
+                    RightKind::Group => Mode::Member,
+                    RightKind::Barrier => Mode::Party { parties: if self.chance.one_in(9) { 2 } else { 3 } },
+                    _ => Mode::Exclusive,
+                };
+                let live: Vec<_> = self.naive.content.clients.iter().map(|client| client.id).collect();
+                let session = self.chance.pick(&live).filter(|_| !self.chance.one_in(20)).unwrap_or(self.any_session());
+                RightOperation::Claim(Claim { right, session, mode, value, wait: !self.chance.one_in(3) })
+            }
+            5..=7 if is_once && self.chance.one_in(2) => RightOperation::Settle { right, claim, outcome: value },
+            5..=7 => RightOperation::Release { right, claim },
+            8 => RightOperation::SetValue { right, claim, value },
+            9 => {
+                let outcome = if right.kind == RightKind::Queue { Bytes::new() } else { value };
+                RightOperation::Settle { right, claim, outcome }
+            }
+            10 if self.chance.one_in(2) => RightOperation::Forget(right),
+            _ => {
+                let priority = self.chance.below(3) as i32 - 1;
+                RightOperation::Push { queue: right.name, value, priority }
+            }
+        }
     }
 
     fn spec(&mut self) -> TaskSpec {
@@ -559,10 +654,16 @@ impl Chance {
     }
 }
 
+/// One right of each kind.
+fn rights() -> Vec<RightId> {
+    use RightKind::*;
+    [Lock, Election, Semaphore, Group, Barrier, Once, Queue].map(|kind| RightId::new(kind, "a")).into()
+}
+
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the random commands must have met, or they test less than they seem to.
-const RULES: [&str; 31] = [
+const RULES: [&str; 38] = [
     "answer again",
     "ahead of the window",
     "cancelled",
@@ -574,15 +675,21 @@ const RULES: [&str; 31] = [
     "expired node",
     "failed",
     "forgotten",
+    "granted together",
     "granted with its submission",
+    "handed on",
+    "held",
+    "in line",
     "judged again",
     "key of a session",
     "key out of time",
     "late",
     "late again",
     "lost",
+    "many claims ended",
     "no session",
     "not found",
+    "not held",
     "once key",
     "older run",
     "out of time",
@@ -590,6 +697,7 @@ const RULES: [&str; 31] = [
     "released",
     "retried",
     "session expired",
+    "settled",
     "stale",
     "the other branch",
     "transaction",

@@ -154,6 +154,11 @@ impl State {
         self.nodes.assert_coherent();
         self.tasks.assert_coherent();
         self.keys.assert_coherent(&self.clients);
+        self.rights.assert_coherent();
+        self.counters.assert_coherent();
+        for session in self.rights.owners() {
+            assert!(self.clients.sessions().get(session).is_some(), "{session} is over and claims something");
+        }
         assert_eq!(self.next_expiry, self.upcoming(), "the master was not told of the next expiry");
     }
 }
