@@ -84,9 +84,9 @@ impl ClientHandle {
         let _ = self.actor.cast(Message::End(session));
     }
 
-    /// Ends the session of the calls, so that what hangs on it goes at once and not only when it expires.
+    /// Ends all sessions, so that what hangs on them goes at once and not only when they expire.
     pub fn close(&self) {
-        let _ = self.actor.cast(Message::Step(Input::Close, Credit::default()));
+        let _ = self.actor.cast(Message::Close);
     }
 
     async fn ask<T>(
@@ -140,6 +140,8 @@ pub(crate) enum Message {
     },
     /// Nobody needs this session any more.
     End(SessionId),
+    /// Nobody needs anything any more.
+    Close,
 }
 
 /// Where the result of a call goes.
@@ -201,6 +203,11 @@ impl Actor for Client {
                 state.step(Input::Call { call, work, timeout });
             }
             Message::End(session) => state.end(session),
+            Message::Close => {
+                let kept: Vec<SessionId> = state.sessions.standing.keys().copied().collect();
+                kept.into_iter().for_each(|session| state.end(session));
+                state.step(Input::Close);
+            }
         }
         Ok(())
     }

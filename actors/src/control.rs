@@ -4,14 +4,17 @@
 //! application that blocks cannot hold up a lease or a heartbeat.
 
 use std::io;
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 /// A running control thread. Dropping it stops it and waits for its end.
 pub(crate) struct Control {
     stop: Option<oneshot::Sender<()>>,
     ended: Option<oneshot::Receiver<()>>,
+    runtime: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,7 +42,7 @@ impl Control {
             runtime.block_on(async {
                 match begin().await {
                     Ok(inside) => {
-                        if ready.send(Ok(inside.outside())).is_ok() {
+                        if ready.send(Ok((inside.outside(), Handle::current()))).is_ok() {
                             let _ = stopped.await;
                         }
                         end(inside).await;
@@ -50,12 +53,23 @@ impl Control {
             drop(runtime);
             drop(bye);
         })?;
-        let control = Self { stop: Some(stop), ended: Some(ended), thread: Some(thread) };
         match built.await {
-            Ok(Ok(outside)) => Ok((control, outside)),
+            Ok(Ok((outside, runtime))) => {
+                Ok((Self { stop: Some(stop), ended: Some(ended), runtime, thread: Some(thread) }, outside))
+            }
             Ok(Err(error)) => Err(error),
             Err(_) => Err(E::from(io::Error::other("the control thread ended while it started"))),
         }
+    }
+
+    /// Lets the thread stand still until what this returns is dropped.
+    pub(crate) fn freeze(&self) -> Frozen {
+        let (thaw, thawed) = mpsc::channel();
+        self.runtime.spawn(async move {
+            // It is the point of it that this blocks.
+            let _ = thawed.recv();
+        });
+        Frozen { _thaw: thaw }
     }
 
     /// Stops the thread and waits for its end without blocking the caller's.
@@ -76,6 +90,12 @@ impl Drop for Control {
             tracing::error!("the control thread has panicked");
         }
     }
+}
+
+/// A process that stands still, as one does that the system has stopped. Must be dropped before the process is.
+#[must_use = "it goes on when this is dropped"]
+pub struct Frozen {
+    _thaw: mpsc::Sender<()>,
 }
 
 /// What lives on the control thread, and the part of it that may be used from elsewhere.

@@ -15,7 +15,7 @@ use ractor::{Actor, ActorRef};
 use tokio::sync::{oneshot, watch};
 
 use crate::client::ClientHandle;
-use crate::control::{Built, Control};
+use crate::control::{Built, Control, Frozen};
 use crate::election::{self, Mastership, Views};
 use crate::links::{self, Inbox, Links, cluster, memory};
 use crate::members::{self, Fact};
@@ -159,6 +159,11 @@ impl Host {
     #[must_use]
     pub fn mastership(&self) -> watch::Receiver<Mastership> {
         self.parts.mastership.subscribe()
+    }
+
+    /// Lets everything that decides here stand still until what this returns is dropped.
+    pub fn freeze(&self) -> Frozen {
+        self.control.freeze()
     }
 
     /// Passes on what membership knows.

@@ -20,6 +20,7 @@ mod worker;
 
 pub use client::{ClientHandle, KeptSession, Standing};
 pub use clock::{now, unix_ms};
+pub use control::Frozen;
 pub use election::Mastership;
 pub use host::{Host, Probe, Settings, StartError, Storage, Teller, Wires};
 pub use members::Fact;

@@ -36,6 +36,7 @@ mod site;
 mod start;
 mod submit;
 mod task;
+pub mod testing;
 mod witness;
 
 pub use builder::Builder;

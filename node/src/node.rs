@@ -156,8 +156,7 @@ impl Node {
         if let Some(file) = name_file {
             backstage.handle().spawn(sign(file, identity.cluster.clone(), host.mastership()));
         }
-        let run = protocol::state::Host { node: host.node(), incarnation: host.incarnation() };
-        let client = Client::new(Arc::new(Local { client: host.client(), host: run }));
+        let client = Client::new(Arc::new(Local::of(&host)));
         match witness::Stand::open(identity.node) {
             Ok(stand) => drop(backstage.handle().spawn(stand.serve(client.clone()))),
             Err(error) => {
@@ -321,9 +320,16 @@ impl Site for Inside {
 }
 
 /// Calls go to the client machine of this node.
-struct Local {
+pub(crate) struct Local {
     client: ClientHandle,
     host: protocol::state::Host,
+}
+
+impl Local {
+    pub(crate) fn of(host: &Host) -> Self {
+        let run = protocol::state::Host { node: host.node(), incarnation: host.incarnation() };
+        Self { client: host.client(), host: run }
+    }
 }
 
 impl Backend for Local {

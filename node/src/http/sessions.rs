@@ -91,6 +91,7 @@ fn document(view: &SessionView) -> Value {
         "left_ms": millis(view.left),
         "host": view.about.host.map(|host| host.node.to_string()),
         "fast_release": view.about.fast_release,
+        "keys": view.keys,
     })
 }
 

@@ -150,8 +150,14 @@ impl Clients {
         self.sessions.get(id).is_some_and(|session| session.holder.about.fast_release)
     }
 
-    /// Some sessions as they are shown.
-    pub(super) fn page(&self, after: SessionId, limit: u32, now: ClusterTime) -> Vec<SessionView> {
+    /// Some sessions as they are shown; `keys` says how many each owns.
+    pub(super) fn page(
+        &self,
+        after: SessionId,
+        limit: u32,
+        now: ClusterTime,
+        keys: impl Fn(SessionId) -> u32,
+    ) -> Vec<SessionView> {
         let limit = MAX_PAGE.min(limit as usize);
         self.sessions
             .after(after)
@@ -161,6 +167,7 @@ impl Clients {
                 ttl: session.ttl,
                 left: session.deadline.since(now),
                 about: session.holder.about.clone(),
+                keys: keys(id),
             })
             .collect()
     }

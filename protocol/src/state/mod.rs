@@ -160,7 +160,9 @@ impl State {
             Query::Nodes => Answer::Nodes(
                 self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
             ),
-            Query::Sessions { after, limit } => Answer::Sessions(self.clients.page(*after, *limit, self.time)),
+            Query::Sessions { after, limit } => {
+                Answer::Sessions(self.clients.page(*after, *limit, self.time, |session| self.keys.owned_by(session)))
+            }
             Query::Summary => Answer::Summary(self.summary()),
             Query::Right { right, after } => Answer::Right(Box::new(self.rights.view(right, *after))),
             Query::AwaitRight { right, .. } => Answer::Right(Box::new(self.rights.view(right, Fence(0)))),

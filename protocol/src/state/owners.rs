@@ -51,6 +51,8 @@ pub struct SessionView {
     pub left: Duration,
     /// What it says of itself.
     pub about: About,
+    /// How many keys it owns.
+    pub keys: u32,
 }
 
 impl OpenSession {

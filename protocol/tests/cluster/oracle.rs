@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 
 use protocol::durable::{ConfState, Entry, Genesis, Payload};
 use protocol::state::{
-    Answer, ClusterChange, Command, Condition, CounterOperation, Delivery, MasterCommand, Operation, ReleaseCause,
-    State, TaskState,
+    Answer, ClientEnd, ClusterChange, Command, Condition, CounterOperation, Delivery, MasterCommand, Operation,
+    ReleaseCause, State, TaskState,
 };
 use protocol::{Fence, Revision, SessionId, TaskId, wire};
 
@@ -57,6 +57,8 @@ pub struct Oracle {
 pub enum Decided {
     /// A decision of the master, and what became of it.
     Master(MasterCommand, Answer),
+    /// A session that owns things has ended.
+    Over(String, ClientEnd),
     /// A task stands like this from now on, and will for ever.
     Ended(TaskId, TaskState),
 }
@@ -142,6 +144,11 @@ impl Oracle {
             decided.push(Decided::Master(command.clone(), answer.clone()));
         }
         for change in changes {
+            if let ClusterChange::ClientEnded { session, cause } = *change
+                && let Some(name) = self.owners.label(session)
+            {
+                decided.push(Decided::Over(name.to_owned(), cause));
+            }
             if let ClusterChange::Ended { task, .. } = change
                 && let Some(state) = self.state.task_state(*task)
             {

@@ -9,15 +9,16 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use protocol::Profile;
 use protocol::client::{CallError, Consistency, Work};
 use protocol::effects::{Event, Local, Role};
 use protocol::message::Body;
 use protocol::state::{
-    Answer, Delivery, Expect, MasterCommand, Operation, Put, Query, RosterChange, TaskSpec, TaskState,
+    self, About, Answer, ClientEnd, Delivery, Expect, MasterCommand, OpenSession, Operation, Put, Query, RosterChange,
+    TaskSpec, TaskState,
 };
 use protocol::types::{Attempt, NodeId, TaskId};
 use protocol::worker;
+use protocol::{Incarnation, Profile};
 
 use crate::host::Part;
 use crate::options::{MS, Options, SECOND};
@@ -204,6 +205,22 @@ impl Stage {
                     Work::Write(Operation::Put(Put { expect, ..Put::new(key, bytes) }))
                 });
             }
+            "open" => {
+                let ttl = Duration::from_millis(words.number("ttl", 3_000));
+                let host = &self.world.hosts[self.host(words.plain[0])];
+                let run = state::Host { node: host.id, incarnation: Incarnation(host.run) };
+                let about = About {
+                    label: words.plain[1].to_owned(),
+                    host: host.is_node.then_some(run),
+                    fast_release: words.plain.contains(&"fast"),
+                };
+                self.call(&words, |_| Work::Keep(OpenSession { ttl, about }));
+            }
+            "end" => {
+                let session = self.world.check.oracle.owners.named(words.plain[1]).expect("a known session");
+                let cause = ClientEnd::Killed;
+                self.call(&words, |_| Work::Write(Operation::EndSession { session, cause }));
+            }
             "get" => {
                 let key = words.plain[1].to_owned();
                 let is_stale = words.plain.contains(&"stale");
@@ -299,8 +316,10 @@ impl Stage {
             Work::Write(Operation::Roster(RosterChange::Remove(_))) => format!("remove {}", words.plain[1]),
             Work::Read(..) => format!("get {}", words.plain[1]),
             Work::HandOver { .. } => "hand over".to_owned(),
+            Work::Write(Operation::EndSession { .. }) => format!("end {}", words.plain[1]),
             Work::Write(_) => format!("put {}", words.plain[1]),
-            Work::Keep(_) | Work::Renew(_) => panic!("no script opens sessions"),
+            Work::Keep(_) => format!("open {}", words.plain[1]),
+            Work::Renew(_) => panic!("no script renews by hand"),
         };
         let name = format!("{name} by {}", words.plain[0]);
         self.calls.insert(call, (name, Vec::new()));
@@ -359,6 +378,10 @@ impl Stage {
                 }
                 Some(format!("{name}: {}", result_in_words(&result)))
             }
+            Event::Ended { session, why } => {
+                let name = self.world.check.oracle.owners.label(session).unwrap_or("a session");
+                Some(format!("{name} is over for {who}: {why:?}"))
+            }
             Event::Drained => Some(format!("{who} is drained")),
             _ => None,
         }
@@ -380,6 +403,7 @@ impl Stage {
                 Some(format!("{} is granted", self.attempt(attempt)))
             }
             Decided::Master(..) => None,
+            Decided::Over(name, cause) => Some(format!("{name} ends: {cause:?}")),
             Decided::Ended(task, state) => {
                 let state = match state {
                     TaskState::Done { .. } => "Done",
@@ -417,6 +441,7 @@ fn result_in_words(result: &Result<Answer, CallError>) -> String {
         Ok(Answer::Written(_)) => "written".into(),
         Ok(Answer::Value { found, .. }) => found.as_ref().map_or("nothing", |_| "a value").into(),
         Ok(Answer::Task(_)) => "done".into(),
+        Ok(Answer::Registered(_)) => "opened".into(),
         Ok(other) => format!("{other:?}"),
         Err(CallError::Deadline { maybe_applied: true, .. } | CallError::SessionExpired { maybe_applied: true }) => {
             "maybe done".into()

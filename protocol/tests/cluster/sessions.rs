@@ -46,6 +46,16 @@ impl Owners {
         }
         Ok(())
     }
+
+    /// The session that was opened under this label.
+    pub fn named(&self, label: &str) -> Option<SessionId> {
+        self.opened.get(label).copied()
+    }
+
+    /// The label of a session that owns things.
+    pub fn label(&self, session: SessionId) -> Option<&str> {
+        self.about.get(&session).map(|about| about.label.as_str())
+    }
 }
 
 impl World {

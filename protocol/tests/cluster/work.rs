@@ -249,6 +249,8 @@ impl History {
                 Kind::Get { key: key.clone(), floor: self.floor(key), is_stale, after: self.frontier }
             }
             Work::Write(Operation::Roster(_)) => Kind::Roster,
+            Work::Keep(_) => Kind::OpenSession,
+            Work::Write(Operation::EndSession { .. }) => Kind::EndSession,
             other => panic!("no script says {other:?}"),
         };
         self.pending.insert(call, Pending { host, begin, kind });

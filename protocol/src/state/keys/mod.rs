@@ -186,6 +186,11 @@ impl Keys {
         (entries, false)
     }
 
+    /// How many keys this session owns.
+    pub(super) fn owned_by(&self, session: SessionId) -> u32 {
+        self.owned.get(&session).map_or(0, |owned| owned.keys.len() as u32)
+    }
+
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
         self.values.len()

@@ -353,12 +353,13 @@ fn opening_a_session_twice_under_one_number_opens_one() {
 fn sessions_are_shown_page_by_page_with_the_time_they_have_left() {
     let mut world = World::new();
     let ids: Vec<_> = (1..=3).map(|secs| world.register(Duration::from_secs(secs))).collect();
+    world.client(Operation::Put(Put { owner: Some(ids[1]), ..Put::new("mine", "") }));
     world.advance(Duration::from_millis(400));
     world.apply(Command::Renew { sessions: vec![ids[2]] });
     let Answer::Sessions(page) = world.state.query(&Query::Sessions { after: ids[0], limit: 1 }) else { panic!() };
     assert_eq!(
-        page.iter().map(|view| (view.id, view.left)).collect::<Vec<_>>(),
-        [(ids[1], Duration::from_millis(1_600))]
+        page.iter().map(|view| (view.id, view.left, view.keys)).collect::<Vec<_>>(),
+        [(ids[1], Duration::from_millis(1_600), 1)]
     );
     let Answer::Sessions(page) = world.state.query(&Query::Sessions { after: ids[1], limit: 9 }) else { panic!() };
     assert_eq!(page.iter().map(|view| (view.id, view.left)).collect::<Vec<_>>(), [(ids[2], Duration::from_secs(3))]);
