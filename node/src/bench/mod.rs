@@ -19,6 +19,7 @@ mod kv;
 mod load;
 mod netns;
 mod rig;
+pub mod sessions;
 mod target;
 mod tasks;
 mod usage;
@@ -61,6 +62,8 @@ pub enum Name {
     Tasks,
     /// What a node costs at rest, and how soon a fresh cluster works
     Node,
+    /// What sessions cost, and how soon a killed process loses its own
+    Sessions,
     /// All of them
     All,
 }
@@ -100,10 +103,10 @@ async fn on_networks(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
 async fn bench(args: &Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     let wants = |name: Name| args.name == name || args.name == Name::All;
     let mut figures = Vec::new();
-    if (wants(Name::Failover) || wants(Name::Node)) && frame.names_nodes() {
+    if (wants(Name::Failover) || wants(Name::Node) || wants(Name::Sessions)) && frame.names_nodes() {
         return Err(Diagnostic::new(
             Code::Usage,
-            "failovers and nodes at rest are only measured on a cluster of the benchmark's own",
+            "failovers, sessions and nodes at rest are only measured on a cluster of the benchmark's own",
         )
         .hint("leave out --node, or measure `kv` or `tasks`"));
     }
@@ -123,6 +126,9 @@ async fn bench(args: &Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     }
     if wants(Name::Node) {
         figures.extend(idle::measure(args.rounds, args.length, &frame.output).await?);
+    }
+    if wants(Name::Sessions) {
+        figures.extend(sessions::measure(args.rounds, args.length, &frame.output).await?);
     }
     Ok(show(&figures, &frame.output))
 }

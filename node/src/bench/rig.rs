@@ -141,7 +141,7 @@ fn not_ours() -> Diagnostic {
     Diagnostic::new(Code::Usage, "only processes of the benchmark's own are killed")
 }
 
-const CLUSTER: &str = "bench";
+pub(super) const CLUSTER: &str = "bench";
 
 const NODES: usize = 3;
 

@@ -42,7 +42,7 @@ impl Target {
 use Target::{AtLeast, AtMost};
 
 /// Times in milliseconds, rates per second, memory in MiB, processors in percent of one.
-const TARGETS: [(&str, Target); 45] = [
+const TARGETS: [(&str, Target); 46] = [
     ("kv.write_1.p50", AtMost(0.5)),
     ("kv.write_128.per_s", AtLeast(20_000.0)),
     ("kv.write_512.per_s", AtLeast(30_000.0)),
@@ -88,6 +88,7 @@ const TARGETS: [(&str, Target); 45] = [
     ("node.start_to_first_write.median", AtMost(400.0)),
     ("node.rss_idle", AtMost(20.0)),
     ("node.cpu_idle", AtMost(1.0)),
+    ("session.holder_killed.median", AtMost(100.0)),
 ];
 
 #[cfg(test)]

@@ -124,6 +124,9 @@ enum Verb {
     /// Run a command that ends with its parent (used by `exec` tasks)
     #[command(name = parent::VERB, hide = true)]
     Parented(parent::Args),
+    /// Hold a session until it is killed (used by `bench`)
+    #[command(name = crate::bench::sessions::VERB, hide = true)]
+    HoldSession(crate::bench::sessions::Holder),
 }
 
 /// What a verb works with.
@@ -212,6 +215,7 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         }
         Verb::Help { topic } => help(&topic, frame),
         Verb::Parented(args) => parent::run(args),
+        Verb::HoldSession(args) => crate::bench::sessions::hold(args).await,
     }
 }
 
