@@ -52,7 +52,7 @@ async fn list(after: &str, limit: u32, frame: &Frame) -> Result<Exit, Diagnostic
         Format::Name => sessions.iter().for_each(|session| output.line(word(&session["session"]))),
         Format::Table | Format::Wide => {
             let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
-            output.table(&["SESSION", "LABEL", "TTL", "LEFT", "KEYS", "HOST"], &rows);
+            output.table(&["SESSION", "LABEL", "TTL", "LEFT", "KEYS", "CLAIMS", "HOST"], &rows);
         }
     }
     Ok(Exit::OK)
@@ -66,6 +66,7 @@ fn row(session: &Value) -> Vec<String> {
         seconds("ttl_ms"),
         seconds("left_ms"),
         word(&session["keys"]),
+        word(&session["claims"]),
         word(&session["host"]),
     ]
 }

@@ -92,6 +92,7 @@ fn document(view: &SessionView) -> Value {
         "host": view.about.host.map(|host| host.node.to_string()),
         "fast_release": view.about.fast_release,
         "keys": view.keys,
+        "claims": view.claims,
     })
 }
 

@@ -150,24 +150,22 @@ impl Clients {
         self.sessions.get(id).is_some_and(|session| session.holder.about.fast_release)
     }
 
-    /// Some sessions as they are shown; `keys` says how many each owns.
+    /// Some sessions as they are shown; `owned` says how many keys and claims are each one's.
     pub(super) fn page(
         &self,
         after: SessionId,
         limit: u32,
         now: ClusterTime,
-        keys: impl Fn(SessionId) -> u32,
+        owned: impl Fn(SessionId) -> (u32, u32),
     ) -> Vec<SessionView> {
         let limit = MAX_PAGE.min(limit as usize);
         self.sessions
             .after(after)
             .take(limit)
-            .map(|(id, session)| SessionView {
-                id,
-                ttl: session.ttl,
-                left: session.deadline.since(now),
-                about: session.holder.about.clone(),
-                keys: keys(id),
+            .map(|(id, session)| {
+                let (keys, claims) = owned(id);
+                let (ttl, left, about) = (session.ttl, session.deadline.since(now), session.holder.about.clone());
+                SessionView { id, ttl, left, about, keys, claims }
             })
             .collect()
     }

@@ -161,7 +161,8 @@ impl State {
                 self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
             ),
             Query::Sessions { after, limit } => {
-                Answer::Sessions(self.clients.page(*after, *limit, self.time, |session| self.keys.owned_by(session)))
+                let owned = |session| (self.keys.owned_by(session), self.rights.owned_by(session));
+                Answer::Sessions(self.clients.page(*after, *limit, self.time, owned))
             }
             Query::Summary => Answer::Summary(self.summary()),
             Query::Right { right, after } => Answer::Right(Box::new(self.rights.view(right, *after))),

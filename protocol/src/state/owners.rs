@@ -53,6 +53,8 @@ pub struct SessionView {
     pub about: About,
     /// How many keys it owns.
     pub keys: u32,
+    /// How many rights it holds or waits for.
+    pub claims: u32,
 }
 
 impl OpenSession {

@@ -73,6 +73,11 @@ impl Rights {
         }
     }
 
+    /// How many claims this session has.
+    pub(super) fn owned_by(&self, session: SessionId) -> u32 {
+        self.owned.get(&session).map_or(0, |owned| owned.len() as u32)
+    }
+
     /// Ends all claims of a session under the newest revision, which is that of its end, and then grants what became free.
     pub(super) fn end_session(&mut self, session: SessionId, step: &mut Step<'_>) {
         if is_on(Bug::ClaimsOutliveSessions) {
