@@ -75,6 +75,8 @@ pub enum Bug {
     ForgetsConfs,
     /// A snapshot is said to be of what is committed, not of what is applied (S1).
     NamesCommit,
+    /// The log is cut where it is applied, not where the durable snapshot ends (F16).
+    CutsUnsaved,
     /// A follower acknowledges a snapshot before it has it (S3). No law of the log breaks by this: what a snapshot stands for is
     /// committed already, and the next append is refused.
     AcksAnnouncements,
@@ -82,10 +84,7 @@ pub enum Bug {
 
 impl Bug {
     /// All that the swarm is known to find.
-    ///
-    /// `KeepsConflicts`, `ForgetsConfs` and `NamesCommit` break laws but are not known to be found: no theme hunts logs that part
-    /// below a snapshot, or changes between two of them. The scripts of S1, S3 and F16 show the rules they break.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,
         Self::CommitsUnverified,
@@ -110,7 +109,11 @@ impl Bug {
         Self::TransferSkipsMatch,
         Self::IgnoresHigherEpochs,
         Self::CountsItself,
+        Self::KeepsConflicts,
         Self::DropsSuffix,
+        Self::ForgetsConfs,
+        Self::NamesCommit,
+        Self::CutsUnsaved,
     ];
 }
 

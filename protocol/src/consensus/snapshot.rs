@@ -66,7 +66,8 @@ impl Consensus {
             return;
         }
         assert!(meta.last.index <= self.applied, "a snapshot of what is not applied");
-        let to = Index(meta.last.index.0.saturating_sub(trailing));
+        let end = if broken!(self, CutsUnsaved) { self.applied } else { meta.last.index };
+        let to = Index(end.0.saturating_sub(trailing));
         self.snapshot = Some(meta);
         if to <= self.log.base().index || self.role == Role::Halted {
             return;

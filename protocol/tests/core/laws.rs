@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use protocol::consensus::ReadMode;
-use protocol::durable::{Durable, Entry, HardState, Payload};
+use protocol::durable::{ConfState, Durable, Entry, HardState, Payload};
 use protocol::effects::Role;
 use protocol::{Epoch, Index, LogId, NodeId};
 
@@ -60,6 +60,7 @@ impl Laws {
                 self.commit_on_a_durable_quorum(world, at);
             }
             self.epochs_and_votes_only_grow(world, at);
+            nothing_is_forgotten_unsaved(world, at);
         }
         for (at, seen) in std::mem::take(&mut world.seen) {
             self.trace = match &seen {
@@ -73,6 +74,7 @@ impl Laws {
         self.checked += 1;
         if self.checked.is_multiple_of(512) {
             self.log_matching(world);
+            (0..world.nodes.len()).for_each(|at| self.a_log_is_whole(world, at));
         }
     }
 
@@ -122,6 +124,9 @@ impl Laws {
         let (old, new) = (self.hard[at], world.nodes[at].disk.hard_state);
         let grows = new.epoch > old.epoch || (new.epoch == old.epoch && (old.vote.is_none() || new.vote == old.vote));
         law(grows, world, "One vote per epoch", || format!("n{}: {old:?} to {new:?}", at + 1));
+        // F2: it would help to elect a leader without what it acknowledged.
+        let is_heard = world.nodes[at].is_retired && new.vote.is_some() && new != old;
+        law(!is_heard, world, "Who gave up its log never votes", || format!("n{}: {old:?} to {new:?}", at + 1));
         self.hard[at] = new;
     }
 
@@ -147,8 +152,15 @@ impl Laws {
                 // The whole log is that of the snapshot, or goes on behind it.
                 let base = world.core(at).base();
                 law(base >= last, world, "An install keeps no prefix", || format!("n{} {base}", at + 1));
+                self.a_log_is_whole(world, at);
                 self.installs += 1;
                 self.proposals.retain(|(node, index), _| *node != at || *index > last.index);
+            }
+            Seen::Saves(last) => {
+                let applied = world.core(at).applied();
+                law(applied == last.index, world, "A snapshot is of what is applied", || {
+                    format!("{last} at {applied}")
+                });
             }
             Seen::Role(..)
             | Seen::Fetches(..)
@@ -209,6 +221,26 @@ impl Laws {
         }
     }
 
+    /// A log is one line: it goes on from what is committed, epochs never fall along it, and the newest configuration on that line
+    /// is in force (C1, F16).
+    fn a_log_is_whole(&self, world: &World, at: usize) {
+        let Some(core) = &world.nodes[at].core else { return };
+        let (base, entries) = (core.base(), core.entries(core.base().index.next()..=core.last().index));
+        let before = self.committed.get(..base.index.0 as usize - 1).unwrap_or_default();
+        let joins = base.index == Index(1) || before.last().is_some_and(|entry| entry.id == base);
+        law(joins, world, "What is forgotten is committed", || format!("n{} {base}", at + 1));
+        let mut last = base;
+        for entry in entries {
+            let follows = entry.id.epoch >= last.epoch && entry.id.index == last.index.next();
+            law(follows, world, "Epochs never fall along a log", || format!("n{} {} after {last}", at + 1, entry.id));
+            last = entry.id;
+        }
+        // While there is none, that of the genesis is in force.
+        let newest = entries.iter().rev().chain(before.iter().rev()).find_map(configuration);
+        let is_in_force = newest.is_none_or(|conf| core.conf() == Some(conf));
+        law(is_in_force, world, "The newest configuration is in force", || format!("n{} {:?}", at + 1, core.conf()));
+    }
+
     /// Log Matching: where two logs have the same entry, they are the same up to it.
     pub fn log_matching(&self, world: &World) {
         let cores: Vec<_> = world.nodes.iter().filter_map(|node| node.core.as_ref()).collect();
@@ -221,6 +253,22 @@ impl Laws {
                 law(same_all(&one[..agree], &other[..agree]), world, "Log Matching", || format!("up to {agree}"));
             }
         }
+    }
+}
+
+/// F16: what is no longer in a log on a disk is in a snapshot on that disk.
+fn nothing_is_forgotten_unsaved(world: &World, at: usize) {
+    let disk = &world.nodes[at].disk;
+    let saved = disk.snapshot.as_ref().map_or(Index(1), |snapshot| snapshot.meta.last.index);
+    law(disk.base.index <= saved, world, "Nothing is forgotten unsaved", || {
+        format!("n{} {} of {saved}", at + 1, disk.base)
+    });
+}
+
+fn configuration(entry: &Entry) -> Option<&ConfState> {
+    match &entry.payload {
+        Payload::Config(conf) => Some(conf),
+        _ => None,
     }
 }
 

@@ -73,6 +73,8 @@ enum Theme {
     Churn,
     /// The voters change all the time.
     Changes,
+    /// Short logs and long absences: who comes back is sent a snapshot, and has a tail of its own.
+    Images,
 }
 
 impl Weather {
@@ -157,6 +159,22 @@ impl Weather {
                     ..any
                 }
             }
+            Theme::Images => {
+                net.delay = dice.pick(&[(MS / 10, MS), (MS, 10 * MS)]);
+                Self {
+                    one_cut: true,
+                    crash: dice.pick(&[0, 2]),
+                    cut: dice.pick(&[5, 15]),
+                    mend: dice.pick(&[5, 15]),
+                    stick: 0,
+                    proposals: dice.pick(&[100, 500]),
+                    batch: dice.pick(&[1, 8]),
+                    size: 8,
+                    reads: dice.pick(&[0, 20]),
+                    changes: dice.pick(&[0, 20, 100]),
+                    ..any
+                }
+            }
             Theme::Churn => {
                 net.loss = dice.pick(&[0, 50, 300]);
                 net.delay = dice.pick(&[(MS / 10, MS), (MS, 20 * MS), (MS, 40 * MS)]);
@@ -180,17 +198,23 @@ impl Weather {
 }
 
 impl Run {
-    /// Draws the weather of a seed. A third of the seeds hunt leases: good links with a slow path, a leader that one node
-    /// does not hear, rumours, short crashes. A third churns: short reigns and long logs in small messages.
+    /// Draws the weather of a seed. Some seeds hunt leases: good links with a slow path, a leader that one node does not hear,
+    /// rumours, short crashes. Some churn: short reigns and long logs in small messages. Some change the voters, and some send
+    /// snapshots to whoever was away.
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x7e57);
-        let theme = dice.pick(&[Theme::Any, Theme::Leases, Theme::Churn, Theme::Changes]);
+        let theme = dice.pick(&[Theme::Any, Theme::Leases, Theme::Churn, Theme::Changes, Theme::Images]);
         let count = match theme {
             Theme::Any => dice.pick(&[1, 2, 3, 3, 4, 5]),
             Theme::Leases | Theme::Churn => dice.pick(&[3, 3, 5]),
             Theme::Changes => dice.pick(&[3, 4, 5, 6]),
+            Theme::Images => dice.pick(&[3, 4, 5]),
         };
-        let voters = if theme == Theme::Changes { dice.between(1, count as u64) as usize } else { count };
+        let voters = match theme {
+            Theme::Changes => dice.between(1, count as u64) as usize,
+            Theme::Images => 3,
+            Theme::Any | Theme::Leases | Theme::Churn => count,
+        };
         let is_mixed = dice.happens(if theme == Theme::Leases { 500 } else { 150 });
         let profiles: Vec<Profile> = (0..count)
             .map(|_| if is_mixed { dice.pick(&[Profile::DEV, Profile::LAN]) } else { Profile::DEV })
@@ -215,10 +239,11 @@ impl Run {
         let mut weather = Weather::draw(theme, &mut dice, &mut world);
         world.surrender = dice.pick(&[(0, MS), (0, 30 * MS)]);
         let election_timeout = profiles.iter().map(|profile| profile.election_timeout.as_nanos() as u64).max();
-        if dice.happens(400) {
+        if theme == Theme::Images || dice.happens(400) {
             weather.snapshot = dice.pick(&[5, 30, 100]);
             weather.trailing = dice.pick(&[0, 1, 20]);
             world.fetch_delay = dice.pick(&[2, 50, 800]) * MS;
+            world.save_delay = dice.pick(&[1, 20, 300]) * MS;
         }
         let mut laws = Laws::default();
         laws.is_wild = is_wild;
@@ -288,7 +313,7 @@ impl Run {
             if weather.snapshot > 0 && !self.is_paused(at) && self.dice.happens(weather.snapshot) {
                 // What is forgotten cannot be looked at any more.
                 self.laws.check(&mut self.world);
-                self.world.save(at, weather.trailing);
+                self.world.begin_to_save(at, weather.trailing);
                 self.laws.check(&mut self.world);
             }
             self.rumour(at);

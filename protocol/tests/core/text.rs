@@ -171,6 +171,7 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
         Seen::Resume(epoch) => format!("goes on in epoch {epoch}"),
         Seen::Urged(to, last) => format!("tells n{} to campaign, at {last}", to + 1),
         Seen::Retired => "gives up its log".into(),
+        Seen::Saves(last) => format!("begins to write a snapshot of {last}"),
         Seen::Fatal(why) => format!("stops: {why}"),
         Seen::Sent { to, message, waits } => {
             let waits = if *waits { ", when the disk has it" } else { "" };

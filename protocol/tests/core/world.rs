@@ -40,6 +40,8 @@ pub struct World {
     pub is_tapped: bool,
     /// How long an image travels at most.
     pub fetch_delay: u64,
+    /// How long it takes at most to write a snapshot.
+    pub save_delay: u64,
     /// How every core that starts from here on is broken.
     #[cfg(feature = "mutants")]
     pub bug: Option<protocol::consensus::Bug>,
@@ -125,6 +127,8 @@ pub enum Seen {
     Urged(usize, LogId),
     /// It gave up its log.
     Retired,
+    /// It begins to write a snapshot of this.
+    Saves(LogId),
     /// See [`Effect::Fatal`].
     Fatal(String),
     /// Only while tapped: a message, and whether it waits for the disk.
@@ -153,6 +157,7 @@ enum Happening {
     Wake { node: usize, run: u64 },
     Synced { node: usize, run: u64 },
     Staged { node: usize, run: u64, meta: Box<SnapMeta> },
+    Saved { node: usize, run: u64, meta: Box<SnapMeta>, trailing: u64 },
     Surrendered { node: usize, run: u64, epoch: Epoch },
 }
 
@@ -199,6 +204,7 @@ impl World {
             steps: 0,
             is_tapped: false,
             fetch_delay: 5 * MS,
+            save_delay: MS,
             #[cfg(feature = "mutants")]
             bug: None,
             queue,
@@ -269,6 +275,7 @@ impl World {
         | Happening::Wake { node, .. }
         | Happening::Synced { node, .. }
         | Happening::Staged { node, .. }
+        | Happening::Saved { node, .. }
         | Happening::Surrendered { node, .. }) = what;
         let resumes = self.nodes[node].paused_until;
         if resumes > self.time {
@@ -281,6 +288,9 @@ impl World {
             }
             Happening::Wake { node, run } if self.nodes[node].run == run => self.wake(node),
             Happening::Staged { node, run, meta } if self.nodes[node].run == run => self.stage(node, *meta),
+            Happening::Saved { node, run, meta, trailing } if self.nodes[node].run == run => {
+                self.note_saved(node, *meta, trailing);
+            }
             Happening::Surrendered { node, run, epoch } if self.nodes[node].run == run => {
                 self.step(node, Input::Surrendered { epoch });
             }
@@ -413,14 +423,33 @@ impl World {
 
     /// A node writes a snapshot of what it has applied, and forgets all but `trailing` of the entries in it.
     pub fn save(&mut self, at: usize, trailing: u64) {
-        let Some(core) = &self.nodes[at].core else { return };
-        let is_new = |meta: &SnapMeta| core.snapshot().is_none_or(|held| held.index < meta.last.index);
-        if core.is_installing() {
-            return;
+        if let Some(meta) = self.next_image(at) {
+            self.note_saved(at, meta, trailing);
         }
-        let Some(meta) = core.snap_meta().filter(is_new) else { return };
-        self.nodes[at].disk.snapshot = Some(Snapshot { meta: meta.clone(), chunks: Vec::new() });
-        self.step(at, Input::Saved { meta, trailing });
+    }
+
+    /// The same, and it takes a while.
+    pub fn begin_to_save(&mut self, at: usize, trailing: u64) {
+        let Some(meta) = self.next_image(at) else { return };
+        self.seen.push((at, Seen::Saves(meta.last)));
+        let (run, due) = (self.nodes[at].run, self.time + self.dice.between(0, self.save_delay));
+        self.schedule(due, Happening::Saved { node: at, run, meta: Box::new(meta), trailing });
+    }
+
+    /// What a snapshot of today would stand for, if it is news.
+    fn next_image(&self, at: usize) -> Option<SnapMeta> {
+        let core = self.nodes[at].core.as_ref().filter(|core| !core.is_installing())?;
+        core.snap_meta().filter(|meta| core.snapshot().is_none_or(|held| held.index < meta.last.index))
+    }
+
+    /// A snapshot is written, unless another that is newer came in between.
+    fn note_saved(&mut self, at: usize, meta: SnapMeta, trailing: u64) {
+        let held = self.nodes[at].core.as_ref().map(|core| (core.is_installing(), core.snapshot()));
+        let Some((false, held)) = held else { return };
+        if held.is_none_or(|held| held.index < meta.last.index) {
+            self.nodes[at].disk.snapshot = Some(Snapshot { meta: meta.clone(), chunks: Vec::new() });
+            self.step(at, Input::Saved { meta, trailing });
+        }
     }
 
     fn wake(&mut self, at: usize) {
