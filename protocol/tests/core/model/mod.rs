@@ -180,7 +180,7 @@ fn worlds() -> Vec<(&'static str, Bounds)> {
             "a learner votes",
             Bounds {
                 voters: 2,
-                beats: 2,
+                beats: 1,
                 epoch: 2,
                 targets: vec![conf(&[1, 2], &[3]), conf(&[1, 2, 3], &[])],
                 ..led()
@@ -222,7 +222,8 @@ fn broken_worlds() -> Vec<(Bug, Bounds)> {
 
 #[test]
 fn every_small_world_is_safe() {
-    for (name, bounds) in worlds() {
+    let asked = std::env::var("TENURE_WORLD").ok();
+    for (name, bounds) in worlds().into_iter().filter(|(name, _)| asked.as_ref().is_none_or(|asked| asked == name)) {
         println!("{}", explore(name, bounds).unwrap_or_else(|why| panic!("{why}")));
     }
 }
