@@ -66,11 +66,15 @@ pub enum Bug {
     ClaimsOutliveSessions,
     /// A once is settled by somebody who does not hold it.
     SettlesWithoutRight,
+    /// A founder is content with the promises of a majority (F1).
+    FoundsOnMajority,
+    /// A genesis is accepted whatever was promised since (F1).
+    AcceptsBelowPromise,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -99,6 +103,8 @@ impl Bug {
         Self::ReadsBesideWriter,
         Self::ClaimsOutliveSessions,
         Self::SettlesWithoutRight,
+        Self::FoundsOnMajority,
+        Self::AcceptsBelowPromise,
     ];
 }
 

@@ -9,8 +9,9 @@
 //!
 //! # Invariants
 //!
-//! * Two geneses never both reach a majority while fewer than a majority of the listed nodes lose their disk or are replaced
-//!   at their address. (Majority promises instead of all of them lose this with one wiped disk; see `docs/protocol.md`.)
+//! * Two geneses never both reach a majority while fewer than a majority of the initial voters lose their disk or are replaced
+//!   at their address, however long the rest of the list is. (Majority promises instead of all of them lose this with one
+//!   wiped disk; see `docs/protocol.md`.)
 //! * A node accepts at most one genesis in its life.
 //! * A promise is durable before it is told.
 //! * A founder that meets an accepted genesis hands on exactly that one.
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::durable::{Ballot, Durable, Genesis};
+use crate::mutants::{self, Bug};
 use crate::types::{ClusterId, Nanos, NodeId};
 
 /// How this node was told to begin.
@@ -285,7 +287,8 @@ impl Founding {
 
     fn on_genesis(&mut self, from: NodeId, genesis: Genesis, is_established: bool, effects: &mut Vec<Effect>) {
         if self.genesis.is_none() {
-            let is_initial = genesis.voters.contains(&self.config.node) && genesis.ballot >= self.promised;
+            let is_promised = genesis.ballot >= self.promised || mutants::is_on(Bug::AcceptsBelowPromise);
+            let is_initial = genesis.voters.contains(&self.config.node) && is_promised;
             if !is_initial && !is_established {
                 return;
             }
@@ -337,7 +340,12 @@ impl Founding {
 
     fn found_if_all_are_clean(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
         let Some(bid) = &self.bid else { return };
-        if self.exists || !self.listed().all(|node| bid.clean.contains(&node)) {
+        let is_enough = if mutants::is_on(Bug::FoundsOnMajority) {
+            bid.clean.len() * 2 > self.listed().count()
+        } else {
+            self.listed().all(|node| bid.clean.contains(&node))
+        };
+        if self.exists || !is_enough {
             return;
         }
         let mut voters: Vec<NodeId> = self.listed().take(usize::from(self.config.voters)).collect();

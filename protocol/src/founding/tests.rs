@@ -230,6 +230,48 @@ fn the_wish_for_voters_is_odd_and_at_most_seven() {
     assert_eq!(wanted, [1, 1, 1, 3, 3, 7, 3, 3]);
 }
 
+/// Lets the first of these nodes found, and everybody hear what passes `hears`.
+fn settle(nodes: &mut [Founding], hears: impl Fn(NodeId, &Message) -> bool) {
+    let ids: Vec<NodeId> = nodes.iter().map(|node| node.config.node).collect();
+    for node in &mut *nodes {
+        ids.iter().enumerate().for_each(|(place, &id)| node.resolved(Nanos(1), place, id));
+    }
+    let mut effects = Vec::new();
+    nodes[0].tick(Nanos(2), false, &mut effects);
+    let mut wires: VecDeque<_> = sent(&effects).into_iter().map(|(to, message)| (ids[0], to, message)).collect();
+    while let Some((from, to, message)) = wires.pop_front() {
+        let Some(at) = ids.iter().position(|id| *id == to).filter(|_| hears(to, &message)) else { continue };
+        effects.clear();
+        nodes[at].message(Nanos(3), from, message, &mut effects);
+        wires.extend(sent(&effects).into_iter().map(|(next, message)| (to, next, message)));
+    }
+}
+
+#[test]
+fn what_counts_are_the_voters_and_not_the_length_of_the_list() {
+    let started = |node| {
+        let config = Config { voters: 3, ..config(node, 5) };
+        Founding::new(config, &Durable::fresh(NodeId(node), Incarnation(1)), Nanos(0))
+    };
+    let mut nodes: Vec<Founding> = (1..=5).map(started).collect();
+    settle(&mut nodes, |to, message| to != NodeId(3) || !matches!(message, Message::Genesis(_)));
+    let has_first = |node: &Founding| node.genesis().is_some_and(|genesis| genesis.cluster == ClusterId(1));
+    assert_eq!(nodes.iter().filter(|node| has_first(node)).count(), 2, "two of three voters have accepted it");
+
+    // Two replaced nodes are few of five and most of the three that vote: nobody is left who knows of the first genesis.
+    (nodes[0], nodes[1]) = (started(11), started(12));
+    settle(&mut nodes, |_, _| true);
+    let second = nodes[2].genesis().expect("the third voter has a genesis now");
+    assert_eq!(second.voters, [NodeId(3), NodeId(11), NodeId(12)]);
+
+    // One replaced voter is borne, and so are all who do not vote.
+    let mut nodes: Vec<Founding> = (1..=5).map(started).collect();
+    settle(&mut nodes, |to, message| to != NodeId(3) || !matches!(message, Message::Genesis(_)));
+    (nodes[0], nodes[3], nodes[4]) = (started(11), started(14), started(15));
+    settle(&mut nodes, |_, _| true);
+    assert!(nodes.iter().all(|node| node.genesis().is_none() || has_first(node)));
+}
+
 /// A world of three addresses: what is at each, what is under way, and what was accepted by whom, ever.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct World {

@@ -6,10 +6,10 @@
 //!
 //! * A check never changes what is checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::consensus::{Consensus, Message};
-use protocol::durable::{ConfState, Entry, GENESIS, HardState, Payload, Persist};
+use protocol::durable::{ConfState, Entry, GENESIS, Genesis, HardState, Payload, Persist};
 use protocol::effects::Role;
 use protocol::message::Body;
 use protocol::replica::Replica;
@@ -28,6 +28,8 @@ pub struct Checker {
     pub oracle: Oracle,
     /// The cluster under whose genesis the first entry was committed.
     cluster: Option<ClusterId>,
+    /// Which initial voters have ever accepted a genesis, by the cluster that it begins.
+    accepted: BTreeMap<ClusterId, BTreeSet<NodeId>>,
     /// The committed entries, beginning with the first after the genesis.
     pub committed: Vec<(LogId, u64)>,
     /// For each of them, the epoch of whoever committed it first.
@@ -64,6 +66,7 @@ impl Checker {
         Self {
             oracle: Oracle::default(),
             cluster: None,
+            accepted: BTreeMap::new(),
             committed: Vec::new(),
             committers: Vec::new(),
             leaders: BTreeMap::new(),
@@ -79,6 +82,11 @@ impl Checker {
     /// In how many epochs somebody led.
     pub fn leaders(&self) -> usize {
         self.leaders.len()
+    }
+
+    /// The cluster in which something was committed.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
     }
 
     /// A node crashed: what it knew is gone.
@@ -192,6 +200,16 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// F1: of all geneses that are on disks, one at most ever reaches a majority of its voters.
+    pub fn one_genesis_has_a_majority(&mut self, node: NodeId, genesis: &Genesis) -> Verdict {
+        if !genesis.voters.contains(&node) || !self.accepted.entry(genesis.cluster).or_default().insert(node) {
+            return Ok(());
+        }
+        let has_majority = |nodes: &BTreeSet<NodeId>| nodes.len() * 2 > genesis.voters.len();
+        let chosen: Vec<_> = self.accepted.iter().filter(|(_, nodes)| has_majority(nodes)).collect();
+        if chosen.len() <= 1 { Ok(()) } else { Err(format!("I1 two geneses have a majority: {chosen:?}")) }
     }
 
     /// F1: entries are committed under one genesis only, whatever was lost while the cluster began.

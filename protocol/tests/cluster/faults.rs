@@ -28,6 +28,7 @@ impl World {
         self.asleep[at].clear();
         let verdict = self.check.hard_state_only_grows(old, self.hosts[at].disk.durable.hard_state);
         self.judge(verdict);
+        self.note_genesis(at);
         self.check.forget(at);
         self.history.forget(at);
         for peer in 0..self.hosts.len() {
@@ -59,26 +60,44 @@ impl World {
             return;
         }
         self.crash_for_a_while(at);
+        self.empty_disk(at);
+    }
+
+    /// Gives a node that is down an empty disk.
+    pub fn empty_disk(&mut self, at: usize) {
         self.tell(at, || "loses its disk".into());
         let id = identity(at, self.hosts[at].lost.len() as u64 + 1);
         self.hosts[at].replace_disk(id);
     }
 
     /// Whether fewer than a majority of the voters have lost their disks when this one has too: more are promised nothing.
-    fn can_bear_loss(&self, at: usize) -> bool {
+    pub fn can_bear_loss(&self, at: usize) -> bool {
+        if !self.hosts[at].is_at_home {
+            return false;
+        }
+        let replaced = || self.hosts.iter().filter(|host| host.is_replaced());
         let Some(conf) = &self.check.oracle.conf else {
             // While the cluster begins, whoever is listed may become a voter (F1).
             let losses: usize = self.hosts.iter().map(|host| host.lost.len()).sum();
             let voters = self.options.voters.map_or(self.options.nodes, usize::from).min(self.options.nodes);
-            return losses < (voters - 1) / 2;
+            return losses + replaced().count() < (voters - 1) / 2;
         };
         let is_settled =
             |leader: usize| self.hosts[leader].replica().and_then(|it| it.consensus().conf()) == Some(conf);
-        let is_lost = |node: &&NodeId| **node == self.hosts[at].id || self.hosts[place(**node)].id != **node;
+        let is_lost = |node: &&NodeId| **node == self.hosts[at].id || self.is_gone(**node);
         // A learner may get the seat of a voter at any moment.
+        let lost = conf.voters.iter().chain(&conf.learners).filter(is_lost).count();
+        // A founder that was replaced at its address still founds from those who lose their disks.
+        let rivals = replaced().filter(|host| !conf.voters.contains(&host.id) && !conf.learners.contains(&host.id));
         self.leader().is_some_and(is_settled)
             && conf.outgoing.is_empty()
-            && conf.voters.iter().chain(&conf.learners).filter(is_lost).count() <= (conf.voters.len() - 1) / 2
+            && lost + rivals.count() <= (conf.voters.len() - 1) / 2
+    }
+
+    /// Whether a node has lost its disk, or its address to another one: it does not come back for good.
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        let host = &self.hosts[place(node)];
+        host.id != node || host.is_replaced()
     }
 
     /// Starts a host that is down.
@@ -153,9 +172,11 @@ impl World {
     pub fn calm(&mut self) {
         self.is_calm = true;
         self.heal();
+        self.clear_stranded();
         for at in 0..self.hosts.len() {
             self.resume(at);
-            if self.hosts[at].is_leaving {
+            // An operator ends whoever runs where another node belongs.
+            if self.hosts[at].is_leaving || self.hosts[at].is_replaced() {
                 self.crash(at);
             }
             if self.hosts[at].machines.is_none() {

@@ -19,6 +19,8 @@ use protocol::state::{Offer, Outcome, State};
 use protocol::worker::Worker;
 use protocol::{ClusterId, Fence, Incarnation, LogId, Nanos, NodeId, Profile, SessionId, client, replica, worker};
 
+use crate::travel::place;
+
 /// Which machine of a host, or what else can hand something to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -44,6 +46,12 @@ pub struct Host {
     pub id: NodeId,
     /// Whether it is a node; otherwise an outside client.
     pub is_node: bool,
+    /// Whose address in the join list it was started for.
+    pub home: usize,
+    /// Whether a dial of that address reaches it: not before it begins, and not when another node was started there.
+    pub is_at_home: bool,
+    /// It is started with the first two places of the join list exchanged.
+    pub exchanges_list: bool,
     /// Which run of it this is, or was; the incarnation.
     pub run: u64,
     /// The machines, unless it is down.
@@ -214,6 +222,9 @@ impl Host {
         Self {
             id,
             is_node,
+            home: place(id),
+            is_at_home: true,
+            exchanges_list: false,
             run: 0,
             machines: None,
             disk: Disk::empty(id),
@@ -250,7 +261,7 @@ impl Host {
                     node,
                     profile: setup.profile,
                     name: "simulated".into(),
-                    join: setup.join.clone(),
+                    join: self.join(setup),
                     voters: setup.voters,
                     seed,
                     cluster: ClusterId(u128::from(seed) + 1),
@@ -293,6 +304,30 @@ impl Host {
     pub fn replace_disk(&mut self, id: NodeId) {
         let old = std::mem::replace(&mut self.disk, Disk::empty(id));
         self.lost.push((std::mem::replace(&mut self.id, id), old));
+    }
+
+    /// The join list that it is started with.
+    fn join(&self, setup: &Setup) -> Vec<String> {
+        let mut join = setup.join.clone();
+        if self.exchanges_list {
+            join.swap(0, 1);
+        }
+        join
+    }
+
+    /// Where the address of a place stands in the list that it is started with.
+    pub fn listed(&self, home: usize) -> usize {
+        if self.exchanges_list && home < 2 { 1 - home } else { home }
+    }
+
+    /// Whether another node was started at its address.
+    pub fn is_replaced(&self) -> bool {
+        self.run > 0 && !self.is_at_home
+    }
+
+    /// The cluster in which its disk says that it is.
+    pub fn cluster(&self) -> Option<ClusterId> {
+        self.disk.durable.genesis.as_ref().map(|genesis| genesis.cluster)
     }
 
     /// Says whether an entry is or was on the disk of this node.

@@ -8,6 +8,7 @@
 #![allow(clippy::disallowed_methods)] // The machines have no environment and no threads; their test has both.
 #![allow(dead_code)] // Parts of the shared dice are for other tests.
 
+mod beginning;
 mod book;
 mod check;
 mod claims;

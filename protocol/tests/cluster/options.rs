@@ -14,6 +14,19 @@ pub const MS: u64 = 1_000_000;
 /// One second.
 pub const SECOND: u64 = 1_000 * MS;
 
+/// A node that is started at the address of another one, which goes on: paused or cut off at first, and with all that it knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Replacement {
+    /// Whose address.
+    pub at: usize,
+    /// When.
+    pub when: u64,
+    /// For how long the old one is paused.
+    pub pause: u64,
+    /// Nothing reaches or leaves the old one at first.
+    pub is_cut: bool,
+}
+
 /// The world of one seed. Times in nanoseconds, chances in parts per thousand unless a name says otherwise.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -75,6 +88,12 @@ pub struct Options {
     pub rights: u64,
     /// A disk that is lost while the cluster begins: whose, and when.
     pub lost_at_founding: Option<(usize, u64)>,
+    /// A node that is replaced at its address while the cluster begins.
+    pub replaced_at_founding: Option<Replacement>,
+    /// A node that is started with the first two places of the join list exchanged.
+    pub exchanges_list: Option<usize>,
+    /// The longest way of what founders and the founded say.
+    pub slow_founding: u64,
     /// Starts after which the clock shows another time: clocks are told from nothing but their rate.
     pub reboot: u64,
     /// At a strike: the leader is asked to hand over, to anybody or to somebody.
@@ -138,6 +157,9 @@ impl Options {
             sessions: 0,
             rights: 250,
             lost_at_founding: None,
+            replaced_at_founding: None,
+            exchanges_list: None,
+            slow_founding: 0,
             reboot: 0,
             transfer: 0,
             is_clock_bound_kept: true,
@@ -162,7 +184,7 @@ impl Options {
         let half = dice.pick(&[0, 10_000, 45_000]);
         let rates = if is_clock_bound_kept { (1_000_000 - half, 1_000_000 + half) } else { (800_000, 1_250_000) };
         let nodes = dice.pick(&[1, 3, 3, 3, 3, 4, 4, 5]);
-        Self {
+        let drawn = Self {
             nodes,
             voters: dice.pick(&[None, None, Some(3)]),
             outside: dice.between(1, 2) as usize,
@@ -212,6 +234,28 @@ impl Options {
             sessions: dice.pick(&[0, 30, 150]),
             faults: 85 * SECOND,
             end: 120 * SECOND,
+            ..Self::calm(nodes)
+        };
+        drawn.draw_beginning(&mut dice)
+    }
+
+    /// What goes wrong while the cluster begins, beside a lost disk. Drawn last, so that older seeds keep their weather.
+    fn draw_beginning(mut self, dice: &mut Dice) -> Self {
+        let last = self.nodes as u64 - 1;
+        if self.nodes > 1 && dice.happens(200) {
+            self.replaced_at_founding = Some(Replacement {
+                at: if dice.happens(600) { 0 } else { dice.between(0, last) as usize },
+                when: dice.between(50, 2_000) * MS,
+                pause: dice.pick(&[0, 300, 1_500, 6_000]) * MS,
+                is_cut: self.cut > 0 && dice.happens(300),
+            });
         }
+        if self.nodes > 1 && dice.happens(50) {
+            self.exchanges_list = Some(dice.between(0, last) as usize);
+        }
+        if self.lost_at_founding.is_some() || self.replaced_at_founding.is_some() {
+            self.slow_founding = dice.pick(&[0, 300, 1_500, 4_000]) * MS;
+        }
+        self
     }
 }

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use protocol::{NodeId, Profile, Revision};
 
 use crate::check::Verdict;
+use crate::host::Host;
 use crate::options::{Options, SECOND};
-use crate::travel::place;
 use crate::world::World;
 
 /// What a run came to.
@@ -132,24 +132,24 @@ fn every_watch_is_told(world: &mut World) -> Verdict {
     Err(String::from("I11 a watch was not told what happened"))
 }
 
-/// All hosts but those whose node was removed: it is told to end and is not served any more.
+/// All hosts but those that belong to it no more: a removed node is told to end, and one without an address was ended.
 fn served(world: &World) -> Vec<usize> {
     let removed = &world.check.oracle.state.roster().removed;
-    (0..world.hosts.len()).filter(|at| !removed.contains(&world.hosts[*at].id)).collect()
+    let is_served = |host: &Host| host.is_at_home && !removed.contains(&host.id);
+    (0..world.hosts.len()).filter(|at| is_served(&world.hosts[*at])).collect()
 }
 
 /// F27: whoever lost its disk for good has no seat any more, and no change is left half done.
 fn every_seat_is_taken(world: &World) -> Verdict {
     let Some(conf) = &world.check.oracle.conf else { return Err("I11 nobody votes".into()) };
-    let is_gone = |node: &&NodeId| world.hosts[place(**node)].id != **node;
     let excluded = &world.check.oracle.state.roster().excluded;
     let may_vote = |id: NodeId| !conf.voters.contains(&id) && !excluded.contains(&id);
-    let is_wanted = world.hosts.iter().any(|host| host.is_node && may_vote(host.id));
+    let is_wanted = world.hosts.iter().any(|host| host.is_node && host.is_at_home && may_vote(host.id));
     // A leader that has restarted does not know where a lost voter was: its patience must end (F27).
     if !is_wanted || world.options.replace_after > world.options.end - world.options.faults - 10 * SECOND {
         return Ok(());
     }
-    match conf.voters.iter().find(is_gone) {
+    match conf.voters.iter().find(|node| world.is_gone(**node)) {
         Some(node) => Err(format!("I11 {node} has lost its disk and its seat is not taken: {conf:?}")),
         None if !conf.outgoing.is_empty() => Err(format!("I11 a change is not complete: {conf:?}")),
         None => Ok(()),

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 
 use protocol::effects::Local;
 use protocol::message::Body;
-use protocol::{Incarnation, NodeId, replica, route};
+use protocol::{ClusterId, Incarnation, NodeId, replica, route};
 
-use crate::host::Part;
+use crate::host::{Host, Part};
 use crate::options::MS;
 use crate::world::{Happening, World};
 
@@ -45,10 +45,10 @@ impl World {
         // A request is never repeated by a link: no answer could be certain of what the other copy does (D9).
         let may_repeat = !self.is_calm && !matches!(body, Body::Request(_));
         if may_repeat && self.options.twice > 0 && self.dice.happens(self.options.twice) {
-            let due = self.time + self.way();
+            let due = self.time + self.way_of(&body);
             self.fly(from, to, due, body.clone());
         }
-        let due = self.time + self.way();
+        let due = self.time + self.way_of(&body);
         self.fly(from, to, due, body);
     }
 
@@ -66,7 +66,16 @@ impl World {
         let Some(link) = self.net.side(from, to).link else { return };
         let (node, from_run) = (self.hosts[from].id, self.hosts[from].run);
         let (generation, to_run) = (link.generation, link.peer_run);
-        self.queue.add(due, Happening::Arrival { from, node, to, generation, from_run, to_run, body });
+        let cluster = self.hosts[from].cluster();
+        self.queue.add(due, Happening::Arrival { from, node, to, generation, from_run, to_run, cluster, body });
+    }
+
+    /// How long this message travels.
+    fn way_of(&mut self, body: &Body) -> u64 {
+        if self.options.slow_founding > 0 && !self.is_calm && matches!(body, Body::Founding(_)) {
+            return self.dice.between(MS, self.options.slow_founding);
+        }
+        self.way()
     }
 
     /// How long a message travels.
@@ -97,6 +106,9 @@ impl World {
         if !are_up || self.net.is_linked(a, b) {
             return; // Whoever starts dials again.
         }
+        if !are_compatible(self.hosts[a].cluster(), self.hosts[b].cluster()) {
+            return;
+        }
         let are_awake = self.hosts[a].paused_until <= self.time && self.hosts[b].paused_until <= self.time;
         if !are_awake || self.net.is_cut(a, b) {
             return self.redial(a, b);
@@ -119,9 +131,17 @@ impl World {
             }
             let is_founded = self.hosts[at].replica().is_none_or(|replica| replica.founding().genesis().is_some());
             if is_node && !is_founded {
-                let resolved = replica::Input::Resolved { place: peer, node };
-                self.hand_on(at, Part::Gateway, Local::Replica(resolved));
+                self.resolve(at, peer);
             }
+        }
+    }
+
+    /// A host finds a peer behind an address of its list. Behind its own address it has found itself.
+    fn resolve(&mut self, at: usize, peer: usize) {
+        let Host { id: node, home, is_at_home, .. } = self.hosts[peer];
+        if is_at_home && home != self.hosts[at].home {
+            let resolved = replica::Input::Resolved { place: self.hosts[at].listed(home), node };
+            self.hand_on(at, Part::Gateway, Local::Replica(resolved));
         }
     }
 
@@ -155,7 +175,7 @@ impl World {
     /// Gossip tells a node of a member.
     pub fn gossip(&mut self, at: usize, node: NodeId, is_alive: bool) {
         if self.hosts[at].machines.is_some() && self.hosts[at].is_node {
-            let address = SocketAddr::from(([127, 0, 0, 1], 7400 + place(node) as u16));
+            let address = SocketAddr::from(([127, 0, 0, 1], 7400 + self.hosts[place(node)].home as u16));
             let member = replica::Input::Member { node, address, is_alive };
             self.hand_on(at, Part::Gateway, Local::Replica(member));
         }
@@ -184,6 +204,11 @@ pub fn identity(at: usize, disks_lost: u64) -> NodeId {
 
 /// More than there are hosts, so that identities show where they live.
 const LIVES: u64 = 100;
+
+/// Says whether two nodes may speak to each other: a link refuses what comes from another cluster.
+pub fn are_compatible(one: Option<ClusterId>, other: Option<ClusterId>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
 
 /// Says whether a message keeps its order on a link and dies with it (F8).
 pub fn is_ordered(body: &Body) -> bool {

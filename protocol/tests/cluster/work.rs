@@ -133,7 +133,8 @@ impl History {
         if options.roster > 0 && dice.happens(options.roster) {
             let node = identity(dice.between(0, options.nodes as u64 - 1) as usize, dice.pick(&[0, 0, 0, 1]));
             // Fewer voters bear fewer losses: a seat that is given up while a disk dies is one loss too many.
-            let may_shrink = options.disk_loss == 0 && options.lost_at_founding.is_none();
+            let may_shrink =
+                options.disk_loss == 0 && options.lost_at_founding.is_none() && options.replaced_at_founding.is_none();
             let fewer = dice.pick(&[RosterChange::Demote(node), RosterChange::Remove(node)]);
             let change = if may_shrink && dice.happens(650) { fewer } else { RosterChange::Promote(node) };
             self.pending.insert(call, Pending { host, begin, kind: Kind::Roster });

@@ -15,8 +15,9 @@ mod inside;
 use protocol::effects::{Authority, Effects, Event, Local, Role};
 use protocol::message::Body;
 use protocol::state::Outcome;
-use protocol::{Epoch, Fence, Incarnation, Nanos, NodeId, Profile, client, master, replica, route, worker};
+use protocol::{ClusterId, Epoch, Fence, Incarnation, Nanos, NodeId, Profile, client, master, replica, route, worker};
 
+use crate::beginning;
 use crate::check::{Checker, Verdict, mix};
 use crate::dice::Dice;
 use crate::host::{Host, Part, Setup, behaviour, target};
@@ -24,7 +25,7 @@ use crate::net::Net;
 use crate::options::{MS, Options, SECOND};
 use crate::oracle::Decided;
 use crate::queue::Queue;
-use crate::travel::{identity, is_ordered, place};
+use crate::travel::{are_compatible, identity, is_ordered, place};
 use crate::work::History;
 
 /// The cluster.
@@ -77,7 +78,16 @@ pub enum Seen {
 /// What can happen.
 pub(crate) enum Happening {
     /// A message reaches the gateway of `to`.
-    Arrival { from: usize, node: NodeId, to: usize, generation: u64, from_run: u64, to_run: u64, body: Body },
+    Arrival {
+        from: usize,
+        node: NodeId,
+        to: usize,
+        generation: u64,
+        from_run: u64,
+        to_run: u64,
+        cluster: Option<ClusterId>,
+        body: Body,
+    },
     /// An input reaches a machine.
     Input { at: usize, run: u64, local: Local },
     /// A machine's deadline passes.
@@ -88,6 +98,10 @@ pub(crate) enum Happening {
     DiskFails { at: usize, run: u64 },
     /// A host loses its disk.
     DiskIsLost { at: usize },
+    /// Another node is started at the address of one.
+    Replaced,
+    /// The operator starts all nodes with one join list.
+    Corrected,
     /// Work on an image ends.
     Imaged { at: usize, run: u64 },
     /// A handler ends.
@@ -118,14 +132,16 @@ impl World {
     /// A world in which nothing has started yet.
     pub fn new(seed: u64, options: Options, profile: Profile) -> Self {
         let mut dice = Dice(seed);
-        let count = options.nodes + options.outside;
+        let spare = usize::from(options.replaced_at_founding.is_some());
+        let count = options.nodes + options.outside + spare;
         let (least, most) = options.rates;
-        let hosts: Vec<Host> = (0..count)
+        let mut hosts: Vec<Host> = (0..count)
             .map(|at| {
                 let (rate, offset) = (dice.between(least, most), dice.between(SECOND, 3600 * SECOND));
                 Host::new(identity(at, 0), at < options.nodes, rate, offset)
             })
             .collect();
+        beginning::prepare(&mut hosts, &options);
         let join = (1..=options.nodes).map(|at| format!("n{at}:7400")).collect();
         Self {
             time: 0,
@@ -161,12 +177,15 @@ impl World {
     pub fn start_all(&mut self) {
         for at in 0..self.hosts.len() {
             let wait = self.dice.between(0, 200 * MS);
-            self.queue.add(self.time + wait, Happening::Start { at });
+            if self.hosts[at].is_at_home {
+                self.queue.add(self.time + wait, Happening::Start { at });
+            }
         }
         self.queue.add(self.time + self.options.strike, Happening::Strike);
         if let Some((at, wait)) = self.options.lost_at_founding {
             self.queue.add(self.time + wait, Happening::DiskIsLost { at });
         }
+        self.plan_beginning();
     }
 
     /// Lets time pass.
@@ -203,10 +222,14 @@ impl World {
             return self.asleep[at].push(what);
         }
         match what {
-            Happening::Arrival { from, node, to, generation, from_run, to_run, body } => {
-                if self.hosts[to].run == to_run {
-                    self.arrive((from, node, from_run), to, generation, body);
+            Happening::Arrival { from, node, to, generation, from_run, to_run, cluster, body } => {
+                if self.hosts[to].run != to_run {
+                    return;
                 }
+                if !are_compatible(cluster, self.hosts[to].cluster()) {
+                    return self.break_side(to, from, generation);
+                }
+                self.arrive((from, node, from_run), to, generation, body);
             }
             Happening::Input { at, run, local } => {
                 if self.hosts[at].run == run {
@@ -233,6 +256,8 @@ impl World {
                 }
             }
             Happening::DiskIsLost { at } => self.lose_disk(at),
+            Happening::Replaced => self.replace(),
+            Happening::Corrected => self.correct_lists(),
             Happening::Imaged { at, run } => {
                 if self.hosts[at].run == run {
                     self.imaged(at);
@@ -302,7 +327,7 @@ impl World {
     }
 
     fn start(&mut self, at: usize) {
-        if self.hosts[at].machines.is_some() {
+        if self.hosts[at].machines.is_some() || (self.is_calm && !self.hosts[at].is_at_home) {
             return;
         }
         let seed = self.dice.any();
@@ -313,7 +338,8 @@ impl World {
         self.tell(at, || "starts".into());
         let run = self.hosts[at].run;
         if self.hosts[at].is_node {
-            let resolved = replica::Input::Resolved { place: at, node: self.hosts[at].id };
+            let host = &self.hosts[at];
+            let resolved = replica::Input::Resolved { place: host.listed(host.home), node: host.id };
             self.hand_on(at, Part::Gateway, Local::Replica(resolved));
             for part in [Part::Replica, Part::Master, Part::Worker] {
                 self.hand_on(at, Part::Application, tick(part));
@@ -506,6 +532,8 @@ impl Happening {
             | Self::Start { .. }
             | Self::Resume { .. }
             | Self::DiskIsLost { .. }
+            | Self::Replaced
+            | Self::Corrected
             | Self::Strike => None,
         }
     }

@@ -35,6 +35,11 @@ impl World {
                 let run = self.hosts[at].run;
                 self.queue.add(self.time + MS, Happening::Leave { at, run });
             }
+            Event::Fatal(why) if self.is_word_of_lists(&why) => {
+                let run = self.hosts[at].run;
+                self.queue.add(self.time + MS, Happening::Leave { at, run });
+                self.queue.add(self.time + MS, Happening::Corrected);
+            }
             Event::Fatal(why) => self.judge(Err(format!("I0 {} must stop: {why}", self.hosts[at].id))),
             Event::Drained => {
                 let run = self.hosts[at].run;

@@ -65,6 +65,7 @@ impl World {
         disk.batches.1 = seq.unwrap_or(disk.batches.1);
         let verdict = self.check.hard_state_only_grows(old, self.hosts[at].disk.durable.hard_state);
         self.judge(verdict);
+        self.note_genesis(at);
         if let Some(seq) = seq {
             self.hand_on(at, Part::Store, Local::Replica(replica::Input::Persisted { seq }));
         }
