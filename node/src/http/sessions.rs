@@ -50,7 +50,7 @@ pub(super) async fn open(State(door): State<Door>, headers: HeaderMap, body: Res
 pub(super) async fn list(State(door): State<Door>, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
     let query = Query::parse(query.as_deref(), &["after", "limit"])?;
     let after = query.text("after").map_or(Ok(SessionId(0)), parse)?;
-    let limit = query.number("limit")?.map_or(PAGE, |limit| u32::try_from(limit).unwrap_or(u32::MAX));
+    let limit = query.number("limit")?.unwrap_or(PAGE);
     let sessions = door.answer(door.client(&headers).sessions(after, limit)).await?;
     let sessions: Vec<Value> = sessions.iter().map(document).collect();
     Ok(Json(json!({ "schema": SCHEMA, "sessions": sessions })).into_response())

@@ -1,5 +1,6 @@
 //! The client's side: names the sessions of this process to every linked node of the same machine.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -86,13 +87,11 @@ fn tend(shared: &Weak<Shared>) {
 }
 
 fn tell(witnesses: &mut BTreeMap<NodeId, Witness>, node: NodeId, sessions: &BTreeSet<SessionId>) -> io::Result<()> {
-    if !witnesses.contains_key(&node) {
-        if sessions.is_empty() {
-            return Ok(());
-        }
-        witnesses.insert(node, Witness::meet(node)?);
+    match witnesses.entry(node) {
+        Entry::Occupied(mut witness) => witness.get_mut().tell(sessions),
+        Entry::Vacant(_) if sessions.is_empty() => Ok(()),
+        Entry::Vacant(place) => place.insert(Witness::meet(node)?).tell(sessions),
     }
-    witnesses.get_mut(&node).map_or(Ok(()), |witness| witness.tell(sessions))
 }
 
 impl Witness {
