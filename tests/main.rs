@@ -20,6 +20,7 @@ mod growth;
 mod histories;
 mod map;
 mod netns;
+mod rights;
 mod sessions;
 mod snapshots;
 mod support;

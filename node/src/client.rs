@@ -17,9 +17,11 @@ use protocol::state::{
     Answer, ClientEnd, NodeView, OpenSession, Operation, Query, SessionView, Submitted, Summary, TaskSpec, TaskView,
 };
 use protocol::{Epoch, NodeId, SessionId, TaskId};
+use tokio::sync::Mutex;
 
 use crate::error::Error;
 use crate::kv::Kv;
+use crate::session::Session;
 use crate::submit::{Handle, Submit};
 use crate::task::TaskHandler;
 
@@ -28,6 +30,8 @@ use crate::task::TaskHandler;
 pub struct Client {
     backend: Arc<dyn Backend>,
     timeout: Duration,
+    /// The session of all rights that name no other one, once there is one.
+    shared: Arc<Mutex<Option<Session>>>,
 }
 
 /// Carries a call to the client machine, wherever that runs.
@@ -47,7 +51,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
 impl Client {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, timeout: TIMEOUT }
+        Self { backend, timeout: TIMEOUT, shared: Arc::default() }
     }
 
     /// Gives up on a call after this long (ten seconds unless told otherwise).
@@ -195,6 +199,18 @@ impl Client {
         self.timeout
     }
 
+    /// The session of all rights of this client that name no other one. Lost, it is followed by a new one.
+    pub(crate) async fn shared_session(&self) -> Result<Session, Error> {
+        let mut shared = self.shared.lock().await;
+        if let Some(session) = shared.as_ref().filter(|session| !session.is_lost()) {
+            return Ok(session.clone());
+        }
+        // A session that held the place that holds it would never be dropped.
+        let bare = Self { shared: Arc::default(), ..self.clone() };
+        let session = bare.session(SHARED_TTL).label("rights").await?;
+        Ok(shared.insert(session).clone())
+    }
+
     pub(crate) async fn write(&self, operation: Operation) -> Result<Answer, Error> {
         self.call(Work::Write(operation), self.timeout).await
     }
@@ -261,3 +277,6 @@ pub(crate) fn unexpected(answer: &Answer) -> Error {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For how long the session of all rights lives without a renewal: a change of the master takes less.
+const SHARED_TTL: Duration = Duration::from_secs(6);

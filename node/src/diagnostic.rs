@@ -59,6 +59,8 @@ pub enum Code {
     Ended,
     /// Somebody else holds the right, or is in line for it.
     Held,
+    /// The right was lost.
+    Lost,
     /// The outcome is known and will not change.
     Settled,
     /// No majority of voters answers, or there is no master at the moment.
@@ -258,6 +260,7 @@ impl Code {
             Self::Fenced => ("fenced", 409, 6, "Replaced by a later holder"),
             Self::Ended => ("ended", 409, 6, "The task has ended already"),
             Self::Held => ("held", 409, 6, "Somebody else holds it"),
+            Self::Lost => ("lost", 409, 75, "The right was lost"),
             Self::Settled => ("settled", 409, 6, "It is settled already"),
             Self::NoQuorum => ("no-quorum", 503, 4, "No quorum"),
             Self::Busy => ("busy", 503, 4, "Too much is under way"),
@@ -279,7 +282,7 @@ impl Code {
 }
 
 /// Every code, for the way back from its name.
-const CODES: [Code; 29] = [
+const CODES: [Code; 30] = [
     Code::Usage,
     Code::MalformedJson,
     Code::TooLarge,
@@ -293,6 +296,7 @@ const CODES: [Code; 29] = [
     Code::Fenced,
     Code::Ended,
     Code::Held,
+    Code::Lost,
     Code::Settled,
     Code::NoQuorum,
     Code::Busy,

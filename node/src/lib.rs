@@ -30,6 +30,7 @@ pub mod map;
 mod node;
 #[doc(hidden)]
 pub mod processes;
+mod recipes;
 mod remote;
 mod session;
 mod site;
@@ -48,6 +49,10 @@ pub use protocol::profile::Profile;
 pub use protocol::state::SessionView;
 pub use protocol::state::{Delivery, Expect, TaskSpec, TaskState, TaskView};
 pub use protocol::{Attempt, Epoch, Fence, Incarnation, NodeId, Revision, SessionId, TaskId};
+pub use recipes::{
+    Acquire, Addition, Barrier, Counter, Election, Group, GroupMember, Guard, Leader, Leadership, LockGuard,
+    Membership, Once, OnceError, Pass, Permit, Push, Queue, Semaphore, Taken,
+};
 pub use remote::ClientSettings;
 pub use session::{Lost, Opening, Session};
 pub use site::{Member, Presence};
@@ -57,8 +62,8 @@ pub use task::{RawHandler, TaskCx, TaskError, TaskHandler};
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
-        Client, Error, Expect, Handle, Kv, Node, Profile, RawHandler, Revision, Session, TaskCx, TaskEnd, TaskError,
-        TaskHandler, TaskId,
+        Client, Error, Expect, Fence, Guard, Handle, Kv, Node, Profile, RawHandler, Revision, Session, TaskCx, TaskEnd,
+        TaskError, TaskHandler, TaskId,
     };
 }
 

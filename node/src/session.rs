@@ -129,6 +129,14 @@ impl Session {
         self.expires_in().is_zero()
     }
 
+    /// Why it is over, if it is.
+    pub(crate) fn why_lost(&self) -> Option<Lost> {
+        match *self.inside.standing.borrow() {
+            Standing::Ended(why) => Some(why),
+            Standing::Until(until) => (until <= actors::now()).then_some(Loss::Silence),
+        }
+    }
+
     /// Waits until it is over, and says why. Cancellation safe.
     pub async fn lost(&self) -> Lost {
         let mut standing = self.inside.standing.clone();

@@ -13,6 +13,8 @@ impl Exit {
     pub const OK: Self = Self(0);
     /// The job, task or node failed.
     pub const FAILED: Self = Self(1);
+    /// The right was lost while something ran under it.
+    pub const LOST: Self = Self(75);
     /// `--timeout` ran out.
     pub const TIMEOUT: Self = Self(124);
     /// Interrupted from the keyboard.
@@ -44,7 +46,8 @@ Exit codes of tenure
     4  no quorum, or no master at the moment: try again later
     5  not found
     6  conflict: the key is at another revision, the task has ended, the cluster is full,
-       the right has passed to a later holder
+       somebody else holds the right, or it has passed to a later holder
+   75  the right (lock, leadership, permit, turn) was lost, and the command was stopped before that
   124  --timeout ran out
   130  interrupted (Ctrl-C)
   143  terminated

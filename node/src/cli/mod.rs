@@ -25,11 +25,13 @@ pub mod output;
 pub mod parent;
 pub mod parse;
 mod patient;
+mod rights;
 mod roster;
 mod session;
 mod status;
 mod submit;
 mod task;
+mod under;
 
 pub use exit::Exit;
 pub use http::{Cluster, Request};
@@ -111,6 +113,25 @@ enum Verb {
     /// The sessions of clients; end one
     #[command(subcommand)]
     Session(session::Verb),
+    /// Run a command while holding a lock
+    Lock(rights::LockArgs),
+    /// Run a command while leading
+    Elect(rights::ElectArgs),
+    /// Run a command while holding permits of a semaphore
+    Sem(rights::SemArgs),
+    /// Run a command until it has succeeded once in the whole cluster
+    Once(rights::OnceArgs),
+    /// Wait until so many wait
+    Barrier(rights::BarrierArgs),
+    /// Be in a group; see who is
+    #[command(subcommand)]
+    Group(rights::GroupVerb),
+    /// Add items to a queue; take them
+    #[command(subcommand)]
+    Queue(rights::QueueVerb),
+    /// Numbers that everybody adds to
+    #[command(subcommand)]
+    Counter(rights::CounterVerb),
     /// Print a completion script
     Completions {
         /// The shell
@@ -207,6 +228,14 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         Verb::Kv(verb) => kv::run(verb, frame).await,
         Verb::Fence(verb) => fence::run(verb, frame),
         Verb::Session(verb) => session::run(verb, frame).await,
+        Verb::Lock(args) => rights::lock(args, frame).await,
+        Verb::Elect(args) => rights::elect(args, frame).await,
+        Verb::Sem(args) => rights::sem(args, frame).await,
+        Verb::Once(args) => rights::once(args, frame).await,
+        Verb::Barrier(args) => rights::barrier(args, frame).await,
+        Verb::Group(verb) => rights::group(verb, frame).await,
+        Verb::Queue(verb) => rights::queue(verb, frame).await,
+        Verb::Counter(verb) => rights::counter(verb, frame).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tenure", &mut script);

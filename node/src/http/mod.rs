@@ -12,6 +12,12 @@
 //! | `GET\|PUT\|DELETE /v1/kv/{key}` | keys; `If-Match: REVISION`, `If-None-Match: *`, `X-Revision` |
 //! | `POST /v1/sessions` | open a session: `{"ttl_ms": 6000, "label": ""}`; renew it in time |
 //! | `GET /v1/sessions?after=&limit=`, `GET\|PUT\|DELETE /v1/sessions/{id}` | look, renew (`valid_for_ms`), end |
+//! | `POST /v1/locks/{name}` | claim for a session: `{"session": "s42", "wait_ms": 5000}`; `"stay": true` stays in line |
+//! | `GET /v1/locks/{name}?after=REVISION&wait=30s` | who holds it, as soon as that is not as it was |
+//! | `GET\|PUT\|DELETE /v1/locks/{name}/claims/{claim}` | where a claim stands (`?wait=30s`), its value, give it back |
+//! | `POST /v1/once/{name}/claims/{claim}/settle` | done: the outcome of a once, or an item of a queue |
+//! | the same for `elections` (`/campaign`, `/leader`), `semaphores`, `groups`, `barriers`, `once`, `queues` (`/items`) | |
+//! | `GET\|POST\|DELETE /v1/counters/{name}` | a counter; `{"by": 1}` adds, `Idempotency-Key` makes it count once |
 //! | `GET /v1/roster` | who votes, who shall, and what the next step waits for |
 //! | `POST /v1/nodes/{node}/promote`, `demote`, `remove` | change who shall vote |
 //! | `POST /v1/master/transfer` | hand mastership over; `{"to": NODE}` names the heir |
@@ -52,6 +58,7 @@ mod kv;
 pub mod metrics;
 mod problem;
 mod query;
+mod rights;
 mod roster;
 mod sessions;
 mod tasks;
@@ -129,7 +136,7 @@ async fn serve(listener: std::net::TcpListener, app: Router, stop: CancellationT
 
 fn router(door: Door, is_insecure: bool) -> Router {
     let is_guarded = !is_insecure;
-    Router::new()
+    rights::routes(Router::new())
         .route("/v1/tasks", post(tasks::submit).get(tasks::list))
         .route("/v1/tasks:batch", post(tasks::submit_batch))
         .route("/v1/tasks/{id}", get(tasks::show))

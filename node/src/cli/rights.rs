@@ -1,0 +1,360 @@
+//! `tenure lock`, `elect`, `sem`, `once`, `barrier`, `group`, `queue`, `counter`: rights for scripts.
+//!
+//! A command that runs under a right has its fence in `TENURE_FENCE`, and is stopped before the right ends.
+
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::{Value, json};
+
+use super::http::escape;
+use super::status::word;
+use super::under::{Keeper, supervise};
+use super::{Cluster, Code, Diagnostic, Exit, Format, Frame, Request, parse};
+
+/// How the session behind a right is kept, and the command that runs under it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Under {
+    /// The right ends when nothing is heard of this process for so long
+    #[arg(long, value_parser = parse::duration, default_value = "6s", value_name = "TIME")]
+    ttl: Duration,
+    /// How long the command has between SIGTERM and SIGKILL when the right is about to be lost
+    #[arg(long, value_parser = parse::duration, default_value = "1s", value_name = "TIME")]
+    grace: Duration,
+    /// The command
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// `tenure lock NAME -- CMD`
+#[derive(Debug, clap::Args)]
+pub(super) struct LockArgs {
+    /// The lock
+    name: String,
+    /// Stand in line; for so long if a time is given
+    #[arg(long, num_args = 0..=1, default_missing_value = "1000d", require_equals = true, value_parser = parse::duration, value_name = "TIME")]
+    wait: Option<Duration>,
+    /// Together with other readers
+    #[arg(long)]
+    shared: bool,
+    #[command(flatten)]
+    under: Under,
+}
+
+/// `tenure elect NAME -- CMD`
+#[derive(Debug, clap::Args)]
+pub(super) struct ElectArgs {
+    /// The election
+    name: String,
+    /// What is shown to whoever observes; this machine's process unless told otherwise
+    #[arg(long)]
+    value: Option<String>,
+    #[command(flatten)]
+    under: Under,
+}
+
+/// `tenure sem NAME LIMIT -- CMD`
+#[derive(Debug, clap::Args)]
+pub(super) struct SemArgs {
+    /// The semaphore
+    name: String,
+    /// How many permits there are in all
+    limit: u32,
+    /// How many of them to take
+    #[arg(short = 'n', long, default_value_t = 1)]
+    count: u32,
+    #[command(flatten)]
+    under: Under,
+}
+
+/// `tenure once KEY -- CMD`
+#[derive(Debug, clap::Args)]
+pub(super) struct OnceArgs {
+    /// What is to be done once
+    key: String,
+    #[command(flatten)]
+    under: Under,
+}
+
+/// `tenure barrier NAME PARTIES`
+#[derive(Debug, clap::Args)]
+pub(super) struct BarrierArgs {
+    /// The barrier
+    name: String,
+    /// How many it waits for
+    parties: u32,
+}
+
+/// The verbs under `group`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum GroupVerb {
+    /// Be in a group while a command runs
+    Join {
+        /// The group
+        name: String,
+        /// What is shown to whoever looks
+        #[arg(long, default_value = "")]
+        value: String,
+        #[command(flatten)]
+        under: Under,
+    },
+    /// Who is in it
+    Ls {
+        /// The group
+        name: String,
+    },
+}
+
+/// The verbs under `queue`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum QueueVerb {
+    /// Add an item
+    Push {
+        /// The queue
+        name: String,
+        /// The item
+        value: String,
+        /// Higher goes first
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        priority: i32,
+    },
+    /// Run a command for the first item, which it reads from TENURE_ITEM; the item is gone if it exits with 0, and back in its place if not
+    Pop {
+        /// The queue
+        name: String,
+        #[command(flatten)]
+        under: Under,
+    },
+}
+
+/// The verbs under `counter`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum CounterVerb {
+    /// Add to a counter, and print the sum
+    Add {
+        /// The counter
+        name: String,
+        /// How much
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        by: i64,
+        /// Adds nothing if this key was used within the hour
+        #[arg(long, value_name = "KEY")]
+        once: Option<String>,
+    },
+    /// Print a counter
+    Get {
+        /// The counter
+        name: String,
+    },
+    /// Remove a counter
+    Rm {
+        /// The counter
+        name: String,
+    },
+}
+
+pub(super) async fn lock(args: LockArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let wait = args.wait.unwrap_or_default();
+    let claim = json!({ "shared": args.shared, "value": myself() });
+    run_under(frame, path("locks", &args.name), claim, wait, args.under, &Ending::Release).await
+}
+
+pub(super) async fn elect(args: ElectArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let claim = json!({ "value": args.value.unwrap_or_else(myself) });
+    run_under(frame, path("elections", &args.name), claim, FOREVER, args.under, &Ending::Release).await
+}
+
+pub(super) async fn sem(args: SemArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let claim = json!({ "count": args.count, "limit": args.limit, "value": myself() });
+    run_under(frame, path("semaphores", &args.name), claim, FOREVER, args.under, &Ending::Release).await
+}
+
+pub(super) async fn once(args: OnceArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
+    run_under(frame, path("once", &args.key), json!({ "value": myself() }), FOREVER, args.under, &Ending::Settle).await
+}
+
+pub(super) async fn group(verb: GroupVerb, frame: &Frame) -> Result<Exit, Diagnostic> {
+    match verb {
+        GroupVerb::Join { name, value, under } => {
+            run_under(frame, path("groups", &name), json!({ "value": value }), FOREVER, under, &Ending::Release).await
+        }
+        GroupVerb::Ls { name } => {
+            let answer = frame.cluster()?.get(path("groups", &name)).await?;
+            let holders: Vec<Value> = answer["holders"].as_array().cloned().unwrap_or_default();
+            match frame.output.format() {
+                Format::Json => frame.output.json(answer),
+                Format::Jsonl => holders.into_iter().for_each(|holder| frame.output.json(holder)),
+                Format::Name => holders.iter().for_each(|holder| frame.output.line(word(&holder["session"]))),
+                Format::Table | Format::Wide => {
+                    let row =
+                        |holder: &Value| vec![word(&holder["session"]), word(&holder["fence"]), word(&holder["value"])];
+                    let rows: Vec<Vec<String>> = holders.iter().map(row).collect();
+                    frame.output.table(&["SESSION", "SINCE", "VALUE"], &rows);
+                }
+            }
+            Ok(Exit::OK)
+        }
+    }
+}
+
+pub(super) async fn queue(verb: QueueVerb, frame: &Frame) -> Result<Exit, Diagnostic> {
+    match verb {
+        QueueVerb::Push { name, value, priority } => {
+            let request = Request::post(format!("{}/items", path("queues", &name)));
+            let request = request.json(&json!({ "value": value, "priority": priority }));
+            let answer = frame.cluster()?.send(request).await?.json()?;
+            match frame.output.format() {
+                Format::Json | Format::Jsonl => frame.output.json(answer),
+                _ => frame.output.line(word(&answer["revision"])),
+            }
+            Ok(Exit::OK)
+        }
+        QueueVerb::Pop { name, under } => {
+            run_under(frame, path("queues", &name), json!({}), FOREVER, under, &Ending::Settle).await
+        }
+    }
+}
+
+pub(super) async fn counter(verb: CounterVerb, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let request = match verb {
+        CounterVerb::Add { name, by, once } => {
+            let request = Request::post(path("counters", &name)).json(&json!({ "by": by, "once": once }));
+            if once.is_some() { request.repeatable() } else { request }
+        }
+        CounterVerb::Get { name } => Request::get(path("counters", &name)),
+        CounterVerb::Rm { name } => Request::new(Method::DELETE, path("counters", &name)),
+    };
+    let answer = frame.cluster()?.send(request).await?.json()?;
+    match frame.output.format() {
+        Format::Json | Format::Jsonl => frame.output.json(answer),
+        _ if answer["value"].is_null() => {}
+        _ => frame.output.line(word(&answer["value"])),
+    }
+    Ok(Exit::OK)
+}
+
+pub(super) async fn barrier(args: BarrierArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let cluster = frame.cluster()?;
+    let keeper = Keeper::open(&cluster, BARRIER_TTL, "barrier").await?;
+    let claim = json!({ "parties": args.parties, "value": myself() });
+    let patience = frame.timeout.unwrap_or(FOREVER);
+    let passed = granted(&cluster, &keeper, &path("barriers", &args.name), claim, patience).await;
+    keeper.close().await;
+    let passed = passed?;
+    match frame.output.format() {
+        Format::Json | Format::Jsonl => frame.output.json(passed),
+        _ => frame.output.line(if passed["leads"] == true { "leads" } else { "passed" }),
+    }
+    Ok(Exit::OK)
+}
+
+/// What becomes of the right when the command has ended well.
+enum Ending {
+    /// It goes to the next in line.
+    Release,
+    /// It is done for good.
+    Settle,
+}
+
+async fn run_under(
+    frame: &Frame,
+    path: String,
+    claim: Value,
+    wait: Duration,
+    under: Under,
+    ending: &Ending,
+) -> Result<Exit, Diagnostic> {
+    let cluster = frame.cluster()?;
+    let keeper = Keeper::open(&cluster, under.ttl, &path).await?;
+    let granted = granted(&cluster, &keeper, &path, claim, wait).await;
+    let result = match granted {
+        Ok(grant) if grant["state"] == "settled" => {
+            frame.output.note("it is done already");
+            Ok(Exit::OK)
+        }
+        Ok(grant) => run_granted(&cluster, &keeper, &path, &grant, &under, ending).await,
+        Err(error) if error.code == Code::Settled => {
+            frame.output.note("it is done already");
+            Ok(Exit::OK)
+        }
+        Err(error) => Err(error),
+    };
+    keeper.close().await;
+    result
+}
+
+async fn run_granted(
+    cluster: &Cluster,
+    keeper: &Keeper,
+    path: &str,
+    grant: &Value,
+    under: &Under,
+    ending: &Ending,
+) -> Result<Exit, Diagnostic> {
+    let mut environment =
+        vec![("TENURE_FENCE", word(&grant["fence"])), ("TENURE_SESSION", keeper.session().to_owned())];
+    if let Some(item) = grant["value"].as_str() {
+        environment.push(("TENURE_ITEM", item.to_owned()));
+    }
+    let exit = supervise(keeper, &under.command, &environment, under.grace).await?;
+    if exit == Exit::OK && matches!(ending, Ending::Settle) {
+        let settle = format!("{path}/claims/{}/settle", word(&grant["claim"]));
+        match cluster.send(Request::post(settle).repeatable()).await {
+            Ok(_) => {}
+            // It was settled by the try before, whose answer was lost; or it is lost, and somebody else does it again.
+            Err(error) if error.code == Code::Fenced => return Ok(Exit::LOST),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(exit)
+}
+
+/// Claims, and waits in line.
+async fn granted(
+    cluster: &Cluster,
+    keeper: &Keeper,
+    path: &str,
+    mut claim: Value,
+    wait: Duration,
+) -> Result<Value, Diagnostic> {
+    claim["session"] = keeper.session().into();
+    claim["stay"] = (!wait.is_zero()).into();
+    let mut document = cluster.send(Request::post(path).json(&claim)).await?.json()?;
+    let place = format!("{path}/claims/{}", word(&document["claim"]));
+    let end = tokio::time::Instant::now() + wait;
+    while document["state"] == "waiting" {
+        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            return Err(Diagnostic::new(Code::Held, "somebody else holds it"));
+        }
+        let turn = left.min(TURN);
+        let request = Request::get(format!("{place}?wait={}ms", turn.as_millis())).waits(turn);
+        document = tokio::select! {
+            reply = cluster.send(request) => reply?.json()?,
+            () = keeper.lost() => return Err(Diagnostic::new(Code::Lost, "the session ended while it stood in line")),
+        };
+    }
+    if document["state"] == "gone" {
+        return Err(Diagnostic::new(Code::Lost, "the claim was withdrawn by somebody else"));
+    }
+    Ok(document)
+}
+
+fn path(kind: &str, name: &str) -> String {
+    format!("/v1/{kind}/{}", escape(name))
+}
+
+/// What is shown beside a claim: which process of which machine it is.
+fn myself() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}:{}", host.trim(), std::process::id())
+}
+
+/// Longer than anybody waits.
+const FOREVER: Duration = Duration::from_secs(1000 * 24 * 3600);
+
+/// How long one question for a claim waits.
+const TURN: Duration = Duration::from_secs(20);
+
+/// For how long a barrier remembers a process of which nothing is heard.
+const BARRIER_TTL: Duration = Duration::from_secs(6);

@@ -1,0 +1,178 @@
+//! A session that is kept over HTTP, and a command that runs as long as it lives.
+//!
+//! # Invariants
+//!
+//! * The end of the session is counted from the moment at which a renewal was sent, by a clock that goes on while the machine sleeps.
+//! * A command is told to end (SIGTERM) its grace before that end, and is killed before it, with all that it started. It is also killed
+//!   when this process is.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::Method;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use protocol::Nanos;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use super::{Cluster, Code, Diagnostic, Exit, Request};
+
+/// Keeps a session until it is closed. Dropped, it renews no more, and the session expires.
+pub(super) struct Keeper {
+    cluster: Cluster,
+    session: String,
+    until: Arc<Mutex<Nanos>>,
+    renewals: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Opens a session and renews it from now on.
+    pub(super) async fn open(cluster: &Cluster, ttl: Duration, label: &str) -> Result<Self, Diagnostic> {
+        let sent = actors::now();
+        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let request = Request::post("/v1/sessions").json(&json!({ "ttl_ms": ttl_ms, "label": label }));
+        let opened = cluster.send(request).await?.json()?;
+        let session = opened["session"].as_str().unwrap_or_default().to_owned();
+        let until = Arc::new(Mutex::new(sent + valid_for(&opened)));
+        let renewals = tokio::spawn(renew(cluster.clone(), session.clone(), ttl, until.clone()));
+        Ok(Self { cluster: cluster.clone(), session, until, renewals })
+    }
+
+    /// Its id.
+    pub(super) fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// For how long it certainly lives.
+    pub(super) fn left(&self) -> Duration {
+        self.until.lock().unwrap_or_else(PoisonError::into_inner).since(actors::now())
+    }
+
+    /// Waits until it is over.
+    pub(super) async fn lost(&self) {
+        self.less_than(Duration::ZERO).await;
+    }
+
+    /// Waits until it lives for no longer than this.
+    async fn less_than(&self, span: Duration) {
+        loop {
+            let left = self.left().saturating_sub(span);
+            if left.is_zero() {
+                return;
+            }
+            // Timers stand still while the machine sleeps, our clock does not.
+            tokio::time::sleep(left.min(LOOK)).await;
+        }
+    }
+
+    /// Ends it, and with it everything that it owns.
+    pub(super) async fn close(self) {
+        self.renewals.abort();
+        let request = Request::new(Method::DELETE, format!("/v1/sessions/{}", self.session)).repeatable();
+        // Lost, it expires.
+        let _ = self.cluster.clone().timeout(GOODBYE).send(request).await;
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.renewals.abort();
+    }
+}
+
+async fn renew(cluster: Cluster, session: String, ttl: Duration, until: Arc<Mutex<Nanos>>) {
+    let cluster = cluster.timeout(ttl / 3).patient();
+    let mut pause = ttl / 3;
+    loop {
+        tokio::time::sleep(pause).await;
+        let sent = actors::now();
+        let request = Request::new(Method::PUT, format!("/v1/sessions/{session}")).repeatable();
+        let renewed = cluster.send(request).await.and_then(|reply| reply.json());
+        let mut until = until.lock().unwrap_or_else(PoisonError::into_inner);
+        match renewed {
+            // What ended meanwhile is not brought back: somebody may have acted on it.
+            Ok(document) if *until > actors::now() => *until = (*until).max(sent + valid_for(&document)),
+            Err(error) if error.code != Code::NotFound => {
+                pause = ttl / 10;
+                continue;
+            }
+            _ => {
+                *until = Nanos(0);
+                return;
+            }
+        }
+        pause = ttl / 3;
+    }
+}
+
+fn valid_for(document: &serde_json::Value) -> Duration {
+    Duration::from_millis(document["valid_for_ms"].as_u64().unwrap_or_default())
+}
+
+/// Runs a command as long as the session lives; its exit code is ours.
+pub(super) async fn supervise(
+    keeper: &Keeper,
+    command: &[OsString],
+    environment: &[(&str, String)],
+    grace: Duration,
+) -> Result<Exit, Diagnostic> {
+    let signals = |kind| signal(kind).map_err(|error| Diagnostic::new(Code::Internal, format!("no signals: {error}")));
+    let (mut interrupted, mut terminated) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
+    let mut child = start(command, environment)?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let send = |signal| {
+        if let Some(group) = group {
+            let _ = killpg(group, signal); // It may be over already.
+        }
+    };
+    let mut is_told = false;
+    loop {
+        let bound = if is_told { KILL } else { grace + KILL };
+        tokio::select! {
+            status = child.wait() => {
+                send(Signal::SIGKILL); // Whatever it left behind must not outlive the right either.
+                let status = status.map_err(|error| Diagnostic::new(Code::Internal, format!("cannot wait: {error}")))?;
+                let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+                return Ok(if is_told { Exit::LOST } else { Exit(u8::try_from(code).unwrap_or(1)) });
+            }
+            () = keeper.less_than(bound) => {
+                send(if is_told { Signal::SIGKILL } else { Signal::SIGTERM });
+                if is_told {
+                    let _ = child.wait().await;
+                    return Ok(Exit::LOST);
+                }
+                is_told = true;
+            }
+            _ = interrupted.recv() => send(Signal::SIGINT),
+            _ = terminated.recv() => send(Signal::SIGTERM),
+        }
+    }
+}
+
+fn start(command: &[OsString], environment: &[(&str, String)]) -> Result<Child, Diagnostic> {
+    Command::new("/proc/self/exe")
+        .arg0("tenure")
+        .arg(super::parent::VERB)
+        .arg(std::process::id().to_string())
+        .arg("--")
+        .args(command)
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| Diagnostic::new(Code::Internal, format!("cannot start a process: {error}")))
+}
+
+/// How long before the end of its right a command is killed.
+const KILL: Duration = Duration::from_millis(100);
+
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long the end of a session is asked for.
+const GOODBYE: Duration = Duration::from_secs(3);

@@ -1,0 +1,393 @@
+//! The routes of rights: `/v1/locks`, `/v1/elections`, `/v1/semaphores`, `/v1/groups`, `/v1/barriers`, `/v1/once`, `/v1/queues`, and
+//! of counters.
+//!
+//! A claim belongs to a session of `/v1/sessions`, which its owner renews, and by which it knows until when it holds what it holds:
+//! no longer than `valid_for_ms` after it *sent* its last renewal that was answered.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::IntoResponse as _;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use protocol::state::{
+    Add, Answer as Said, ClaimState, CounterOperation, Grant, Mode, Operation, Query as Question, RightId, RightKind,
+    RightOperation, RightView,
+};
+use protocol::{ClaimId, Revision, SessionId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Door;
+use super::json::{SCHEMA, encoded};
+use super::problem::Answer;
+use super::query::Query;
+use crate::client::unexpected;
+use crate::diagnostic::{Code, Diagnostic};
+use crate::recipes::place::{Patience, Place, Wish, long, release, written};
+use crate::recipes::watch::{changed, look};
+
+/// The first words of the paths.
+const KINDS: [(&str, RightKind); 7] = [
+    ("locks", RightKind::Lock),
+    ("elections", RightKind::Election),
+    ("semaphores", RightKind::Semaphore),
+    ("groups", RightKind::Group),
+    ("barriers", RightKind::Barrier),
+    ("once", RightKind::Once),
+    ("queues", RightKind::Queue),
+];
+
+/// Adds the routes.
+pub(super) fn routes(mut router: Router<Door>) -> Router<Door> {
+    for (word, kind) in KINDS {
+        let right = move |name: &str| RightId::new(kind, name);
+        let show = move |door: State<Door>, Path(name): Path<String>, query: RawQuery, headers: HeaderMap| {
+            show(door, right(&name), query, headers)
+        };
+        let claim = move |door: State<Door>, Path(name): Path<String>, headers: HeaderMap, body| {
+            claim(door, right(&name), headers, body)
+        };
+        let forget =
+            move |door: State<Door>, Path(name): Path<String>, headers: HeaderMap| forget(door, right(&name), headers);
+        let base = format!("/v1/{word}/{{name}}");
+        router = router.route(&base, get(show).post(claim).delete(forget));
+        let look = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, query: RawQuery, headers| {
+            follow(door, (right(&name), claim), query, headers)
+        };
+        let set = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, headers: HeaderMap, body| {
+            set_value(door, (right(&name), claim), headers, body)
+        };
+        let free = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, headers: HeaderMap| {
+            give_back(door, (right(&name), claim), headers)
+        };
+        router = router.route(&format!("{base}/claims/{{claim}}"), get(look).put(set).delete(free));
+        let settle = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, headers: HeaderMap, body| {
+            settle(door, (right(&name), claim), headers, body)
+        };
+        router = router.route(&format!("{base}/claims/{{claim}}/settle"), post(settle));
+        if kind == RightKind::Election {
+            router = router.route(&format!("{base}/campaign"), post(claim)).route(&format!("{base}/leader"), get(show));
+        }
+    }
+    router
+        .route("/v1/queues/{name}/items", post(push))
+        .route("/v1/counters/{name}", get(count).post(add).delete(remove_counter))
+}
+
+/// A claim as a request describes it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewClaim {
+    session: String,
+    /// Shown beside the holder.
+    #[serde(default)]
+    value: String,
+    /// For readers of a lock.
+    #[serde(default)]
+    shared: bool,
+    /// Permits of a semaphore.
+    count: Option<u32>,
+    /// All permits of a semaphore.
+    limit: Option<u32>,
+    /// For how many a barrier is.
+    parties: Option<u32>,
+    /// Stand in line for so long; not at all unless told otherwise.
+    #[serde(default)]
+    wait_ms: u64,
+    /// Answer at once, and stay in line: `GET …/claims/{claim}?wait=` tells when it is granted.
+    #[serde(default)]
+    stay: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAddition {
+    by: i64,
+    once: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewItem {
+    value: String,
+    #[serde(default)]
+    priority: i32,
+}
+
+async fn claim(
+    State(door): State<Door>,
+    right: RightId,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let new: NewClaim = parsed(body, r#"{"session": "s42", "wait_ms": 5000}"#)?;
+    let session = session(&new.session)?;
+    let mode = mode(right.kind, &new)?;
+    let patience = match new.wait_ms {
+        _ if new.stay => Patience::Endless,
+        0 => Patience::None,
+        ms => Patience::UpTo(Duration::from_millis(ms).min(WAIT_MAX)),
+    };
+    let wish = Wish { right: right.clone(), session, mode, value: new.value.into(), patience };
+    let client = door.client(&headers);
+    let (place, grant) = if new.stay {
+        let (place, _) = door.answer(Place::enter(&client, wish)).await?;
+        (place, None)
+    } else {
+        let (place, grant) = door.answer(Place::take(&client, wish)).await?;
+        (place, Some(grant))
+    };
+    let claim = place.keep();
+    let mut document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string() });
+    let status = match grant {
+        Some(grant) => {
+            show_grant(&mut document, &grant);
+            StatusCode::CREATED
+        }
+        None => {
+            let said = door.answer(client.read(Question::AwaitClaim { right, claim })).await;
+            document["state"] = "waiting".into();
+            if let Ok(Said::Claim(state)) = said {
+                show_state(&mut document, &state);
+            }
+            StatusCode::ACCEPTED
+        }
+    };
+    Ok((status, Json(document)).into_response())
+}
+
+async fn show(State(door): State<Door>, right: RightId, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
+    let query = Query::parse(query.as_deref(), &["after", "wait"])?;
+    let client = door.client(&headers);
+    let after = query.text("after").map(revision).transpose()?;
+    let wait = query.duration("wait")?.unwrap_or_default().min(WAIT_MAX);
+    let view = match after {
+        // What nobody changes in time is shown as it is.
+        Some(after) if !wait.is_zero() => {
+            let changes = door.answer(changed(&client, &right, after));
+            match tokio::time::timeout(wait, changes).await {
+                Ok(view) => view?,
+                Err(_) => door.answer(look(&client, &right)).await?,
+            }
+        }
+        _ => door.answer(look(&client, &right)).await?,
+    };
+    Ok(Json(document(&right, &view)).into_response())
+}
+
+async fn follow(
+    State(door): State<Door>,
+    (right, id): (RightId, String),
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let query = Query::parse(query.as_deref(), &["wait"])?;
+    let wait = query.duration("wait")?.unwrap_or_default().min(WAIT_MAX);
+    let claim = claim_id(&id)?;
+    let client = door.client(&headers);
+    let question = Question::AwaitClaim { right: right.clone(), claim };
+    let state = match tokio::time::timeout(wait.max(GLANCE), door.answer(long(&client, question))).await {
+        Ok(Ok(Said::Claim(state))) => state,
+        Ok(Ok(other)) => return Err(unexpected(&other).into()),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => ClaimState::Waiting,
+    };
+    let mut document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string() });
+    show_state(&mut document, &state);
+    Ok(Json(document).into_response())
+}
+
+async fn set_value(
+    State(door): State<Door>,
+    (right, id): (RightId, String),
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let (claim, value) = (claim_id(&id)?, whole(body)?);
+    change(&door, &headers, RightOperation::SetValue { right, claim, value }).await
+}
+
+async fn settle(
+    State(door): State<Door>,
+    (right, id): (RightId, String),
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let (claim, outcome) = (claim_id(&id)?, whole(body)?);
+    change(&door, &headers, RightOperation::Settle { right, claim, outcome }).await
+}
+
+async fn give_back(State(door): State<Door>, (right, id): (RightId, String), headers: HeaderMap) -> Answer {
+    let claim = claim_id(&id)?;
+    door.answer(release(&door.client(&headers), right.clone(), claim)).await?;
+    let document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string(), "state": "gone" });
+    Ok(Json(document).into_response())
+}
+
+async fn forget(State(door): State<Door>, right: RightId, headers: HeaderMap) -> Answer {
+    change(&door, &headers, RightOperation::Forget(right)).await
+}
+
+async fn push(
+    State(door): State<Door>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let NewItem { value, priority } = parsed(body, r#"{"value": "img-42", "priority": 0}"#)?;
+    change(&door, &headers, RightOperation::Push { queue: name.into(), value: value.into(), priority }).await
+}
+
+async fn count(State(door): State<Door>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    counted(&name, door.answer(door.client(&headers).read(Question::Counter(name.as_str().into()))).await?)
+}
+
+async fn add(
+    State(door): State<Door>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer {
+    let NewAddition { by, mut once } = parsed(body, r#"{"by": 1}"#)?;
+    if let Some(key) = headers.get("idempotency-key") {
+        let key = key.to_str().map_err(|_| Diagnostic::new(Code::Usage, "the Idempotency-Key is no text"))?;
+        once = Some(key.to_owned());
+    }
+    let add = Add { counter: name.as_str().into(), by, once: once.map(Into::into) };
+    let operation = Operation::Counter(CounterOperation::Add(add));
+    counted(&name, door.answer(door.client(&headers).write(operation)).await?)
+}
+
+async fn remove_counter(State(door): State<Door>, Path(name): Path<String>, headers: HeaderMap) -> Answer {
+    let operation = Operation::Counter(CounterOperation::Remove(name.into()));
+    let revision = written(door.answer(door.client(&headers).write(operation)).await?)?;
+    Ok(Json(json!({ "schema": SCHEMA, "revision": revision.0 })).into_response())
+}
+
+async fn change(door: &Door, headers: &HeaderMap, operation: RightOperation) -> Answer {
+    let right = operation.right();
+    let revision = written(door.answer(door.client(headers).write(Operation::Right(operation))).await?)?;
+    Ok(Json(json!({ "schema": SCHEMA, "right": right.to_string(), "revision": revision.0 })).into_response())
+}
+
+fn counted(name: &str, answer: Said) -> Answer {
+    match answer {
+        Said::Counted(counted) => {
+            let revision = counted.revision.0;
+            let document = json!({ "schema": SCHEMA, "counter": name, "value": counted.value, "revision": revision });
+            Ok(Json(document).into_response())
+        }
+        other => Err(unexpected(&other).into()),
+    }
+}
+
+fn document(right: &RightId, view: &RightView) -> Value {
+    let holders: Vec<Value> = view
+        .holders
+        .iter()
+        .map(|holder| {
+            let mut document = json!({
+                "claim": holder.claim.to_string(),
+                "session": holder.session.to_string(),
+                "fence": holder.fence.0,
+                "round": holder.round.0,
+                "shared": holder.mode == Mode::Shared,
+            });
+            if let Mode::Permits { count, limit } = holder.mode {
+                (document["count"], document["limit"]) = (count.into(), limit.into());
+            }
+            encoded(&mut document, "value", &holder.value);
+            document
+        })
+        .collect();
+    let mut document = json!({
+        "schema": SCHEMA,
+        "right": right.to_string(),
+        "revision": view.revision.0,
+        "holders": holders,
+        "waiting": view.waiting,
+        "items": view.items,
+    });
+    if let Some(outcome) = &view.settled {
+        encoded(&mut document, "outcome", outcome);
+    }
+    document
+}
+
+fn show_state(document: &mut Value, state: &ClaimState) {
+    match state {
+        ClaimState::Waiting => document["state"] = "waiting".into(),
+        ClaimState::Gone => document["state"] = "gone".into(),
+        ClaimState::Held(grant) => show_grant(document, grant),
+        ClaimState::Settled(outcome) => {
+            document["state"] = "settled".into();
+            encoded(document, "outcome", outcome);
+        }
+    }
+}
+
+fn show_grant(document: &mut Value, grant: &Grant) {
+    document["state"] = "held".into();
+    document["fence"] = grant.fence.0.into();
+    document["leads"] = (grant.fence == grant.round).into();
+    if let Some(item) = &grant.item {
+        document["item"] = item.id.0.into();
+        encoded(document, "value", &item.value);
+    }
+}
+
+fn mode(kind: RightKind, new: &NewClaim) -> Result<Mode, Diagnostic> {
+    let lacks = |what: &str| Diagnostic::new(Code::Usage, format!("a claim to a {kind} says `{what}`"));
+    Ok(match kind {
+        RightKind::Lock if new.shared => Mode::Shared,
+        RightKind::Group => Mode::Member,
+        RightKind::Semaphore => {
+            Mode::Permits { count: new.count.unwrap_or(1), limit: new.limit.ok_or_else(|| lacks("limit"))? }
+        }
+        RightKind::Barrier => Mode::Party { parties: new.parties.ok_or_else(|| lacks("parties"))? },
+        _ => Mode::Exclusive,
+    })
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, example: &str) -> Result<T, Diagnostic> {
+    serde_json::from_slice(&whole(body)?).map_err(|error| {
+        Diagnostic::new(Code::Usage, format!("the body is not what is asked for here: {error}"))
+            .hint(format!("send {example}"))
+    })
+}
+
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Diagnostic> {
+    body.map_err(|_| Diagnostic::new(Code::TooLarge, "the body is too large"))
+}
+
+fn session(text: &str) -> Result<SessionId, Diagnostic> {
+    number(text, 's').map(SessionId)
+}
+
+fn claim_id(text: &str) -> Result<ClaimId, Diagnostic> {
+    number(text, 'c').map(ClaimId)
+}
+
+fn revision(text: &str) -> Result<Revision, Diagnostic> {
+    text.parse().map(Revision).map_err(|_| {
+        Diagnostic::new(Code::Usage, format!("`{}` is no revision", text.escape_debug()))
+            .hint("send the `revision` of the last answer")
+    })
+}
+
+fn number(text: &str, letter: char) -> Result<u64, Diagnostic> {
+    text.trim_start_matches(letter).parse().map_err(|_| {
+        Diagnostic::new(Code::Usage, format!("`{}` is no id", text.escape_debug()))
+            .hint(format!("an id looks like {letter}42"))
+    })
+}
+
+/// The longest wait that a request can ask for.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// How long a look at a claim may take that does not wait for anything.
+const GLANCE: Duration = Duration::from_millis(300);

@@ -1,0 +1,94 @@
+//! Counters: numbers that everybody adds to.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use protocol::state::{Add, Answer, CounterOperation, Operation, Query};
+
+use super::place::written;
+use crate::client::{Client, unexpected};
+use crate::error::Error;
+
+/// A number of 64 bits; zero before anybody added to it.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    client: Client,
+    name: Arc<str>,
+}
+
+/// Adds when it is awaited, and returns the sum.
+#[must_use = "nothing is added until this is awaited"]
+pub struct Addition {
+    client: Client,
+    add: Add,
+}
+
+impl Client {
+    /// A counter.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let end = client.counter("ids").add(100).once("request-9").await?; // ids end-99 to end are ours
+    /// # let _ = end;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn counter(&self, name: impl AsRef<str>) -> Counter {
+        Counter { client: self.clone(), name: name.as_ref().into() }
+    }
+}
+
+impl Counter {
+    /// Adds. A sum that does not fit into 64 bits is refused.
+    pub fn add(&self, by: i64) -> Addition {
+        Addition { client: self.client.clone(), add: Add { counter: self.name.clone(), by, once: None } }
+    }
+
+    /// The number.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn get(&self) -> Result<i64, Error> {
+        counted(self.client.read(Query::Counter(self.name.clone())).await?)
+    }
+
+    /// Removes the counter: it is zero again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if nobody added to it; see [`Error`].
+    pub async fn remove(&self) -> Result<(), Error> {
+        let operation = Operation::Counter(CounterOperation::Remove(self.name.clone()));
+        written(self.client.write(operation).await?).map(drop)
+    }
+}
+
+impl Addition {
+    /// Adds once under this key: the same key again within an hour returns the first sum, and adds nothing.
+    pub fn once(mut self, key: impl AsRef<str>) -> Self {
+        self.add.once = Some(key.as_ref().into());
+        self
+    }
+}
+
+impl IntoFuture for Addition {
+    type Output = Result<i64, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, add } = self;
+        async move { counted(client.write(Operation::Counter(CounterOperation::Add(add))).await?) }.boxed()
+    }
+}
+
+fn counted(answer: Answer) -> Result<i64, Error> {
+    match answer {
+        Answer::Counted(counted) => Ok(counted.value),
+        other => Err(unexpected(&other)),
+    }
+}

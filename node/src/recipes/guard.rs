@@ -1,0 +1,127 @@
+//! What every revocable right has: a fence, an end, and a way to stop in time.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use protocol::Fence;
+
+use super::hold::Hold;
+use crate::session::{Lost, Session};
+
+/// A right that this process holds and may lose.
+///
+/// Its end is counted by this machine's own clock and comes before anybody else can be granted the right, as long as clocks differ in
+/// rate by at most a tenth and the process is not frozen. Everything else rests on the fence: show it to whatever you change, and let
+/// that refuse a smaller one than it has seen.
+pub trait Guard: Send + Sync {
+    /// The revision of the grant: greater than that of every grant before it, of any right.
+    fn fence(&self) -> Fence;
+
+    /// For how long the right certainly lasts from now on if nothing renews its session; nothing if it is over.
+    fn valid_for(&self) -> Option<Duration>;
+
+    /// Waits until the right is lost, and says why. Cancellation safe.
+    fn lost(&self) -> impl Future<Output = Lost> + Send;
+
+    /// Runs `work` as long as the right lasts: a little before it ends, `work` is dropped. It is never polled after that, also not when
+    /// the process wakes up from a pause. Dropping the future drops `work`; the right stays.
+    fn run<F>(&self, work: F) -> impl Future<Output = Result<F::Output, Lost>> + Send
+    where
+        F: Future + Send,
+        F::Output: Send;
+}
+
+/// Holds what it has until `session` is over.
+pub(super) async fn run_under<F: Future>(session: &Session, work: F) -> Result<F::Output, Lost> {
+    let mut work = pin!(work);
+    loop {
+        let left = session.expires_in().saturating_sub(MARGIN);
+        if left.is_zero() {
+            return Err(reason(session));
+        }
+        let mut turn = pin!(tokio::time::sleep(left.min(LOOK)));
+        let step = std::future::poll_fn(|cx| {
+            // The clock is asked before the work goes on: it may have stood still in between.
+            if session.expires_in() <= MARGIN {
+                return Poll::Ready(Step::Over);
+            }
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(Step::Done(output));
+            }
+            turn.as_mut().poll(cx).map(|()| Step::Look)
+        });
+        match step.await {
+            Step::Done(output) => return Ok(output),
+            Step::Over => return Err(reason(session)),
+            Step::Look => {}
+        }
+    }
+}
+
+enum Step<T> {
+    Done(T),
+    Over,
+    Look,
+}
+
+fn reason(session: &Session) -> Lost {
+    session.why_lost().unwrap_or(Lost::Silence)
+}
+
+impl Guard for Hold {
+    fn fence(&self) -> Fence {
+        self.grant().fence
+    }
+
+    fn valid_for(&self) -> Option<Duration> {
+        Some(self.session().expires_in()).filter(|left| !left.is_zero())
+    }
+
+    async fn lost(&self) -> Lost {
+        self.session().lost().await
+    }
+
+    async fn run<F>(&self, work: F) -> Result<F::Output, Lost>
+    where
+        F: Future + Send,
+        F::Output: Send,
+    {
+        run_under(self.session(), work).await
+    }
+}
+
+/// Gives a type that has a `Hold` in its field `hold` the guard of that.
+macro_rules! guards {
+    ($($name:ident)*) => {$(
+        impl $crate::recipes::Guard for $name {
+            fn fence(&self) -> protocol::Fence {
+                self.hold.fence()
+            }
+
+            fn valid_for(&self) -> Option<std::time::Duration> {
+                self.hold.valid_for()
+            }
+
+            fn lost(&self) -> impl Future<Output = $crate::session::Lost> + Send {
+                self.hold.lost()
+            }
+
+            fn run<F>(&self, work: F) -> impl Future<Output = Result<F::Output, $crate::session::Lost>> + Send
+            where
+                F: Future + Send,
+                F::Output: Send,
+            {
+                self.hold.run(work)
+            }
+        }
+    )*};
+}
+pub(super) use guards;
+
+/// How long before the end of a right whatever runs under it is stopped: time for the scheduler to be late.
+const MARGIN: Duration = Duration::from_millis(20);
+
+/// How often the clock is looked at: the timers stand still while the machine sleeps.
+const LOOK: Duration = Duration::from_millis(100);

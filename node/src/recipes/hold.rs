@@ -1,0 +1,124 @@
+//! A right that is held, and the wish for one.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use protocol::state::{Grant, Mode, RightId};
+
+use super::place::{Patience, Place, Wish};
+use crate::client::Client;
+use crate::error::Error;
+use crate::session::Session;
+
+/// A right that is held under a session of this process.
+pub(super) struct Hold {
+    place: Place,
+    grant: Grant,
+    session: Session,
+}
+
+impl Hold {
+    pub(super) fn grant(&self) -> &Grant {
+        &self.grant
+    }
+
+    pub(super) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(super) fn into_place(self) -> Place {
+        self.place
+    }
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold")
+            .field("right", self.place.right())
+            .field("claim", &self.place.claim())
+            .field("fence", &self.grant.fence)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A wish for a right; await it to claim. Dropping the future withdraws the claim.
+///
+/// The right is owned by a session that all rights of this client share and that is renewed as long as the client lives, or by the one
+/// that is named with [`Acquire::session`].
+#[must_use = "nothing is claimed until this is awaited"]
+pub struct Acquire<G> {
+    client: Client,
+    right: RightId,
+    mode: Mode,
+    value: Bytes,
+    patience: Patience,
+    session: Option<Session>,
+    make: fn(Hold) -> G,
+}
+
+impl<G> Acquire<G> {
+    pub(super) fn new(client: &Client, right: RightId, mode: Mode, patience: Patience, make: fn(Hold) -> G) -> Self {
+        Self { client: client.clone(), right, mode, value: Bytes::new(), patience, session: None, make }
+    }
+
+    pub(super) fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Stands in line for so long, and then gives up with [`Error::Held`].
+    pub fn wait(mut self, patience: Duration) -> Self {
+        self.patience = Patience::UpTo(patience);
+        self
+    }
+
+    /// Stands in line as long as it takes.
+    pub fn wait_long(mut self) -> Self {
+        self.patience = Patience::Endless;
+        self
+    }
+
+    /// Does not stand in line: [`Error::Held`] says at once that it is not free.
+    pub fn no_wait(mut self) -> Self {
+        self.patience = Patience::None;
+        self
+    }
+
+    /// The right ends with this session.
+    pub fn session(mut self, session: &Session) -> Self {
+        self.session = Some(session.clone());
+        self
+    }
+
+    /// What is shown beside the holder.
+    pub fn value(mut self, value: impl Into<Bytes>) -> Self {
+        self.value = value.into();
+        self
+    }
+}
+
+impl<G: 'static> IntoFuture for Acquire<G> {
+    type Output = Result<G, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { client, right, mode, value, patience, session, make } = self;
+        async move {
+            let session = match session {
+                Some(session) => session,
+                None => client.shared_session().await?,
+            };
+            let wish = Wish { right, session: session.id(), mode, value, patience };
+            let (place, grant) = Place::take(&client, wish).await?;
+            Ok(make(Hold { place, grant, session }))
+        }
+        .boxed()
+    }
+}

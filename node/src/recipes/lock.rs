@@ -1,0 +1,57 @@
+//! Locks: one writer, or any number of readers.
+
+use protocol::state::{Mode, RightId, RightKind};
+
+use super::hold::{Acquire, Hold};
+use super::place::Patience;
+use crate::client::Client;
+use crate::error::Error;
+
+/// A lock that is held. Dropped, it is given back in the background.
+#[must_use = "a lock is given back when its guard is dropped"]
+#[derive(Debug)]
+pub struct LockGuard {
+    pub(super) hold: Hold,
+}
+
+impl Client {
+    /// A lock. Awaited as it is, it does not wait; see [`Acquire::wait`]. It is not re-entrant: a second claim of the same process stands
+    /// in line behind its own first one.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let guard = client.lock("inventory/42").wait(Duration::from_secs(5)).await?;
+    /// let fence = guard.fence(); // goes with every write that the lock protects
+    /// match guard.run(async { /* write with the fence */ }).await {
+    ///     Ok(()) => guard.release().await?,
+    ///     Err(lost) => println!("stopped in time: {lost}"),
+    /// }
+    /// # let _ = fence;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lock(&self, name: impl AsRef<str>) -> Acquire<LockGuard> {
+        let right = RightId::new(RightKind::Lock, name.as_ref());
+        Acquire::new(self, right, Mode::Exclusive, Patience::None, |hold| LockGuard { hold })
+    }
+}
+
+impl Acquire<LockGuard> {
+    /// For a reader: readers hold the lock together.
+    pub fn shared(self) -> Self {
+        self.mode(Mode::Shared)
+    }
+}
+
+impl LockGuard {
+    /// Gives the lock back, and returns when the next in line has it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`]. The lock is given back in any case, at the latest with its session.
+    pub async fn release(self) -> Result<(), Error> {
+        self.hold.into_place().release().await
+    }
+}

@@ -1,0 +1,108 @@
+//! Once: one recorded success in the life of the cluster.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use protocol::state::{Mode, Operation, RightId, RightKind, RightOperation};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::guard::Guard as _;
+use super::hold::{Acquire, Hold};
+use super::place::{Patience, written};
+use super::watch::look;
+use crate::client::Client;
+use crate::error::Error;
+use crate::session::Lost;
+
+/// Something that is to be done once. It counts one *recorded* success: whoever dies between doing it and recording that is followed by
+/// another runner, so that what it does must bear to be begun again.
+#[derive(Clone, Debug)]
+pub struct Once {
+    client: Client,
+    right: RightId,
+}
+
+/// Why there is no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum OnceError<E> {
+    /// It was run here and failed: the next one runs it again.
+    #[error("it failed, and the next one tries: {0}")]
+    Failed(E),
+    /// The right to run it was lost while it ran: another one runs it.
+    #[error("the right to run it was lost: {0}")]
+    Lost(Lost),
+    /// The cluster did not answer, or refused.
+    #[error(transparent)]
+    Cluster(#[from] Error),
+}
+
+impl Client {
+    /// Something that is to be done once.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn migrate() -> Result<u32, std::io::Error> { Ok(7) }
+    /// # async fn example(client: Client) -> Result<(), Box<dyn std::error::Error>> {
+    /// let rows: u32 = client.once("migrate-v7").run(migrate).await?; // the same number for everybody
+    /// # let _ = rows;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn once(&self, key: impl AsRef<str>) -> Once {
+        Once { client: self.clone(), right: RightId::new(RightKind::Once, key.as_ref()) }
+    }
+}
+
+impl Once {
+    /// Runs it here if it is our turn and nobody has succeeded yet, and returns the outcome of whoever succeeded. If the right to run it
+    /// is about to be lost, the future of `work` is dropped. Cancellation: the next one runs it.
+    ///
+    /// # Errors
+    ///
+    /// See [`OnceError`].
+    pub async fn run<T, E, F>(&self, work: impl FnOnce() -> F) -> Result<T, OnceError<E>>
+    where
+        T: Serialize + DeserializeOwned + Send,
+        E: Send,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let hold = match self.claim().await {
+            Ok(hold) => hold,
+            Err(Error::Settled) => return self.known().await,
+            Err(error) => return Err(error.into()),
+        };
+        let outcome = hold.run(work()).await.map_err(OnceError::Lost)?.map_err(OnceError::Failed)?;
+        let bytes = serde_json::to_vec(&outcome).map_err(|error| Error::Codec(format!("the outcome: {error}")))?;
+        hold.into_place().settle(bytes.into()).await?;
+        Ok(outcome)
+    }
+
+    /// The outcome, if it is known: JSON, unless it was recorded by other means.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn outcome(&self) -> Result<Option<Bytes>, Error> {
+        Ok(look(&self.client, &self.right).await?.settled)
+    }
+
+    /// Forgets the outcome, so that it can be done again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotFound`] if there is none; see [`Error`].
+    pub async fn forget(&self) -> Result<(), Error> {
+        written(self.client.write(Operation::Right(RightOperation::Forget(self.right.clone()))).await?).map(drop)
+    }
+
+    fn claim(&self) -> Acquire<Hold> {
+        Acquire::new(&self.client, self.right.clone(), Mode::Exclusive, Patience::Endless, |hold| hold)
+    }
+
+    async fn known<T: DeserializeOwned, E>(&self) -> Result<T, OnceError<E>> {
+        let bytes = self.outcome().await?.ok_or(Error::NotFound)?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::Codec(format!("the outcome: {error}")).into())
+    }
+}

@@ -1,0 +1,218 @@
+//! A claim and what becomes of it: from the wish for a right to its end.
+//!
+//! # Invariants
+//!
+//! * A claim that nobody waits for any more is withdrawn, also one whose answer had not come yet when the wait was dropped.
+//! * A right that is dropped is given back in the background; at the latest it ends with its session.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use protocol::state::{
+    Answer, Claim, ClaimState, Claimed, Grant, Mode, Operation, Query, RightId, RightKind, RightOperation,
+};
+use protocol::{ClaimId, Fence, Revision, SessionId};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::client::{Client, unexpected};
+use crate::error::Error;
+
+/// What is wished for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wish {
+    pub(crate) right: RightId,
+    pub(crate) session: SessionId,
+    pub(crate) mode: Mode,
+    pub(crate) value: Bytes,
+    /// How long to stand in line.
+    pub(crate) patience: Patience,
+}
+
+/// How long to stand in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// Not at all.
+    None,
+    /// So long, and no longer.
+    UpTo(Duration),
+    /// As long as it takes.
+    Endless,
+}
+
+/// A claim that stands. Dropped, it is given up in the background.
+pub(crate) struct Place {
+    client: Client,
+    right: RightId,
+    claim: ClaimId,
+    /// Gives it up even where the place is dropped outside of any runtime.
+    runtime: Handle,
+    is_over: bool,
+}
+
+impl Place {
+    /// Claims a right and waits until it is granted. Cancellation safe: dropped, the claim is withdrawn.
+    pub(crate) async fn take(client: &Client, wish: Wish) -> Result<(Self, Grant), Error> {
+        let patience = wish.patience;
+        let waits = Self::wait_in_line(client, wish);
+        match patience {
+            Patience::UpTo(patience) => match tokio::time::timeout(patience, waits).await {
+                Ok(result) => result,
+                Err(_) => Err(Error::Held { fence: Fence(0) }),
+            },
+            Patience::None | Patience::Endless => waits.await,
+        }
+    }
+
+    async fn wait_in_line(client: &Client, wish: Wish) -> Result<(Self, Grant), Error> {
+        let says_more = matches!(wish.right.kind, RightKind::Queue | RightKind::Barrier);
+        let (place, fence) = Self::enter(client, wish).await?;
+        let grant = match fence {
+            // The item of a queue and the round of a barrier are not in the answer to the claim.
+            Some(fence) if !says_more => Grant { fence, round: fence, item: None },
+            _ => place.granted().await?,
+        };
+        Ok((place, grant))
+    }
+
+    /// Stands in line. The request goes on where the future is dropped, and whatever it claimed is given up then.
+    pub(crate) async fn enter(client: &Client, wish: Wish) -> Result<(Self, Option<Fence>), Error> {
+        let runtime = Handle::current();
+        let (sender, receiver) = oneshot::channel();
+        let (client, handle) = (client.clone(), runtime.clone());
+        let patience = client.patience();
+        let work = async move {
+            let entered = enter_for_certain(&client, wish, handle).await;
+            // If nobody takes it, the place is dropped here and the claim withdrawn.
+            let _ = sender.send(entered);
+        };
+        runtime.spawn(work);
+        match tokio::time::timeout(patience, receiver).await {
+            Ok(Ok(entered)) => entered,
+            // Whatever is claimed is withdrawn when the answer comes.
+            Ok(Err(_)) | Err(_) => Err(Error::NoQuorum { maybe_applied: false, waited: patience, master: None }),
+        }
+    }
+
+    /// Waits for the grant.
+    async fn granted(&self) -> Result<Grant, Error> {
+        let query = Query::AwaitClaim { right: self.right.clone(), claim: self.claim };
+        match long(&self.client, query).await? {
+            Answer::Claim(ClaimState::Held(grant)) => Ok(grant),
+            Answer::Claim(ClaimState::Settled(_)) => Err(Error::Settled),
+            // Somebody withdrew it, or the session is over.
+            Answer::Claim(_) => Err(Error::NotHeld { current: Fence(0) }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Names the claim.
+    pub(crate) fn claim(&self) -> ClaimId {
+        self.claim
+    }
+
+    /// Names the right.
+    pub(crate) fn right(&self) -> &RightId {
+        &self.right
+    }
+
+    /// The cluster.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// It is somebody else's business from now on.
+    pub(crate) fn keep(mut self) -> ClaimId {
+        self.is_over = true;
+        self.claim
+    }
+
+    /// Gives it back, and waits until that is done. What is gone already is given back.
+    pub(crate) async fn release(mut self) -> Result<(), Error> {
+        self.is_over = true;
+        release(&self.client, self.right.clone(), self.claim).await
+    }
+
+    /// Changes what stands beside it.
+    pub(crate) async fn set_value(&self, value: Bytes) -> Result<Revision, Error> {
+        let (right, claim) = (self.right.clone(), self.claim);
+        written(self.client.write(Operation::Right(RightOperation::SetValue { right, claim, value })).await?)
+    }
+
+    /// Ends the right for good.
+    pub(crate) async fn settle(mut self, outcome: Bytes) -> Result<Revision, Error> {
+        let (right, claim) = (self.right.clone(), self.claim);
+        let operation = Operation::Right(RightOperation::Settle { right, claim, outcome });
+        let revision = written(self.client.write(operation).await?)?;
+        self.is_over = true;
+        Ok(revision)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let (client, right, claim) = (self.client.clone(), self.right.clone(), self.claim);
+            self.runtime.spawn(async move {
+                if let Err(error) = release(&client, right, claim).await {
+                    tracing::debug!(%claim, %error, "it is given back with its session");
+                }
+            });
+        }
+    }
+}
+
+/// Asks until it is known whether the claim stands: one that may or may not stand could never be given back.
+async fn enter_for_certain(client: &Client, wish: Wish, runtime: Handle) -> Result<(Place, Option<Fence>), Error> {
+    let Wish { right, session, mode, value, patience } = wish;
+    let wait = patience != Patience::None;
+    let claim = Claim { right: right.clone(), session, mode, value, wait };
+    let client = client.clone();
+    let patient = client.clone().timeout(UNTIL_KNOWN);
+    match patient.write(Operation::Right(RightOperation::Claim(claim))).await {
+        Ok(Answer::Claimed(Claimed { claim, fence })) => {
+            Ok((Place { client, right, claim, runtime, is_over: false }, fence))
+        }
+        Ok(other) => Err(unexpected(&other)),
+        Err(error) => {
+            // A claim that may stand and has no name can be given back with its session only.
+            if error.maybe_applied() {
+                client.backend().end(session);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Gives a claim back.
+pub(crate) async fn release(client: &Client, right: RightId, claim: ClaimId) -> Result<(), Error> {
+    match client.write(Operation::Right(RightOperation::Release { right, claim })).await {
+        Ok(Answer::Ok) | Err(Error::NotFound) => Ok(()),
+        Ok(other) => Err(unexpected(&other)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks what may be long in coming, again and again while nobody leads. Cancellation safe.
+pub(crate) async fn long(client: &Client, query: Query) -> Result<Answer, Error> {
+    let patient = client.clone().timeout(LONG);
+    loop {
+        match patient.read(query.clone()).await {
+            Err(Error::NoQuorum { .. }) => {}
+            answered => return answered,
+        }
+    }
+}
+
+pub(crate) fn written(answer: Answer) -> Result<Revision, Error> {
+    match answer {
+        Answer::Written(revision) => Ok(revision),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// For how long a claim is asked for: longer than a session lives that is not renewed, and with that the claim.
+const UNTIL_KNOWN: Duration = Duration::from_secs(24 * 3600);
+
+/// How long one question about something to come is asked.
+const LONG: Duration = Duration::from_secs(3600);

@@ -1,0 +1,190 @@
+//! Every recipe on one real node, through the public face.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+
+use super::OnceError;
+use crate::prelude::*;
+
+const SHORT: Duration = Duration::from_millis(50);
+
+async fn node() -> Node {
+    let node = Node::builder("rights").ephemeral().profile(Profile::DEV).start().await.unwrap();
+    node.ready().await;
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_has_one_holder_and_its_next_one_a_greater_fence() {
+    let node = node().await;
+    let (one, two) = (node.client(), node.client());
+    let guard = one.lock("a").await.unwrap();
+    let fence = guard.fence();
+    assert!(guard.valid_for().is_some());
+    assert!(matches!(two.lock("a").await, Err(Error::Held { fence: held }) if held == fence));
+    assert!(matches!(two.lock("a").wait(SHORT).await, Err(Error::Held { .. })));
+    let waits = tokio::spawn(async move { two.lock("a").wait_long().await });
+    guard.release().await.unwrap();
+    let next = waits.await.unwrap().unwrap();
+    assert!(next.fence() > fence);
+    drop(next);
+    one.lock("a").wait_long().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_waiting_has_left_the_line() {
+    let node = node().await;
+    let (one, two, three) = (node.client(), node.client(), node.client());
+    let guard = one.lock("a").await.unwrap();
+    let given_up = tokio::spawn(async move { two.lock("a").wait_long().await });
+    let right = protocol::state::RightId::new(protocol::state::RightKind::Lock, "a");
+    while super::watch::look(&one, &right).await.unwrap().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    given_up.abort();
+    guard.release().await.unwrap();
+    three.lock("a").wait_long().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_under_a_right_is_dropped_when_its_session_ends() {
+    let node = node().await;
+    let client = node.client();
+    let session = client.session(Duration::from_secs(3)).await.unwrap();
+    let guard = client.lock("a").session(&session).await.unwrap();
+    assert_eq!(guard.run(std::future::ready(7)).await, Ok(7));
+    let ends = client.clone();
+    let (id, work) = (session.id(), guard.run(std::future::pending::<()>()));
+    let end = async move { ends.end_session(id).await.unwrap() };
+    let (lost, ()) = tokio::join!(work, end);
+    assert!(lost.is_err() && guard.valid_for().is_none());
+    client.lock("a").wait_long().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_share_a_lock() {
+    let node = node().await;
+    let (one, two) = (node.client(), node.client());
+    let first = one.lock("a").shared().await.unwrap();
+    let second = two.lock("a").shared().await.unwrap();
+    assert_ne!(first.fence(), second.fence());
+    assert!(matches!(one.lock("a").await, Err(Error::Held { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_says_who_it_is_and_observers_hear_of_the_next_one() {
+    let node = node().await;
+    let client = node.client();
+    let election = client.election("reporter");
+    let mut observed = Box::pin(election.observe());
+    assert_eq!(observed.next().await.unwrap().unwrap(), None);
+    let leadership = election.campaign("a").await.unwrap();
+    let leader = observed.next().await.unwrap().unwrap().unwrap();
+    assert_eq!((leader.fence, &leader.value[..]), (leadership.fence(), &b"a"[..]));
+    leadership.proclaim("a2").await.unwrap();
+    assert_eq!(observed.next().await.unwrap().unwrap().unwrap().value, "a2");
+    leadership.resign().await.unwrap();
+    assert_eq!(observed.next().await.unwrap().unwrap(), None);
+    assert_eq!(election.leader().await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_semaphore_gives_out_no_more_than_it_has() {
+    let node = node().await;
+    let semaphore = node.client().semaphore("s", 3);
+    let two = semaphore.acquire(2).await.unwrap();
+    assert!(matches!(semaphore.acquire(2).no_wait().await, Err(Error::Held { .. })));
+    let one = semaphore.acquire(1).await.unwrap();
+    two.release().await.unwrap();
+    drop(semaphore.acquire(2).await.unwrap());
+    drop(one);
+    assert!(matches!(semaphore.acquire(4).await, Err(Error::Invalid(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_barrier_lets_all_through_at_once_and_one_of_them_leads() {
+    let node = node().await;
+    let parties: Vec<_> = (0..3)
+        .map(|_| {
+            let barrier = node.client().barrier("b", 3);
+            tokio::spawn(async move {
+                let pass = barrier.wait().await?;
+                let leads = pass.is_leader();
+                pass.leave().await?;
+                Ok::<_, Error>(leads)
+            })
+        })
+        .collect();
+    let mut leaders = 0;
+    for party in parties {
+        leaders += u32::from(party.await.unwrap().unwrap());
+    }
+    assert_eq!(leaders, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_lists_who_is_here() {
+    let node = node().await;
+    let (one, two) = (node.client(), node.client());
+    let group = one.group("g");
+    let mut watch = Box::pin(group.watch());
+    assert_eq!(watch.next().await.unwrap().unwrap(), []);
+    let first = group.join("a").await.unwrap();
+    let second = two.group("g").join("b").await.unwrap();
+    let values = |members: Vec<crate::GroupMember>| members.into_iter().map(|member| member.value).collect::<Vec<_>>();
+    assert_eq!(values(group.members().await.unwrap()), ["a", "b"]);
+    second.set("b2").await.unwrap();
+    first.leave().await.unwrap();
+    loop {
+        if values(watch.next().await.unwrap().unwrap()) == ["b2"] {
+            break;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_is_gone_when_it_is_done_and_back_when_it_is_not() {
+    let node = node().await;
+    let queue = node.client().queue("q");
+    queue.push("low").priority(-1).await.unwrap();
+    queue.push("high").await.unwrap();
+    let taken = queue.pop().await.unwrap();
+    assert_eq!(taken.value(), "high");
+    let id = taken.id();
+    taken.give_back().await.unwrap();
+    let again = queue.pop().await.unwrap();
+    assert_eq!((again.value(), again.id()), (&"high".into(), id));
+    again.done().await.unwrap();
+    let last = queue.pop().await.unwrap();
+    assert_eq!(last.value(), "low");
+    last.done().await.unwrap();
+    assert!(matches!(queue.pop().no_wait().await, Err(Error::Held { .. })));
+    assert_eq!(queue.waiting_items().await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_once_has_one_outcome_for_all_and_a_failure_is_none() {
+    let node = node().await;
+    let once = node.client().once("migrate");
+    let failed = once.run(|| async { Err::<u32, _>("no") }).await;
+    assert!(matches!(failed, Err(OnceError::Failed("no"))));
+    assert_eq!(once.run(|| async { Ok::<u32, &str>(7) }).await.unwrap(), 7);
+    assert_eq!(node.client().once("migrate").run(|| async { Ok::<u32, &str>(8) }).await.unwrap(), 7);
+    assert_eq!(once.outcome().await.unwrap(), Some("7".into()));
+    once.forget().await.unwrap();
+    assert_eq!(once.run(|| async { Ok::<u32, &str>(9) }).await.unwrap(), 9);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_addition_under_a_key_counts_once() {
+    let node = node().await;
+    let counter = node.client().counter("ids");
+    assert_eq!(counter.get().await.unwrap(), 0);
+    assert_eq!(counter.add(100).once("request-9").await.unwrap(), 100);
+    assert_eq!(counter.add(-1).await.unwrap(), 99);
+    assert_eq!(counter.add(100).once("request-9").await.unwrap(), 100);
+    assert_eq!(counter.get().await.unwrap(), 99);
+    counter.remove().await.unwrap();
+    assert_eq!(counter.get().await.unwrap(), 0);
+}
