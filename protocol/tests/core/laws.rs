@@ -107,6 +107,10 @@ impl Laws {
         if core.commit() <= known {
             return;
         }
+        // R7: entries of older epochs are committed by one of the leader's own behind them, never by counting.
+        let newest = core.entries(core.commit()..=core.commit()).first().map(|entry| entry.id);
+        let is_own = core.role() != Role::Leader || newest.is_some_and(|id| id.epoch == core.epoch());
+        law(is_own, world, "A leader commits its own", || format!("n{} {newest:?} in epoch {}", at + 1, core.epoch()));
         for entry in core.entries(known.next()..=core.commit()) {
             let holds = |node: &&NodeId| holds(&world.nodes[(node.0 - 1) as usize].disk, entry.id);
             let is_most = |voters: &[NodeId]| voters.iter().filter(holds).count() * 2 > voters.len();
