@@ -14,13 +14,14 @@ use std::time::Duration;
 use axum::http::Method;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use protocol::Nanos;
+use protocol::{Nanos, NodeId, SessionId};
 use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::{Cluster, Code, Diagnostic, Exit, Request};
+use crate::witness::{Watched, be_watched};
 
 /// Keeps a session until it is closed. Dropped, it renews no more, and the session expires.
 pub(super) struct Keeper {
@@ -28,6 +29,8 @@ pub(super) struct Keeper {
     session: String,
     until: Arc<Mutex<Nanos>>,
     renewals: JoinHandle<()>,
+    /// Killed, this process loses the session at once if the node that opened it is on the same machine.
+    _watched: Option<Watched>,
 }
 
 impl Keeper {
@@ -40,7 +43,8 @@ impl Keeper {
         let session = opened["session"].as_str().unwrap_or_default().to_owned();
         let until = Arc::new(Mutex::new(sent + valid_for(&opened)));
         let renewals = tokio::spawn(renew(cluster.clone(), session.clone(), ttl, until.clone()));
-        Ok(Self { cluster: cluster.clone(), session, until, renewals })
+        let _watched = watched(&opened).await;
+        Ok(Self { cluster: cluster.clone(), session, until, renewals, _watched })
     }
 
     /// Its id.
@@ -83,6 +87,13 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.renewals.abort();
     }
+}
+
+/// Asks the node that opened a session to watch this process. Without that it ends by time.
+async fn watched(opened: &serde_json::Value) -> Option<Watched> {
+    let node = u64::from_str_radix(opened["node"].as_str()?, 16).ok().map(NodeId)?;
+    let session = opened["session"].as_str()?.trim_start_matches('s').parse().ok().map(SessionId)?;
+    tokio::task::spawn_blocking(move || be_watched(node, session)).await.ok()?.ok()
 }
 
 async fn renew(cluster: Cluster, session: String, ttl: Duration, until: Arc<Mutex<Nanos>>) {

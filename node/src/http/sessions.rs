@@ -44,6 +44,8 @@ pub(super) async fn open(State(door): State<Door>, headers: HeaderMap, body: Res
     let id = door.answer(door.client(&headers).open_session(OpenSession { ttl, about })).await?;
     let mut document = json!({ "schema": SCHEMA, "session": id.to_string(), "ttl_ms": wish.ttl_ms });
     document["valid_for_ms"] = valid_for(ttl, asked).into();
+    // A process of the same machine may ask this node to be its witness.
+    document["node"] = door.site.identity().node.to_string().into();
     Ok((StatusCode::CREATED, Json(document)).into_response())
 }
 

@@ -23,7 +23,7 @@ use std::os::unix::net::SocketAddr;
 use protocol::{NodeId, SessionId};
 
 pub(crate) use node::Stand;
-pub(crate) use process::Witnesses;
+pub(crate) use process::{Watched, Witnesses, be_watched};
 
 /// What a client says: nine bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

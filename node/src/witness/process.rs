@@ -32,6 +32,22 @@ struct Witness {
     told: BTreeSet<SessionId>,
 }
 
+/// A session of this process that one node watches, for as long as this is held.
+pub(crate) struct Watched {
+    _witness: Witness,
+}
+
+/// Names a session to one node, once.
+///
+/// # Errors
+///
+/// If there is no such node on this machine, or it does not answer.
+pub(crate) fn be_watched(node: NodeId, session: SessionId) -> io::Result<Watched> {
+    let mut witness = Witness::meet(node)?;
+    witness.tell(&BTreeSet::from([session]))?;
+    Ok(Watched { _witness: witness })
+}
+
 impl Witnesses {
     pub(crate) fn new(remote: &Arc<Remote>) -> Self {
         let (sessions, thread) = (Mutex::default(), OnceLock::new());
