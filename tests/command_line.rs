@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::{TestCluster, Turn, command, tenure};
 
 /// Runs a verb against a cluster.
-fn ask(cluster: &TestCluster, args: &[&str]) -> Output {
+pub fn ask(cluster: &TestCluster, args: &[&str]) -> Output {
     let context = tempfile::tempdir().expect("a temporary folder");
     let nodes = cluster.processes.https().join(",");
     tenure(&[&["--node", &nodes], args].concat(), context.path())

@@ -18,6 +18,7 @@ mod faults;
 mod founding;
 mod growth;
 mod histories;
+mod keys;
 mod map;
 mod netns;
 mod rights;

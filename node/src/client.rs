@@ -14,9 +14,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use protocol::client::{Consistency, Work};
 use protocol::state::{
-    Answer, ClientEnd, NodeView, OpenSession, Operation, Query, SessionView, Submitted, Summary, TaskSpec, TaskView,
+    Answer, Changes, ClientEnd, NodeView, OpenSession, Operation, Query, SessionView, Submitted, Summary, TaskSpec,
+    TaskView, Watch,
 };
-use protocol::{Epoch, NodeId, SessionId, TaskId};
+use protocol::{Epoch, NodeId, Revision, SessionId, TaskId};
 use tokio::sync::Mutex;
 
 use crate::error::Error;
@@ -217,6 +218,15 @@ impl Client {
 
     pub(crate) async fn read(&self, query: Query) -> Result<Answer, Error> {
         self.call(Work::Read(query, Consistency::Linearizable), self.timeout).await
+    }
+
+    /// What happened to keys after a revision, as soon as something did, or how far the asked node is after a while of nothing.
+    pub(crate) async fn changes(&self, prefix: &str, after: Revision, patience: Duration) -> Result<Changes, Error> {
+        let query = Query::Watch(Watch { prefix: prefix.into(), after });
+        match self.call(Work::Read(query, Consistency::Stale), patience).await? {
+            Answer::Changes(changes) => Ok(changes),
+            other => Err(unexpected(&other)),
+        }
     }
 
     pub(crate) async fn read_stale(&self, query: Query) -> Result<Answer, Error> {

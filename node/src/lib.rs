@@ -24,7 +24,7 @@ mod folder;
 mod gossip;
 #[doc(hidden)]
 pub mod http;
-mod kv;
+pub mod kv;
 #[doc(hidden)]
 pub mod map;
 mod node;

@@ -151,7 +151,7 @@ async fn keys_are_there_after_a_restart() {
     let value = kv.get("config/limit").await.unwrap().unwrap();
     assert_eq!((&value.value[..], value.created, value.modified), (&b"12"[..], first, second));
     assert_eq!(kv.get("gone").await.unwrap(), None);
-    assert_eq!(kv.get_stale("config/limit").await.unwrap().unwrap().modified, second);
+    assert_eq!(kv.get("config/limit").stale().await.unwrap().unwrap().modified, second);
     node.shutdown(Duration::from_secs(20)).await;
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn measure(rig: &Rig, length: Duration) -> Result<Vec<Figure>, 
                 match kind {
                     Kind::Write => kv.put(key, VALUE).await.map(drop),
                     Kind::ReadLinearizable => kv.get(key).await.map(drop),
-                    Kind::ReadStale => kv.get_stale(key).await.map(drop),
+                    Kind::ReadStale => kv.get(key).stale().await.map(drop),
                 }
             };
             figures.extend(load.run(rig, once).await?);

@@ -1,6 +1,5 @@
 //! Why the cluster did not answer, as far as this node can tell.
 
-use std::future::Future;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -21,7 +20,7 @@ impl Door {
     }
 
     /// Waits for an answer; says in words what is wrong if there is none.
-    pub(super) async fn answer<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Diagnostic> {
+    pub(super) async fn answer<T>(&self, call: impl IntoFuture<Output = Result<T, Error>>) -> Result<T, Diagnostic> {
         match call.await {
             Ok(answer) => Ok(answer),
             Err(Error::NoQuorum { maybe_applied, waited, .. }) => {

@@ -9,7 +9,10 @@
 //! | `POST /v1/tasks/{id}/cancel` | end it |
 //! | `GET /v1/members` | the nodes: gossip's view and the sessions that the master gives work to |
 //! | `GET /v1/status` | master, epoch and lease read atomically; commit, applied, state hash, voters |
-//! | `GET\|PUT\|DELETE /v1/kv/{key}` | keys; `If-Match: REVISION`, `If-None-Match: *`, `X-Revision` |
+//! | `GET\|PUT\|DELETE /v1/kv/{key}` | keys; `If-Match: REVISION`, `If-None-Match: *`, `X-Revision`; `?session=s42`, `?ttl=30s`, `?seq` |
+//! | `GET /v1/kv?prefix=&after=&limit=` | keys in order; `keys_only`, `stale` |
+//! | `GET /v1/kv?watch&prefix=&from=`, `GET /v1/kv/{prefix}?watch` | what happens, as server-sent events; `snapshot` first; `wait=30s`: once, as JSON |
+//! | `POST /v1/txn` | `{"when": [], "then": [], "or_else": []}`: several keys in one step |
 //! | `POST /v1/sessions` | open a session: `{"ttl_ms": 6000, "label": ""}`; renew it in time |
 //! | `GET /v1/sessions?after=&limit=`, `GET\|PUT\|DELETE /v1/sessions/{id}` | look, renew (`valid_for_ms`), end |
 //! | `POST /v1/locks/{name}` | claim for a session: `{"session": "s42", "wait_ms": 5000}`; `"stay": true` stays in line |
@@ -143,6 +146,8 @@ fn router(door: Door, is_insecure: bool) -> Router {
         .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
         .route("/v1/members", get(cluster::members))
         .route("/v1/status", get(cluster::status))
+        .route("/v1/kv", get(kv::list))
+        .route("/v1/txn", post(kv::txn::run))
         .route("/v1/kv/{*key}", get(kv::read).put(kv::write).delete(kv::remove))
         .route("/v1/sessions", get(sessions::list).post(sessions::open))
         .route("/v1/sessions/{id}", get(sessions::show).put(sessions::renew).delete(sessions::end))

@@ -266,4 +266,4 @@ const LIST_MAX: u32 = 1000;
 const SCANS_MAX: usize = 10;
 
 /// Longer waits are asked again: a connection that is silent for longer is cut somewhere anyway.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(60);

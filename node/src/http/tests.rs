@@ -342,6 +342,65 @@ async fn keys_carry_revisions_and_preconditions() {
 }
 
 #[tokio::test]
+async fn keys_have_owners_ends_and_names_of_their_own() {
+    let fixture = fixture();
+    let session = fixture.post("/v1/sessions", json!({ "ttl_ms": 60_000 })).await.unwrap();
+    let session = session["session"].as_str().unwrap().to_owned();
+    let put = |path: String| fixture.once(Request::new(Method::PUT, path).bytes("v"));
+    put(format!("/v1/kv/a?session={session}")).await.unwrap();
+    let made = put("/v1/kv/job-?seq&ttl=30s".into()).await.unwrap().json().unwrap();
+    let name = format!("job-{:020}", made["revision"].as_u64().unwrap());
+    assert_eq!(made["key"], name.as_str());
+    let all = fixture.get("/v1/kv").await;
+    assert_eq!((&all["keys"][0]["session"], &all["keys"][1]["key"]), (&json!(session), &json!(name)));
+    assert!(all["keys"][1]["expires_ms"].is_u64() && all["more"] == false);
+    let page = fixture.get("/v1/kv?prefix=&after=a&limit=1&keys_only").await;
+    assert_eq!((&page["keys"][0]["key"], page["keys"][0].get("value")), (&json!(name), None));
+    fixture.once(Request::new(Method::DELETE, format!("/v1/sessions/{session}"))).await.unwrap();
+    assert_eq!(fixture.once(Request::get("/v1/kv/a")).await.unwrap_err().code, Code::NotFound);
+    assert_eq!(put(format!("/v1/kv/a?session={session}")).await.unwrap_err().code, Code::NotFound);
+    for wrong in ["/v1/kv/a?session=me", "/v1/kv/a?ttl=soon", "/v1/kv/a?tll=3s"] {
+        assert_eq!(put(wrong.into()).await.unwrap_err().code, Code::Usage, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_answers_what_each_step_came_to() {
+    let fixture = fixture();
+    let made = fixture.once(Request::new(Method::PUT, "/v1/kv/a").bytes("1")).await.unwrap().json().unwrap();
+    let transaction = json!({
+        "when": [{ "key": "a", "revision": made["revision"] }, { "key": "a", "value": "1" }, { "key": "b", "absent": true }],
+        "then": [
+            { "put": "a", "value": "/w==", "value_encoding": "base64" },
+            { "get": "a" },
+            { "get": "c" },
+            { "delete": "c" },
+            { "put": "b", "value": "2" },
+        ],
+        "or_else": [{ "get": "a" }],
+    });
+    let done = fixture.post("/v1/txn", transaction.clone()).await.unwrap();
+    assert_eq!(done["held"], true);
+    let results = done["results"].as_array().unwrap();
+    assert_eq!(results[0], json!({ "written": "a" }));
+    assert_eq!((&results[1]["value"], &results[1]["value_encoding"]), (&json!("/w=="), &json!("base64")));
+    assert_eq!((&results[2], &results[3]), (&Value::Null, &json!({ "deleted": false })));
+    let again = fixture.post("/v1/txn", transaction).await.unwrap();
+    assert_eq!((&again["held"], again["results"].as_array().unwrap().len()), (&json!(false), 1));
+    for wrong in [
+        json!({ "when": [{ "key": "a" }] }),
+        json!({ "when": [{ "key": "a", "revision": 1, "absent": true }] }),
+        json!({ "then": [{ "put": "a", "get": "a" }] }),
+        json!({ "then": [{ "put": "a", "value": "%", "value_encoding": "base64" }] }),
+        json!({ "then": [{ "put": "a", "vaule": "1" }] }),
+    ] {
+        assert_eq!(fixture.post("/v1/txn", wrong.clone()).await.unwrap_err().code, Code::Usage, "{wrong}");
+    }
+    let twice = json!({ "then": [{ "put": "a" }, { "delete": "a" }] });
+    assert_eq!(fixture.post("/v1/txn", twice).await.unwrap_err().code, Code::Invalid);
+}
+
+#[tokio::test]
 async fn malformed_and_oversized_bodies_are_refused_in_words() {
     let fixture = fixture();
     let send = |body: &'static str| fixture.once(Request::post("/v1/tasks").bytes(body));

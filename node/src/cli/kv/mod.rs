@@ -1,5 +1,7 @@
 //! `tenure kv`: read and write keys.
 
+mod many;
+
 use axum::http::Method;
 use serde_json::json;
 
@@ -29,6 +31,15 @@ pub(super) enum Verb {
         /// Only if there is no such key
         #[arg(long)]
         if_absent: bool,
+        /// The key goes with this session
+        #[arg(long, value_name = "SESSION")]
+        session: Option<String>,
+        /// The key goes after this long, such as 30s
+        #[arg(long, value_name = "SPAN")]
+        ttl: Option<String>,
+        /// Add the revision to the key, and print the key
+        #[arg(long, conflicts_with_all = ["if_version", "if_absent"])]
+        seq: bool,
     },
     /// Remove a key
     Del {
@@ -47,16 +58,35 @@ pub(super) enum Verb {
         /// The value; `-` for stdin
         value: String,
     },
+    /// List keys
+    Ls(many::Ls),
+    /// Print what happens to keys, as it happens
+    Watch(many::Watch),
+    /// Read and write several keys in one step; exits with 6 if the conditions did not hold
+    Txn {
+        /// A file with JSON, `-` for stdin: {"when": [{"key": "a", "revision": 7}], "then": [{"put": "a", "value": "1"}], "or_else": []}
+        file: String,
+    },
 }
 
 pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
     match verb {
         Verb::Get { key, stale } => get(&key, stale, frame).await,
-        Verb::Put { key, value, if_version, if_absent } => {
+        Verb::Put { key, value, if_version, if_absent, session, ttl, seq } => {
             let expect = if if_absent { Expect::Revision(0) } else { if_version.map_or(Expect::Any, Expect::Revision) };
-            put(&key, &value, expect, frame).await
+            let words =
+                [session.map(|it| format!("session={}", escape(&it))), ttl.map(|it| format!("ttl={}", escape(&it)))];
+            let words: Vec<String> = words.into_iter().flatten().chain(seq.then(|| "seq".into())).collect();
+            let request = Request::new(Method::PUT, format!("{}?{}", path(&key), words.join("&")));
+            write(&key, expect, request.bytes(submit::value(&value)?), frame).await
         }
-        Verb::Cas { key, revision, value } => put(&key, &value, Expect::Revision(revision), frame).await,
+        Verb::Ls(args) => many::list(args, frame).await,
+        Verb::Watch(args) => many::watch(args, frame).await,
+        Verb::Txn { file } => many::transact(&file, frame).await,
+        Verb::Cas { key, revision, value } => {
+            let request = Request::new(Method::PUT, path(&key)).bytes(submit::value(&value)?);
+            write(&key, Expect::Revision(revision), request, frame).await
+        }
         Verb::Del { key, if_version } => {
             let expect = if_version.map_or(Expect::Any, Expect::Revision);
             write(&key, expect, Request::new(Method::DELETE, path(&key)), frame).await
@@ -93,11 +123,6 @@ async fn get(key: &str, stale: bool, frame: &Frame) -> Result<Exit, Diagnostic> 
     Ok(Exit::OK)
 }
 
-async fn put(key: &str, value: &str, expect: Expect, frame: &Frame) -> Result<Exit, Diagnostic> {
-    let request = Request::new(Method::PUT, path(key)).bytes(submit::value(value)?);
-    write(key, expect, request, frame).await
-}
-
 async fn write(key: &str, expect: Expect, request: Request, frame: &Frame) -> Result<Exit, Diagnostic> {
     if key.is_empty() {
         return Err(Diagnostic::new(Code::Usage, "a key has at least one character"));
@@ -110,7 +135,8 @@ async fn write(key: &str, expect: Expect, request: Request, frame: &Frame) -> Re
     let answer = frame.cluster()?.send(request).await?.json()?;
     match frame.output.format() {
         Format::Json | Format::Jsonl => frame.output.json(answer),
-        Format::Name => frame.output.line(key),
+        Format::Name => frame.output.line(super::status::word(&answer["key"])),
+        Format::Table | Format::Wide if answer["key"] != key => frame.output.line(super::status::word(&answer["key"])),
         Format::Table | Format::Wide => frame.output.line(super::status::word(&answer["revision"])),
     }
     Ok(Exit::OK)

@@ -1,0 +1,117 @@
+//! What happens to keys, as events of a stream or one answer at a time.
+//!
+//! `?watch` answers with server-sent events whose ids are revisions, so that a browser that reconnects goes on where it was. `?watch&wait=`
+//! answers once, with what happened after `from` or, when the wait is over, with nothing and where to go on.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{Stream, StreamExt as _, stream};
+use protocol::Revision;
+use protocol::state::{Changes, KeyEnd, KeyEvent};
+use serde_json::{Value, json};
+
+use super::{document, number};
+use crate::diagnostic::Diagnostic;
+use crate::error::Error;
+use crate::http::json::SCHEMA;
+use crate::http::problem::Answer;
+use crate::http::query::Query;
+use crate::http::{Door, tasks};
+use crate::kv::WatchEvent;
+
+pub(super) async fn watch(door: &Door, prefix: &str, query: &Query, headers: &HeaderMap) -> Answer {
+    let from = begin(query, headers)?;
+    if let Some(wait) = query.duration("wait")? {
+        return once(door, prefix, from, wait.min(tasks::WAIT_MAX), headers).await;
+    }
+    let mut watching = door.client(headers).kv().watch(prefix);
+    if let Some(revision) = from {
+        watching = watching.from(revision);
+    } else if query.flag("snapshot") {
+        watching = watching.with_snapshot();
+    }
+    let watch = door.answer(watching).await?;
+    let stopping = door.stopping.clone();
+    let events = watch.flat_map(|event| stream::iter(events(event))).map(Ok::<_, Infallible>);
+    Ok(respond(events.take_until(async move { stopping.cancelled().await })))
+}
+
+/// One answer: what happened, or nothing.
+async fn once(door: &Door, prefix: &str, from: Option<Revision>, wait: Duration, headers: &HeaderMap) -> Answer {
+    let client = door.client(headers);
+    let after = match from {
+        Some(revision) => revision,
+        None => door.answer(client.kv().list("").keys_only().limit(1)).await?.revision,
+    };
+    let told = tokio::select! {
+        told = client.changes(prefix, after, wait) => told,
+        () = door.stopping.cancelled() => Ok(Changes { changes: Vec::new(), next: after }),
+    };
+    let told = match told {
+        Ok(told) => told,
+        // Nothing is wrong with keys to which nothing happens.
+        Err(Error::NoQuorum { .. }) => Changes { changes: Vec::new(), next: after },
+        Err(error) => return Err(error.into()),
+    };
+    let changes: Vec<Value> = told
+        .changes
+        .into_iter()
+        .map(|change| match change.what {
+            KeyEvent::Put(value) => document(&change.key, &value, true),
+            KeyEvent::Deleted(why) => gone(&change.key, why, change.revision),
+        })
+        .collect();
+    Ok(Json(json!({ "schema": SCHEMA, "changes": changes, "next": told.next.0 })).into_response())
+}
+
+fn respond(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+/// A page of a snapshot is an event for each key.
+fn events(event: Result<WatchEvent, Error>) -> Vec<Event> {
+    let named = |name: &str, revision: Revision, document: &Value| {
+        Event::default().event(name).id(revision.to_string()).data(document.to_string())
+    };
+    match event {
+        Ok(WatchEvent::Snapshot(page)) => {
+            // No id before the last key: whoever reconnects in the middle needs the snapshot from its beginning.
+            let keys = page.entries.iter().map(|(key, value)| document(key, value, true).to_string());
+            let mut events: Vec<Event> = keys.map(|data| Event::default().event("snapshot").data(data)).collect();
+            if !page.more {
+                events.push(named("snapshot-end", page.revision, &json!({ "revision": page.revision.0 })));
+            }
+            events
+        }
+        Ok(WatchEvent::Put { key, value }) => vec![named("put", value.modified, &document(&key, &value, true))],
+        Ok(WatchEvent::Delete { key, why, revision }) => vec![named("delete", revision, &gone(&key, why, revision))],
+        Ok(WatchEvent::Progress { revision }) => {
+            vec![named("progress", revision, &json!({ "revision": revision.0 }))]
+        }
+        Ok(WatchEvent::Resync { revision }) => vec![named("resync", revision, &json!({ "revision": revision.0 }))],
+        Err(error) => {
+            let problem = Diagnostic::from(error).to_problem();
+            vec![Event::default().event("problem").data(problem.to_string())]
+        }
+    }
+}
+
+fn gone(key: &str, why: KeyEnd, revision: Revision) -> Value {
+    let why = match why {
+        KeyEnd::Deleted => "deleted",
+        KeyEnd::SessionEnded => "session-ended",
+        KeyEnd::Expired => "expired",
+    };
+    json!({ "key": key, "revision": revision.0, "deleted": why })
+}
+
+/// Where to begin: the query says so, or a browser that comes back.
+fn begin(query: &Query, headers: &HeaderMap) -> Result<Option<Revision>, Diagnostic> {
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    query.text("from").or(last).map(|text| number(text).map(Revision)).transpose()
+}

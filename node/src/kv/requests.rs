@@ -1,0 +1,187 @@
+//! One key: read, set, removed.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use protocol::state::{Answer, Delete, Expect, Operation, Put, Query, Value};
+use protocol::{Revision, SessionId};
+
+use super::{at, read, written};
+use crate::client::{Client, unexpected};
+use crate::error::Error;
+use crate::session::Session;
+
+/// Reads a key when it is awaited. Dropping the future withdraws the wait.
+#[must_use = "nothing is read until this is awaited"]
+pub struct Reading {
+    client: Client,
+    key: String,
+    is_stale: bool,
+}
+
+impl Reading {
+    pub(super) fn new(client: Client, key: String) -> Self {
+        Self { client, key, is_stale: false }
+    }
+
+    /// As far as the asked node has applied the log: it may miss the newest writes, and needs no quorum.
+    pub fn stale(mut self) -> Self {
+        self.is_stale = true;
+        self
+    }
+}
+
+impl IntoFuture for Reading {
+    type Output = Result<Option<Value>, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move {
+            match read(&self.client, Query::Get(self.key), self.is_stale).await? {
+                Answer::Value { found, .. } => Ok(found),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Sets a key when it is awaited, and gives the revision. Dropping the future withdraws the wait, not the write.
+#[must_use = "nothing is written until this is awaited"]
+pub struct Writing {
+    client: Client,
+    put: Put,
+}
+
+impl Writing {
+    pub(super) fn new(client: Client, put: Put) -> Self {
+        Self { client, put }
+    }
+
+    /// The key goes with this session.
+    pub fn ephemeral(self, session: &Session) -> Self {
+        self.owner(session.id())
+    }
+
+    /// The key goes with the session of this id, whoever keeps that.
+    pub fn owner(mut self, session: SessionId) -> Self {
+        self.put.owner = Some(session);
+        self
+    }
+
+    /// The key goes after this long, by the cluster's time, unless it is written again.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.put.ttl = Some(ttl);
+        self
+    }
+
+    /// Only if there is no such key.
+    pub fn if_absent(self) -> Self {
+        self.expect(Expect::Absent)
+    }
+
+    /// Only if there is such a key.
+    pub fn if_present(self) -> Self {
+        self.expect(Expect::Present)
+    }
+
+    /// Only if the key is at this revision; at revision zero: if there is no such key.
+    pub fn if_at(self, revision: Revision) -> Self {
+        self.expect(at(revision))
+    }
+
+    /// Only if this holds.
+    pub fn expect(mut self, expect: Expect) -> Self {
+        self.put.expect = expect;
+        self
+    }
+}
+
+impl IntoFuture for Writing {
+    type Output = Result<Revision, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move { written(&self.client, Operation::Put(self.put)).await }.boxed()
+    }
+}
+
+/// Makes a key of a sequence when it is awaited, and gives its name and revision. Dropping the future withdraws the wait, not the write.
+#[must_use = "nothing is written until this is awaited"]
+pub struct Sequencing {
+    client: Client,
+    put: Put,
+}
+
+impl Sequencing {
+    pub(super) fn new(client: Client, put: Put) -> Self {
+        Self { client, put }
+    }
+
+    /// The key goes with this session.
+    pub fn ephemeral(self, session: &Session) -> Self {
+        self.owner(session.id())
+    }
+
+    /// The key goes with the session of this id, whoever keeps that.
+    pub fn owner(mut self, session: SessionId) -> Self {
+        self.put.owner = Some(session);
+        self
+    }
+
+    /// The key goes after this long, by the cluster's time.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.put.ttl = Some(ttl);
+        self
+    }
+}
+
+impl IntoFuture for Sequencing {
+    type Output = Result<(String, Revision), Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move {
+            match self.client.write(Operation::Put(self.put)).await? {
+                Answer::Sequenced { key, revision } => Ok((key, revision)),
+                other => Err(unexpected(&other)),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Removes a key when it is awaited, and gives the revision. Dropping the future withdraws the wait, not the write.
+#[must_use = "nothing is removed until this is awaited"]
+pub struct Removing {
+    client: Client,
+    delete: Delete,
+}
+
+impl Removing {
+    pub(super) fn new(client: Client, key: String) -> Self {
+        Self { client, delete: Delete { key, expect: Expect::Any } }
+    }
+
+    /// Only if the key is at this revision.
+    pub fn if_at(self, revision: Revision) -> Self {
+        self.expect(Expect::Revision(revision))
+    }
+
+    /// Only if this holds.
+    pub fn expect(mut self, expect: Expect) -> Self {
+        self.delete.expect = expect;
+        self
+    }
+}
+
+impl IntoFuture for Removing {
+    type Output = Result<Revision, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move { written(&self.client, Operation::Delete(self.delete)).await }.boxed()
+    }
+}

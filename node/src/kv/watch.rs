@@ -1,0 +1,273 @@
+//! What happens to keys, as a stream.
+//!
+//! The stream asks again after what it was told last, at whatever node is reachable, so a node or link that breaks makes it pause and
+//! never skip. A snapshot comes in pages, each of a revision of its own; changes go on after the revision of the first page, and what a
+//! page shows already is left out.
+
+use std::collections::VecDeque;
+use std::future::IntoFuture;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, Stream, StreamExt as _, stream};
+use protocol::Revision;
+use protocol::state::{Changes, KeyChange, KeyEnd, KeyEvent, Value};
+
+use super::listing::{Listing, Page};
+use crate::client::Client;
+use crate::error::Error;
+
+/// Begins to watch when it is awaited.
+#[must_use = "nothing is watched until this is awaited"]
+pub struct Watching {
+    client: Client,
+    prefix: String,
+    begin: Begin,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Copy)]
+enum Begin {
+    Now,
+    Snapshot,
+    After(Revision),
+}
+
+/// A watch under way. Dropping it ends it.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// use tenure::kv::WatchEvent;
+/// # async fn example(kv: Kv) -> Result<(), Error> {
+/// let mut watch = kv.watch("workers/").with_snapshot().await?;
+/// while let Some(event) = watch.next().await {
+///     match event? {
+///         WatchEvent::Snapshot(page) => page.entries.iter().for_each(|(key, _)| println!("{key} is here")),
+///         WatchEvent::Put { key, .. } => println!("{key} was set"),
+///         WatchEvent::Delete { key, why, .. } => println!("{key} is gone: {why:?}"),
+///         WatchEvent::Resync { .. } => println!("a snapshot follows: forget what you know"),
+///         WatchEvent::Progress { .. } => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a watch ends when it is dropped"]
+pub struct Watch {
+    events: BoxStream<'static, Result<WatchEvent, Error>>,
+}
+
+/// What a watch tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WatchEvent {
+    /// What is there, in pages of a revision each; the last one has `more: false`.
+    Snapshot(Page),
+    /// A key was set.
+    Put {
+        /// The key.
+        key: String,
+        /// What it holds from now on; `modified` is the revision.
+        value: Value,
+    },
+    /// A key is gone.
+    Delete {
+        /// The key.
+        key: String,
+        /// Why.
+        why: KeyEnd,
+        /// The revision.
+        revision: Revision,
+    },
+    /// Nothing happened for a while: everything up to this revision was told.
+    Progress {
+        /// The revision.
+        revision: Revision,
+    },
+    /// What happened up to this revision is forgotten. Whoever watches with a snapshot gets one next; whoever does not goes on here.
+    Resync {
+        /// The revision.
+        revision: Revision,
+    },
+}
+
+impl Watching {
+    pub(super) fn new(client: Client, prefix: String) -> Self {
+        Self { client, prefix, begin: Begin::Now }
+    }
+
+    /// First what is there, then what changes, without a gap between the two.
+    pub fn with_snapshot(mut self) -> Self {
+        self.begin = Begin::Snapshot;
+        self
+    }
+
+    /// What happened after this revision, if that is remembered: else [`WatchEvent::Resync`] comes first.
+    pub fn from(mut self, revision: Revision) -> Self {
+        self.begin = Begin::After(revision);
+        self
+    }
+}
+
+impl IntoFuture for Watching {
+    type Output = Result<Watch, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        async move {
+            let after = match self.begin {
+                Begin::After(revision) => revision,
+                Begin::Snapshot => Revision(0),
+                Begin::Now => newest(&self.client).await?,
+            };
+            let is_snapshot = matches!(self.begin, Begin::Snapshot);
+            let reading = is_snapshot.then(Reading::default);
+            let watcher = Watcher { reading, ..Watcher::new(self.client, self.prefix, is_snapshot, after) };
+            Ok(Watch { events: stream::unfold(watcher, Watcher::next).boxed() })
+        }
+        .boxed()
+    }
+}
+
+impl Watch {
+    /// The next event. Cancellation safe: what was not returned is returned by the next call. After an error that waiting does not mend
+    /// the watch ends.
+    pub async fn next(&mut self) -> Option<Result<WatchEvent, Error>> {
+        self.events.next().await
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<WatchEvent, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_next_unpin(context)
+    }
+}
+
+/// The state of a watch.
+struct Watcher {
+    client: Client,
+    prefix: String,
+    has_snapshot: bool,
+    /// Everything up to here was told, or is in a page.
+    after: Revision,
+    /// The snapshot under way.
+    reading: Option<Reading>,
+    /// Up to which key which revision is told by pages, until the changes have passed them all.
+    pages: Vec<(String, Revision)>,
+    ready: VecDeque<WatchEvent>,
+    has_failed: bool,
+}
+
+/// How far a snapshot is.
+#[derive(Default)]
+struct Reading {
+    /// The last key that was shown.
+    last: Option<String>,
+}
+
+impl Watcher {
+    fn new(client: Client, prefix: String, has_snapshot: bool, after: Revision) -> Self {
+        let (pages, ready) = (Vec::new(), VecDeque::new());
+        Self { client, prefix, has_snapshot, after, reading: None, pages, ready, has_failed: false }
+    }
+
+    async fn next(mut self) -> Option<(Result<WatchEvent, Error>, Self)> {
+        if self.has_failed {
+            return None;
+        }
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some((Ok(event), self));
+            }
+            let step = if self.reading.is_some() { self.read().await } else { self.ask().await };
+            match step {
+                Ok(()) => {}
+                // Nothing is lost by waiting: the next question begins where the last answer ended.
+                Err(error) if error.is_retryable() => tokio::time::sleep(PAUSE).await,
+                Err(error) => {
+                    self.has_failed = true;
+                    return Some((Err(error), self));
+                }
+            }
+        }
+    }
+
+    /// The next page of the snapshot.
+    async fn read(&mut self) -> Result<(), Error> {
+        let Some(Reading { last }) = &self.reading else { return Ok(()) };
+        let listing = Listing::new(self.client.clone(), self.prefix.clone());
+        let page = listing.after(last.clone().unwrap_or_default()).await?;
+        if last.is_none() {
+            self.after = page.revision;
+        }
+        self.reading = None;
+        if let Some((key, _)) = page.entries.last().filter(|_| page.more) {
+            self.pages.push((key.clone(), page.revision));
+            self.reading = Some(Reading { last: Some(key.clone()) });
+        } else {
+            // The last page speaks of all keys behind it.
+            self.pages.push((END.into(), page.revision));
+        }
+        self.ready.push_back(WatchEvent::Snapshot(page));
+        Ok(())
+    }
+
+    /// What happened since.
+    async fn ask(&mut self) -> Result<(), Error> {
+        match self.client.changes(&self.prefix, self.after, PATIENCE).await {
+            Ok(Changes { changes, next }) => {
+                self.after = next;
+                let has_told = !changes.is_empty();
+                let news: Vec<KeyChange> = changes.into_iter().filter(|change| !self.is_in_a_page(change)).collect();
+                self.ready.extend(news.into_iter().map(event));
+                if !has_told {
+                    self.ready.push_back(WatchEvent::Progress { revision: next });
+                }
+                if self.pages.iter().all(|(_, revision)| *revision <= next) {
+                    self.pages.clear();
+                }
+                Ok(())
+            }
+            Err(Error::Compacted { oldest }) => {
+                self.ready.push_back(WatchEvent::Resync { revision: oldest });
+                self.after = oldest;
+                self.pages.clear();
+                self.reading = self.has_snapshot.then(Reading::default);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_in_a_page(&self, change: &KeyChange) -> bool {
+        let page = self.pages.iter().find(|(last, _)| last == END || *change.key <= **last);
+        page.is_some_and(|(_, revision)| change.revision <= *revision)
+    }
+}
+
+fn event(change: KeyChange) -> WatchEvent {
+    let key = change.key.to_string();
+    match change.what {
+        KeyEvent::Put(value) => WatchEvent::Put { key, value },
+        KeyEvent::Deleted(why) => WatchEvent::Delete { key, why, revision: change.revision },
+    }
+}
+
+/// The newest revision that is acknowledged.
+async fn newest(client: &Client) -> Result<Revision, Error> {
+    Ok(Listing::new(client.clone(), String::new()).keys_only().limit(1).await?.revision)
+}
+
+/// Stands for the end of all keys: no key is empty.
+const END: &str = "";
+
+/// How long one question waits, longer than a node lets it wait without an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Before a question that failed is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
