@@ -32,7 +32,7 @@ pub(super) struct LockArgs {
     /// The lock
     name: String,
     /// Stand in line; for so long if a time is given
-    #[arg(long, num_args = 0..=1, default_missing_value = "1000d", require_equals = true, value_parser = parse::duration, value_name = "TIME")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "24000h", require_equals = true, value_parser = parse::duration, value_name = "TIME")]
     wait: Option<Duration>,
     /// Together with other readers
     #[arg(long)]
