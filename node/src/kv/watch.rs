@@ -125,7 +125,9 @@ impl IntoFuture for Watching {
             };
             let is_snapshot = matches!(self.begin, Begin::Snapshot);
             let reading = is_snapshot.then(Reading::default);
-            let watcher = Watcher { reading, ..Watcher::new(self.client, self.prefix, is_snapshot, after) };
+            let mut watcher = Watcher { reading, ..Watcher::new(self.client, self.prefix, is_snapshot, after) };
+            // What happens from here on is told as it happens, however late somebody looks.
+            watcher.read().await?;
             Ok(Watch { events: stream::unfold(watcher, Watcher::next).boxed() })
         }
         .boxed()
