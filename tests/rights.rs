@@ -89,3 +89,19 @@ fn what_many_try_to_do_once_is_done_once() {
     }
     assert_eq!(lines(&cluster, "ledger").len(), 1);
 }
+
+#[test]
+fn a_killed_holder_hands_over_at_once_however_long_its_session_would_live() {
+    // Its node holds a handle of the process: nobody waits for an hour.
+    let cluster = TestCluster::start();
+    let under = script("ledger", "go");
+    let lock = ["lock", "b", "--wait", "--ttl", "1h", "--", "sh", "-c", &under];
+    let mut first = start(&cluster, &lock);
+    cluster.until("the first one holds it", || lines(&cluster, "ledger").len() == 1);
+    let mut second = start(&cluster, &lock);
+    first.signal(Signal::SIGKILL);
+    first.code();
+    cluster.until("the second one holds it", || lines(&cluster, "ledger").len() == 2);
+    std::fs::write(cluster.processes.folder().join("go"), "").expect("written");
+    assert_eq!(second.code(), Some(0));
+}
