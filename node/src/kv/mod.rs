@@ -20,7 +20,7 @@ use protocol::state::{Answer, Expect, Operation, Put, Query};
 pub use listing::{Listing, Page};
 pub use protocol::state::{Condition, KeyEnd, KeyOperation, KeyResult, Transacted, Value};
 pub use requests::{Reading, Removing, Sequencing, Writing};
-pub use transaction::{KeyIs, Transacting, delete, get, is_live, put, rev_of};
+pub use transaction::{KeyIs, Transacting, delete, get, held, is_live, put, rev_of};
 pub use watch::{Watch, WatchEvent, Watching};
 
 use crate::client::Client;

@@ -11,6 +11,7 @@ use protocol::state::{Answer, Condition, Delete, Expect, KeyOperation, Operation
 use super::at;
 use crate::client::{Client, unexpected};
 use crate::error::Error;
+use crate::recipes::Guard;
 use crate::session::Session;
 
 /// A transaction, done when it is awaited. Dropping the future withdraws the wait, not the transaction.
@@ -48,6 +49,12 @@ pub fn rev_of(key: impl Into<String>) -> KeyIs {
 #[must_use]
 pub fn is_live(session: &Session) -> Condition {
     Condition::Lives(session.id())
+}
+
+/// Holds while a right does: whoever lost it in the meantime changes nothing, however late the transaction arrives.
+#[must_use]
+pub fn held(guard: &impl Guard) -> Condition {
+    guard.condition()
 }
 
 /// A step that reads a key, as the steps before it left it.

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use protocol::Fence;
+use protocol::state::Condition;
 
 use super::hold::Hold;
 use crate::session::{Lost, Session};
@@ -18,6 +19,9 @@ use crate::session::{Lost, Session};
 pub trait Guard: Send + Sync {
     /// The revision of the grant: greater than that of every grant before it, of any right.
     fn fence(&self) -> Fence;
+
+    /// What a transaction may ask for: that this very grant is live when it is applied. See [`held`](crate::kv::held).
+    fn condition(&self) -> Condition;
 
     /// For how long the right certainly lasts from now on if nothing renews its session; nothing if it is over.
     fn valid_for(&self) -> Option<Duration>;
@@ -75,6 +79,10 @@ impl Guard for Hold {
         self.grant().fence
     }
 
+    fn condition(&self) -> Condition {
+        Condition::Held { right: self.place().right().clone(), fence: self.fence() }
+    }
+
     fn valid_for(&self) -> Option<Duration> {
         Some(self.session().expires_in()).filter(|left| !left.is_zero())
     }
@@ -100,6 +108,10 @@ macro_rules! guards {
                 self.hold.fence()
             }
 
+            fn condition(&self) -> protocol::state::Condition {
+                self.hold.condition()
+            }
+
             fn valid_for(&self) -> Option<std::time::Duration> {
                 self.hold.valid_for()
             }
@@ -114,6 +126,12 @@ macro_rules! guards {
                 F::Output: Send,
             {
                 self.hold.run(work)
+            }
+        }
+
+        impl From<&$name> for protocol::Fence {
+            fn from(guard: &$name) -> Self {
+                $crate::recipes::Guard::fence(guard)
             }
         }
     )*};

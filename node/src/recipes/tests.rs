@@ -1,10 +1,14 @@
 //! Every recipe on one real node, through the public face.
 
+use std::future::IntoFuture as _;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
+use protocol::Fence;
+
 use super::OnceError;
+use crate::kv::{held, put};
 use crate::prelude::*;
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -30,6 +34,20 @@ async fn a_lock_has_one_holder_and_its_next_one_a_greater_fence() {
     assert!(next.fence() > fence);
     drop(next);
     one.lock("a").wait_long().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_under_a_right_does_nothing_once_that_is_lost() {
+    let node = node().await;
+    let client = node.client();
+    let guard = client.lock("a").await.unwrap();
+    let (is_held, fence) = (held(&guard), Fence::from(&guard));
+    assert_eq!(fence, guard.fence());
+    let write = |value: &'static str| client.kv().txn().when(is_held.clone()).then(put("stock", value)).into_future();
+    assert!(write("first").await.unwrap().held);
+    guard.release().await.unwrap();
+    let _next = client.lock("a").wait_long().await.unwrap();
+    assert!(!write("late").await.unwrap().held);
 }
 
 #[tokio::test(flavor = "multi_thread")]
