@@ -50,7 +50,8 @@ impl Journal {
             .map_err(|cause| StoreError::io("create", path, cause))
     }
 
-    /// Reads what is in the file of `round`, in order, and opens it for the round that follows.
+    /// Reads what is in the file of `round`, in order. The next round must begin before anything is appended, as every start
+    /// does; none may be skipped, because a file that is behind its journal is known by the round that follows its own.
     pub(super) fn open(
         file: Box<dyn StorageBackend>,
         path: PathBuf,
@@ -58,9 +59,7 @@ impl Journal {
         round: u64,
     ) -> Result<(Self, Vec<Persist>), StoreError> {
         let batches = read(&*file, &path, Key { node, round })?;
-        let mut journal = Self { file, path, key: Key { node, round }, end: FRONT };
-        journal.begin_round();
-        Ok((journal, batches))
+        Ok((Self { file, path, key: Key { node, round }, end: FRONT }, batches))
     }
 
     /// Makes a commit durable, if there is room for it. One that is large for a journal is not worth writing twice.

@@ -25,15 +25,8 @@ use crate::error::Error;
 pub struct Watching {
     client: Client,
     prefix: String,
-    begin: Begin,
-}
-
-/// Where a watch begins.
-#[derive(Clone, Copy)]
-enum Begin {
-    Now,
-    Snapshot,
-    After(Revision),
+    after: Option<Revision>,
+    has_snapshot: bool,
 }
 
 /// A watch under way. Dropping it ends it.
@@ -96,18 +89,19 @@ pub enum WatchEvent {
 
 impl Watching {
     pub(super) fn new(client: Client, prefix: String) -> Self {
-        Self { client, prefix, begin: Begin::Now }
+        Self { client, prefix, after: None, has_snapshot: false }
     }
 
-    /// First what is there, then what changes, without a gap between the two.
+    /// First what is there, then what changes, without a gap between the two. Together with [`Watching::from`], what is there
+    /// comes only if the changes since then are forgotten.
     pub fn with_snapshot(mut self) -> Self {
-        self.begin = Begin::Snapshot;
+        self.has_snapshot = true;
         self
     }
 
     /// What happened after this revision, if that is remembered: else [`WatchEvent::Resync`] comes first.
     pub fn from(mut self, revision: Revision) -> Self {
-        self.begin = Begin::After(revision);
+        self.after = Some(revision);
         self
     }
 }
@@ -118,14 +112,13 @@ impl IntoFuture for Watching {
 
     fn into_future(self) -> Self::IntoFuture {
         async move {
-            let after = match self.begin {
-                Begin::After(revision) => revision,
-                Begin::Snapshot => Revision(0),
-                Begin::Now => newest(&self.client).await?,
+            let reading = (self.has_snapshot && self.after.is_none()).then(Reading::default);
+            let after = match self.after {
+                Some(revision) => revision,
+                None if self.has_snapshot => Revision(0),
+                None => newest(&self.client).await?,
             };
-            let is_snapshot = matches!(self.begin, Begin::Snapshot);
-            let reading = is_snapshot.then(Reading::default);
-            let mut watcher = Watcher { reading, ..Watcher::new(self.client, self.prefix, is_snapshot, after) };
+            let mut watcher = Watcher { reading, ..Watcher::new(self.client, self.prefix, self.has_snapshot, after) };
             // What happens from here on is told as it happens, however late somebody looks.
             watcher.read().await?;
             Ok(Watch { events: stream::unfold(watcher, Watcher::next).boxed() })

@@ -128,9 +128,11 @@ impl Place {
     }
 
     /// Gives it back, and waits until that is done. What is gone already is given back.
+    /// Dropped, it goes on in the background.
     pub(crate) async fn release(mut self) -> Result<(), Error> {
+        release(&self.client, self.right.clone(), self.claim).await?;
         self.is_over = true;
-        release(&self.client, self.right.clone(), self.claim).await
+        Ok(())
     }
 
     /// Changes what stands beside it.
@@ -154,8 +156,13 @@ impl Drop for Place {
         if !self.is_over {
             let (client, right, claim) = (self.client.clone(), self.right.clone(), self.claim);
             self.runtime.spawn(async move {
-                if let Err(error) = release(&client, right, claim).await {
-                    tracing::debug!(%claim, %error, "it is given back with its session");
+                // As long as its session may live, because nobody else can give it back.
+                let client = client.timeout(UNTIL_KNOWN);
+                while let Err(error) = release(&client, right.clone(), claim).await {
+                    if !error.is_retryable() || matches!(error, Error::NoQuorum { .. }) {
+                        return tracing::debug!(%claim, %error, "it is given back with its session");
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
             });
         }
@@ -198,7 +205,8 @@ pub(crate) async fn long(client: &Client, query: Query) -> Result<Answer, Error>
     let patient = client.clone().timeout(LONG);
     loop {
         match patient.read(query.clone()).await {
-            Err(Error::NoQuorum { .. }) => {}
+            // A client that has stopped says so at once.
+            Err(Error::NoQuorum { .. }) => tokio::time::sleep(PAUSE).await,
             answered => return answered,
         }
     }
@@ -213,6 +221,9 @@ pub(crate) fn written(answer: Answer) -> Result<Revision, Error> {
 
 /// For how long a claim is asked for: longer than a session lives that is not renewed, and with that the claim.
 const UNTIL_KNOWN: Duration = Duration::from_secs(24 * 3600);
+
+/// The wait before a question that nobody answered is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long one question about something to come is asked.
 const LONG: Duration = Duration::from_secs(3600);

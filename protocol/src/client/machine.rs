@@ -100,6 +100,10 @@ impl Client {
     // ---- calls ----
 
     fn on_call(&mut self, now: Nanos, call: u64, work: Work, timeout: Duration, effects: &mut Effects) {
+        // Whoever ends its own session has given up what it owned already, and renews it no more.
+        if let Work::Write(Operation::EndSession { session, .. }) = work {
+            self.lose_kept(session, Loss::Closed, effects);
+        }
         let is_full = match work {
             Work::Write(_) | Work::Keep(_) => self.queue.len() >= QUEUE_MAX,
             Work::Read(..) | Work::Renew(_) | Work::HandOver { .. } => self.asked.len() >= ASKED_MAX,
@@ -107,10 +111,6 @@ impl Client {
         if is_full || self.numbers.contains_key(&call) {
             effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
             return;
-        }
-        // Whoever ends its own session has given up what it owned already.
-        if let Work::Write(Operation::EndSession { session, .. }) = work {
-            self.lose_kept(session, Loss::Closed, effects);
         }
         let purpose = match work {
             Work::Write(operation) => Purpose::Write { call, operation, place: None, is_kept: false },

@@ -100,11 +100,20 @@ fn a_file_that_is_behind_its_journal_is_reported() {
     let behind = platter.image(Loss::All, &mut Dice::new(0));
     store.commit(&[]).unwrap();
     store.commit(&[Change::Batch(batch(2))]).unwrap();
-    let mut image = platter.image(Loss::All, &mut Dice::new(0));
-    image.truncate(behind.len());
-    image[journal::LEN..].copy_from_slice(&behind[journal::LEN..]);
-    let error = DiskStore::over(&Platter::new(image), 0, None).unwrap_err().to_string();
-    assert!(error.starts_with("test.journal is corrupt: in round 4, the log in round 3"), "{error}");
+    let error = rolled_back(&platter, &behind).unwrap_err().to_string();
+    assert!(error.starts_with("test.journal is corrupt: in round 3, the log in round 2"), "{error}");
+}
+
+#[test]
+fn a_file_that_lost_the_commit_of_its_last_start_is_reported() {
+    let (platter, mut store) = start();
+    store.commit(&[Change::Batch(batch(1))]).unwrap();
+    drop(store);
+    let behind = platter.image(Loss::All, &mut Dice::new(0));
+    let mut store = DiskStore::over(&platter, 2, None).unwrap();
+    store.commit(&[Change::Batch(batch(2))]).unwrap();
+    let error = rolled_back(&platter, &behind).unwrap_err().to_string();
+    assert!(error.starts_with("test.journal is corrupt: in round "), "{error}");
 }
 
 #[test]
@@ -141,6 +150,14 @@ fn start() -> (Platter, DiskStore) {
 fn voting(seq: u64) -> Persist {
     let hard_state = Some(HardState { epoch: Epoch(seq), vote: Some(NodeId(seq)) });
     Persist { seq, hard_state, ..Persist::default() }
+}
+
+/// Opens the journal of now over the file as it was.
+fn rolled_back(platter: &Platter, behind: &[u8]) -> Result<DiskStore, StoreError> {
+    let mut image = platter.image(Loss::All, &mut Dice::new(0));
+    image.truncate(behind.len());
+    image[journal::LEN..].copy_from_slice(&behind[journal::LEN..]);
+    DiskStore::over(&Platter::new(image), 0, None)
 }
 
 /// What is found if the power is lost now.

@@ -22,7 +22,7 @@ use crate::http::json::SCHEMA;
 use crate::http::problem::Answer;
 use crate::http::query::Query;
 use crate::http::{Door, tasks};
-use crate::kv::WatchEvent;
+use crate::kv::{Page, WatchEvent};
 
 pub(super) async fn watch(door: &Door, prefix: &str, query: &Query, headers: &HeaderMap) -> Answer {
     let from = begin(query, headers)?;
@@ -32,12 +32,15 @@ pub(super) async fn watch(door: &Door, prefix: &str, query: &Query, headers: &He
     let mut watching = door.client(headers).kv().watch(prefix);
     if let Some(revision) = from {
         watching = watching.from(revision);
-    } else if query.flag("snapshot") {
+    }
+    let has_snapshot = query.flag("snapshot");
+    if has_snapshot {
         watching = watching.with_snapshot();
     }
     let watch = door.answer(watching).await?;
     let stopping = door.stopping.clone();
-    let events = watch.flat_map(|event| stream::iter(events(event))).map(Ok::<_, Infallible>);
+    let mut teller = Teller { has_snapshot, begun: None };
+    let events = watch.flat_map(move |event| stream::iter(teller.events(event))).map(Ok::<_, Infallible>);
     Ok(respond(events.take_until(async move { stopping.cancelled().await })))
 }
 
@@ -73,32 +76,50 @@ fn respond(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'stati
     Sse::new(events).keep_alive(KeepAlive::default()).into_response()
 }
 
-/// A page of a snapshot is an event for each key.
-fn events(event: Result<WatchEvent, Error>) -> Vec<Event> {
-    let named = |name: &str, revision: Revision, document: &Value| {
-        Event::default().event(name).id(revision.to_string()).data(document.to_string())
-    };
-    match event {
-        Ok(WatchEvent::Snapshot(page)) => {
-            // No id before the last key: whoever reconnects in the middle needs the snapshot from its beginning.
-            let keys = page.entries.iter().map(|(key, value)| document(key, value, true).to_string());
-            let mut events: Vec<Event> = keys.map(|data| Event::default().event("snapshot").data(data)).collect();
-            if !page.more {
-                events.push(named("snapshot-end", page.revision, &json!({ "revision": page.revision.0 })));
+/// Turns what a watch tells into events. The id of an event is where whoever reconnects goes on.
+struct Teller {
+    has_snapshot: bool,
+    /// The revision of the first page of the snapshot under way: what has happened since is not in that page.
+    begun: Option<Revision>,
+}
+
+impl Teller {
+    fn events(&mut self, event: Result<WatchEvent, Error>) -> Vec<Event> {
+        match event {
+            Ok(WatchEvent::Snapshot(page)) => self.page(page),
+            Ok(WatchEvent::Put { key, value }) => {
+                vec![named("put", &document(&key, &value, true)).id(value.modified.to_string())]
             }
-            events
-        }
-        Ok(WatchEvent::Put { key, value }) => vec![named("put", value.modified, &document(&key, &value, true))],
-        Ok(WatchEvent::Delete { key, why, revision }) => vec![named("delete", revision, &gone(&key, why, revision))],
-        Ok(WatchEvent::Progress { revision }) => {
-            vec![named("progress", revision, &json!({ "revision": revision.0 }))]
-        }
-        Ok(WatchEvent::Resync { revision }) => vec![named("resync", revision, &json!({ "revision": revision.0 }))],
-        Err(error) => {
-            let problem = Diagnostic::from(error).to_problem();
-            vec![Event::default().event("problem").data(problem.to_string())]
+            Ok(WatchEvent::Delete { key, why, revision }) => {
+                vec![named("delete", &gone(&key, why, revision)).id(revision.to_string())]
+            }
+            Ok(WatchEvent::Progress { revision }) => {
+                vec![named("progress", &json!({ "revision": revision.0 })).id(revision.to_string())]
+            }
+            Ok(WatchEvent::Resync { revision }) => {
+                let event = named("resync", &json!({ "revision": revision.0 }));
+                // Where a snapshot follows, only that is something to go on from.
+                vec![if self.has_snapshot { event } else { event.id(revision.to_string()) }]
+            }
+            Err(error) => vec![named("problem", &Diagnostic::from(error).to_problem())],
         }
     }
+
+    /// An event for each key, without an id before the last one: whoever reconnects in the middle needs all of it.
+    fn page(&mut self, page: Page) -> Vec<Event> {
+        let begun = *self.begun.get_or_insert(page.revision);
+        let keys = page.entries.iter().map(|(key, value)| named("snapshot", &document(key, value, true)));
+        let mut events: Vec<Event> = keys.collect();
+        if !page.more {
+            self.begun = None;
+            events.push(named("snapshot-end", &json!({ "revision": page.revision.0 })).id(begun.to_string()));
+        }
+        events
+    }
+}
+
+fn named(name: &str, document: &Value) -> Event {
+    Event::default().event(name).data(document.to_string())
 }
 
 fn gone(key: &str, why: KeyEnd, revision: Revision) -> Value {
