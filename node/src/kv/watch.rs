@@ -42,7 +42,7 @@ pub struct Watching {
 ///         WatchEvent::Put { key, .. } => println!("{key} was set"),
 ///         WatchEvent::Delete { key, why, .. } => println!("{key} is gone: {why:?}"),
 ///         WatchEvent::Resync { .. } => println!("a snapshot follows: forget what you know"),
-///         WatchEvent::Progress { .. } => {}
+///         _ => {} // nothing happened for a while
 ///     }
 /// }
 /// # Ok(())
