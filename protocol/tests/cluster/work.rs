@@ -8,7 +8,7 @@
 //!
 //! * Every value and payload begins with the token of its call, so that each effect can be told from all others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -59,6 +59,8 @@ pub struct History {
     pub answered: u64,
     /// Calls that were given up.
     pub unanswered: u64,
+    /// Which ones.
+    given_up: BTreeSet<u64>,
 }
 
 /// A call under way.
@@ -118,6 +120,7 @@ impl History {
             witness: Witness::default(),
             answered: 0,
             unanswered: 0,
+            given_up: BTreeSet::new(),
         }
     }
 
@@ -273,6 +276,11 @@ impl History {
         self.pending.contains_key(&call)
     }
 
+    /// Says whether a call ended without an answer.
+    pub fn is_given_up(&self, call: u64) -> bool {
+        self.given_up.contains(&call)
+    }
+
     /// A host crashed: nobody will hear the answers to its calls.
     pub fn forget(&mut self, host: usize) {
         for (_, call) in self.pending.extract_if(.., |_, call| call.host == host) {
@@ -298,6 +306,7 @@ impl History {
             Ok(answer) => answer,
             Err(error) => {
                 self.unanswered += 1;
+                self.given_up.insert(call);
                 let is_doubtful = match error {
                     CallError::Deadline { maybe_applied, .. } | CallError::SessionExpired { maybe_applied } => {
                         *maybe_applied
