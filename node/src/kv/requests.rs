@@ -60,23 +60,6 @@ impl Writing {
         Self { client, put }
     }
 
-    /// The key goes with this session.
-    pub fn ephemeral(self, session: &Session) -> Self {
-        self.owner(session.id())
-    }
-
-    /// The key goes with the session of this id, whoever keeps that.
-    pub fn owner(mut self, session: SessionId) -> Self {
-        self.put.owner = Some(session);
-        self
-    }
-
-    /// The key goes after this long, by the cluster's time, unless it is written again.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.put.ttl = Some(ttl);
-        self
-    }
-
     /// Only if there is no such key.
     pub fn if_absent(self) -> Self {
         self.expect(Expect::Absent)
@@ -119,23 +102,6 @@ impl Sequencing {
     pub(super) fn new(client: Client, put: Put) -> Self {
         Self { client, put }
     }
-
-    /// The key goes with this session.
-    pub fn ephemeral(self, session: &Session) -> Self {
-        self.owner(session.id())
-    }
-
-    /// The key goes with the session of this id, whoever keeps that.
-    pub fn owner(mut self, session: SessionId) -> Self {
-        self.put.owner = Some(session);
-        self
-    }
-
-    /// The key goes after this long, by the cluster's time.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.put.ttl = Some(ttl);
-        self
-    }
 }
 
 impl IntoFuture for Sequencing {
@@ -152,6 +118,31 @@ impl IntoFuture for Sequencing {
         .boxed()
     }
 }
+
+/// Gives a type that has a `Put` in its field `put` the ends that its key may have.
+macro_rules! ends {
+    ($($name:ident)*) => {$(
+        impl $name {
+            /// The key goes with this session.
+            pub fn ephemeral(self, session: &Session) -> Self {
+                self.owner(session.id())
+            }
+
+            /// The key goes with the session of this id, whoever keeps that.
+            pub fn owner(mut self, session: SessionId) -> Self {
+                self.put.owner = Some(session);
+                self
+            }
+
+            /// The key goes after this long, by the cluster's time, unless it is written again.
+            pub fn ttl(mut self, ttl: Duration) -> Self {
+                self.put.ttl = Some(ttl);
+                self
+            }
+        }
+    )*};
+}
+ends! { Writing Sequencing }
 
 /// Removes a key when it is awaited, and gives the revision. Dropping the future withdraws the wait, not the write.
 #[must_use = "nothing is removed until this is awaited"]

@@ -54,7 +54,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
             taken_back: world.check.oracle.taken_back,
             lost: world.check.oracle.lost(),
             answered: world.history.answered,
-            unanswered: world.history.unanswered,
+            unanswered: world.history.unanswered(),
             unjudged: verdict.as_ref().copied().unwrap_or_default(),
             watched: world.history.told_changes,
         };
@@ -104,12 +104,12 @@ fn a_fresh_write_is_served(world: &mut World) -> Verdict {
             call
         })
         .collect();
-    let before = world.history.unanswered;
+    let before = world.history.unanswered();
     let is_answered = world.run_while(until, |world| calls.iter().all(|call| !world.history.is_pending(*call)))?;
     if is_answered && world.check.oracle.versions("fresh").len() > calls.len() {
         return Ok(());
     }
-    Err(format!("I11 a fresh write was not served; {} calls failed", world.history.unanswered - before))
+    Err(format!("I11 a fresh write was not served; {} calls failed", world.history.unanswered() - before))
 }
 
 /// I11: on every host a watch is told of these writes, or that they are forgotten there.

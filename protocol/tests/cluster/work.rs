@@ -58,8 +58,6 @@ pub struct History {
     /// Calls that were answered.
     pub answered: u64,
     /// Calls that were given up.
-    pub unanswered: u64,
-    /// Which ones.
     given_up: BTreeSet<u64>,
 }
 
@@ -119,7 +117,6 @@ impl History {
             undone: Vec::new(),
             witness: Witness::default(),
             answered: 0,
-            unanswered: 0,
             given_up: BTreeSet::new(),
         }
     }
@@ -276,6 +273,11 @@ impl History {
         self.pending.contains_key(&call)
     }
 
+    /// How many calls ended without an answer.
+    pub fn unanswered(&self) -> u64 {
+        self.given_up.len() as u64
+    }
+
     /// Says whether a call ended without an answer.
     pub fn is_given_up(&self, call: u64) -> bool {
         self.given_up.contains(&call)
@@ -305,7 +307,6 @@ impl History {
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {
-                self.unanswered += 1;
                 self.given_up.insert(call);
                 let is_doubtful = match error {
                     CallError::Deadline { maybe_applied, .. } | CallError::SessionExpired { maybe_applied } => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::world::*;
-use super::{conflict, delete, put, written};
+use super::{blank, conflict, delete, put, written};
 use crate::state::*;
 use crate::types::{Seq, SessionId};
 use crate::wire::MAX_VALUE;
@@ -376,15 +376,7 @@ fn a_condition_may_ask_for_a_value_or_for_a_session() {
 
 #[test]
 fn a_full_cluster_refuses_a_transaction_that_would_grow_it_and_takes_one_that_does_not() {
-    let mut state = State::default();
-    let session = SessionId(1);
-    state.apply(ClusterTime(0), &Command::Register { ttl: Duration::from_secs(60) }, &mut Vec::new());
-    let mut seq = Seq(0);
-    let mut ask = |operation| {
-        seq = seq.next();
-        let command = Command::Client { session, seq, first_incomplete: seq, operation };
-        state.apply(ClusterTime(0), &command, &mut Vec::new())
-    };
+    let mut ask = blank();
     let big = Bytes::from(vec![7; MAX_VALUE]);
     let put = |key: u64| Put::new(format!("{key}"), big.clone());
     let fits = (0..).take_while(|&key| matches!(ask(Operation::Put(put(key))), Answer::Written(_))).count() as u64;

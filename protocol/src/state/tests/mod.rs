@@ -41,16 +41,7 @@ fn conflict(current: Revision) -> Answer {
 
 #[test]
 fn a_full_cluster_refuses_what_would_grow_it_and_takes_the_rest() {
-    let mut state = State::default();
-    let session = SessionId(1);
-    state.apply(ClusterTime(0), &Command::Register { ttl: Duration::from_secs(60) }, &mut Vec::new());
-
-    let mut seq = Seq(0);
-    let mut ask = |operation| {
-        seq = seq.next();
-        let command = Command::Client { session, seq, first_incomplete: seq, operation };
-        state.apply(ClusterTime(0), &command, &mut Vec::new())
-    };
+    let mut ask = blank();
     let big = Bytes::from(vec![7; MAX_VALUE]);
     let big = |key: u64| Operation::Put(Put::new(format!("{key}"), big.clone()));
     let fits = (0..).take_while(|&key| matches!(ask(big(key)), Answer::Written(_))).count() as u64;
@@ -119,4 +110,17 @@ fn every_part_of_the_state_is_in_the_digest() {
     look(&world);
     world.open(1, 2);
     look(&world);
+}
+
+/// A blank state with one session, which asks.
+fn blank() -> impl FnMut(Operation) -> Answer {
+    let mut state = State::default();
+    let session = SessionId(1);
+    state.apply(ClusterTime(0), &Command::Register { ttl: Duration::from_secs(60) }, &mut Vec::new());
+    let mut seq = Seq(0);
+    move |operation| {
+        seq = seq.next();
+        let command = Command::Client { session, seq, first_incomplete: seq, operation };
+        state.apply(ClusterTime(0), &command, &mut Vec::new())
+    }
 }
