@@ -18,8 +18,8 @@ mod idle;
 mod kv;
 mod load;
 mod netns;
+pub mod primitives;
 mod rig;
-pub mod sessions;
 mod target;
 mod tasks;
 mod usage;
@@ -62,8 +62,8 @@ pub enum Name {
     Tasks,
     /// What a node costs at rest, and how soon a fresh cluster works
     Node,
-    /// What sessions cost, and how soon a killed process loses its own
-    Sessions,
+    /// Transactions, watches, locks and sessions, and how soon a killed process loses what it held
+    Primitives,
     /// All of them
     All,
 }
@@ -103,10 +103,10 @@ async fn on_networks(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
 async fn bench(args: &Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     let wants = |name: Name| args.name == name || args.name == Name::All;
     let mut figures = Vec::new();
-    if (wants(Name::Failover) || wants(Name::Node) || wants(Name::Sessions)) && frame.names_nodes() {
+    if (wants(Name::Failover) || wants(Name::Node) || wants(Name::Primitives)) && frame.names_nodes() {
         return Err(Diagnostic::new(
             Code::Usage,
-            "failovers, sessions and nodes at rest are only measured on a cluster of the benchmark's own",
+            "failovers, primitives and nodes at rest are only measured on a cluster of the benchmark's own",
         )
         .hint("leave out --node, or measure `kv` or `tasks`"));
     }
@@ -127,8 +127,8 @@ async fn bench(args: &Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     if wants(Name::Node) {
         figures.extend(idle::measure(args.rounds, args.length, &frame.output).await?);
     }
-    if wants(Name::Sessions) {
-        figures.extend(sessions::measure(args.rounds, args.length, &frame.output).await?);
+    if wants(Name::Primitives) {
+        figures.extend(primitives::measure(args.rounds, args.length, &frame.output).await?);
     }
     Ok(show(&figures, &frame.output))
 }

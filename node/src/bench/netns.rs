@@ -3,7 +3,10 @@
 //! | figure | meaning |
 //! |---|---|
 //! | `killed`, `frozen`, `cut_off`, `deaf`, `mute` | from the harm to the master to the next acknowledged write |
-//! | `minority_acks` | writes begun after the cut that the lonely master acknowledged before it healed, in all rounds |
+//! | `all_killed` | from `kill -9` to all nodes, which are started again at once, to the next acknowledged write |
+//! | `quorum_regained` | from the end of a time in which no node heard another to a write acknowledged through the former master |
+//! | `lost_acks` | keys acknowledged before one of these two that could not be read afterwards, in all rounds |
+//! | `minority_acks` | writes begun after a cut that a master without a quorum acknowledged before it healed, in all rounds |
 //! | `healed` | from the end of a cut (of a master or a follower) to a write acknowledged through that node |
 //! | `healed_epochs` | epochs that came of healing, in all rounds |
 //! | `bridge`, `ring` | five nodes: two halves joined by one node; each hears its two neighbours only |
@@ -64,7 +67,10 @@ impl Part {
         let mut stage = Stage::start(network.clone(), self).await?;
         match self {
             Self::Three => {
-                let mut figures = failovers(&mut stage, rounds, output).await?;
+                let mut totals = Totals::default();
+                let mut figures = failovers(&mut stage, rounds, &mut totals, output).await?;
+                figures.extend(outages(&mut stage, rounds, &mut totals, output).await?);
+                figures.extend(totals.figures());
                 figures.extend(losses(&mut stage, output).await?);
                 Ok(figures)
             }
@@ -90,6 +96,13 @@ enum Harm {
     Follower,
 }
 
+/// What takes the quorum away.
+#[derive(Clone, Copy)]
+enum Outage {
+    AllKilled,
+    QuorumLost,
+}
+
 /// What came of one harm.
 #[derive(Default)]
 struct Outcome {
@@ -101,25 +114,83 @@ struct Outcome {
     healed_epochs: u64,
 }
 
-async fn failovers(stage: &mut Stage, rounds: u32, output: &Output) -> Result<Vec<Figure>, Diagnostic> {
-    let (mut figures, mut healed, mut minority_acks, mut healed_epochs) = (Vec::new(), Vec::new(), 0, 0);
+/// What is counted over all rounds of all harms.
+#[derive(Default)]
+struct Totals {
+    healed: Vec<Duration>,
+    healed_epochs: u64,
+    minority_acks: usize,
+    lost_acks: usize,
+}
+
+impl Totals {
+    fn figures(&self) -> Vec<Figure> {
+        let mut figures = Vec::from(median_and_max("failover.netns.healed", &self.healed));
+        let counts = [
+            ("healed_epochs", self.healed_epochs as f64),
+            ("minority_acks", self.minority_acks as f64),
+            ("lost_acks", self.lost_acks as f64),
+        ];
+        figures.extend(counts.map(|(name, count)| Figure::new(format!("failover.netns.{name}"), count, "")));
+        figures
+    }
+}
+
+async fn failovers(
+    stage: &mut Stage,
+    rounds: u32,
+    totals: &mut Totals,
+    output: &Output,
+) -> Result<Vec<Figure>, Diagnostic> {
+    let mut figures = Vec::new();
     for (name, harm) in HARMS {
         let mut gaps = Vec::new();
         for round in 1..=rounds {
             let outcome = stage.harm(harm).await?;
             let ms = |span: Duration| span.as_secs_f64() * 1000.0;
-            let back = outcome.healed.map_or(String::new(), |span| format!(", healed in {:.0} ms", ms(span)));
+            let epochs = outcome.healed_epochs;
+            let back = outcome.healed.map_or(String::new(), |span| {
+                format!(", serves {:.0} ms after healing, {epochs} epochs burnt", ms(span))
+            });
             output.note(format!("{name} {round}/{rounds}: {:.0} ms{back}", ms(outcome.gap)));
             gaps.push(outcome.gap);
-            healed.extend(outcome.healed);
-            minority_acks += outcome.minority_acks;
-            healed_epochs += outcome.healed_epochs;
+            totals.healed.extend(outcome.healed);
+            totals.minority_acks += outcome.minority_acks;
+            totals.healed_epochs += outcome.healed_epochs;
         }
         figures.extend(median_and_max(&format!("failover.netns.{name}"), &gaps));
     }
-    figures.push(Figure::new("failover.netns.minority_acks", minority_acks as f64, ""));
-    figures.extend(median_and_max("failover.netns.healed", &healed));
-    figures.push(Figure::new("failover.netns.healed_epochs", healed_epochs as f64, ""));
+    Ok(figures)
+}
+
+/// Nobody can lead for a while: what counts is how soon somebody does, and that nothing is lost.
+async fn outages(
+    stage: &mut Stage,
+    rounds: u32,
+    totals: &mut Totals,
+    output: &Output,
+) -> Result<Vec<Figure>, Diagnostic> {
+    let mut figures = Vec::new();
+    for (name, outage) in [("all_killed", Outage::AllKilled), ("quorum_regained", Outage::QuorumLost)] {
+        let mut spans = Vec::new();
+        for round in 1..=rounds {
+            stage.rig.mend().await?;
+            let keys: Vec<String> = (0..KEYS).map(|number| format!("{KEY}/{name}/{round}/{number}")).collect();
+            for key in &keys {
+                stage.rig.client.kv().put(key, "acknowledged").await?;
+            }
+            let span = match outage {
+                Outage::AllKilled => stage.kill_all().await?,
+                Outage::QuorumLost => stage.lose_quorum(totals).await?,
+            };
+            output.note(format!("{name} {round}/{rounds}: {:.0} ms", span.as_secs_f64() * 1000.0));
+            spans.push(span);
+            for key in &keys {
+                totals.lost_acks += usize::from(stage.rig.client.kv().get(key).await?.is_none());
+            }
+        }
+        figures.extend(median_and_max(&format!("failover.netns.{name}"), &spans));
+    }
     Ok(figures)
 }
 
@@ -188,8 +259,7 @@ impl Stage {
         let (master, _) = self.reign().await?;
         let count = self.rig.own()?.len();
         let victim = if harm == Harm::Follower { (master + 1) % count } else { master };
-        let link = self.rig.own()?.link(victim);
-        let lonely = Lonely::begin(Rig::connect_to(vec![link]).await?).await?;
+        let lonely = Lonely::begin(self.rig.client_of(victim).await?).await?;
         let client = self.rig.client.clone();
         for _ in 0..3 {
             client.kv().put(KEY, "before").await?;
@@ -221,6 +291,34 @@ impl Stage {
         let (_, after) = self.reign().await?;
         outcome.healed_epochs = after - before;
         Ok(outcome)
+    }
+
+    /// Kills all and starts them again: how long that is noticed.
+    async fn kill_all(&mut self) -> Result<Duration, Diagnostic> {
+        let client = self.rig.client.clone();
+        let processes = self.rig.own_mut()?;
+        let begin = Instant::now();
+        processes.kill_all();
+        for place in 0..processes.len() {
+            processes.restart(place)?;
+        }
+        client.kv().put(KEY, "after").await?;
+        Ok(begin.elapsed())
+    }
+
+    /// Cuts every node off from every other for a while: how long the end of that is noticed.
+    async fn lose_quorum(&mut self, totals: &mut Totals) -> Result<Duration, Diagnostic> {
+        let (master, _) = self.reign().await?;
+        let lonely = Lonely::begin(self.rig.client_of(master).await?).await?;
+        self.network.allow(|_, _| false)?;
+        let cut = Instant::now();
+        tokio::time::sleep(HOLD).await;
+        let heal = Instant::now();
+        self.network.heal()?;
+        let span = lonely.first_ack_after(heal).await?;
+        let acks = lonely.end().await;
+        totals.minority_acks += acks.iter().filter(|ack| ack.begin >= cut && ack.end <= heal).count();
+        Ok(span)
     }
 
     /// Who leads and since which epoch: of several who say so, the one in the highest.
@@ -330,6 +428,9 @@ const HARMS: [(&str, Harm); 6] = [
 
 /// How long a cut lasts after the others have gone on: gossip has taken notice by then.
 const HOLD: Duration = Duration::from_secs(3);
+
+/// Acknowledged before an outage, and read after it.
+const KEYS: u32 = 30;
 
 const PARTIAL_ROUNDS: u32 = 3;
 

@@ -39,9 +39,10 @@ impl Rig {
         Ok(Self { client, processes: Some(processes) })
     }
 
-    /// Another client on a network, which knows only these nodes.
-    pub(super) async fn connect_to(links: Vec<SocketAddr>) -> Result<Client, Diagnostic> {
-        connect(CLUSTER, links, true).await
+    /// Another client, which knows only this node.
+    pub(super) async fn client_of(&self, place: usize) -> Result<Client, Diagnostic> {
+        let processes = self.own()?;
+        connect(CLUSTER, vec![processes.link(place)], processes.is_on_network()).await
     }
 
     /// Starts the processes of a cluster and waits for nothing.

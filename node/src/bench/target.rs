@@ -42,7 +42,7 @@ impl Target {
 use Target::{AtLeast, AtMost};
 
 /// Times in milliseconds, rates per second, memory in MiB, processors in percent of one.
-const TARGETS: [(&str, Target); 46] = [
+const TARGETS: [(&str, Target); 54] = [
     ("kv.write_1.p50", AtMost(0.5)),
     ("kv.write_128.per_s", AtLeast(20_000.0)),
     ("kv.write_512.per_s", AtLeast(30_000.0)),
@@ -71,7 +71,12 @@ const TARGETS: [(&str, Target); 46] = [
     ("failover.netns.deaf.max", AtMost(2500.0)),
     ("failover.netns.mute.median", AtMost(1000.0)),
     ("failover.netns.mute.max", AtMost(2500.0)),
+    ("failover.netns.all_killed.median", AtMost(1500.0)),
+    ("failover.netns.all_killed.max", AtMost(2500.0)),
+    ("failover.netns.quorum_regained.median", AtMost(1000.0)),
+    ("failover.netns.quorum_regained.max", AtMost(2000.0)),
     ("failover.netns.minority_acks", AtMost(0.0)),
+    ("failover.netns.lost_acks", AtMost(0.0)),
     ("failover.netns.healed.median", AtMost(1000.0)),
     ("failover.netns.healed.max", AtMost(2000.0)),
     ("failover.netns.healed_epochs", AtMost(0.0)),
@@ -88,7 +93,11 @@ const TARGETS: [(&str, Target); 46] = [
     ("node.start_to_first_write.median", AtMost(400.0)),
     ("node.rss_idle", AtMost(20.0)),
     ("node.cpu_idle", AtMost(1.0)),
+    ("watch.write_to_notify.p50", AtMost(0.8)),
     ("session.holder_killed.median", AtMost(100.0)),
+    ("lock.handover.holder_killed.median", AtMost(100.0)),
+    // The time to live of 2 s, and a tenth of it.
+    ("lock.handover.holder_frozen.max", AtMost(2200.0)),
 ];
 
 #[cfg(test)]

@@ -145,9 +145,9 @@ enum Verb {
     /// Run a command that ends with its parent (used by `exec` tasks)
     #[command(name = parent::VERB, hide = true)]
     Parented(parent::Args),
-    /// Hold a session until it is killed (used by `bench`)
-    #[command(name = crate::bench::sessions::VERB, hide = true)]
-    HoldSession(crate::bench::sessions::Holder),
+    /// Hold a session and a lock until it is killed (used by `bench`)
+    #[command(name = crate::bench::primitives::VERB, hide = true)]
+    Hold(crate::bench::primitives::Holder),
 }
 
 /// What a verb works with.
@@ -244,7 +244,7 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         }
         Verb::Help { topic } => help(&topic, frame),
         Verb::Parented(args) => parent::run(args),
-        Verb::HoldSession(args) => crate::bench::sessions::hold(args).await,
+        Verb::Hold(args) => crate::bench::primitives::hold(args).await,
     }
 }
 

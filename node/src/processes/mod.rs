@@ -394,6 +394,12 @@ impl Processes {
         self.nodes.iter().map(|node| node.link).collect()
     }
 
+    /// Whether the nodes run in namespaces of a network, and not on the loopback interface.
+    #[must_use]
+    pub fn is_on_network(&self) -> bool {
+        self.settings.network.is_some()
+    }
+
     /// Where data and logs lie.
     #[must_use]
     pub fn folder(&self) -> &Path {
