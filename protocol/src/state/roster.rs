@@ -9,6 +9,8 @@
 //! * Whoever is removed is excluded. No node is excluded and preferred at once, and whoever votes is preferred no longer: that wish is fulfilled.
 //! * Of the voters that a configuration has after its last change, at least one is not excluded.
 //! * There are at most [`MAX_VOTERS`] voters, pending promotions included, and at most [`MAX_EXCLUDED`] excluded nodes.
+//! * The target is no lower than the number of those who shall vote: a seat that is promised is never one that is taken, and a
+//!   lost voter can be replaced however many promises wait.
 
 use std::collections::BTreeSet;
 
@@ -57,6 +59,14 @@ impl Roster {
         self.voters = conf.voters.iter().copied().collect();
         self.learners = conf.learners.iter().copied().collect();
         self.preferred.retain(|node| !self.voters.contains(node));
+        self.make_room();
+    }
+
+    /// The last empty seat may have been promised to somebody just before somebody else took it: there is one more then, or, where
+    /// no more are allowed, one promise less.
+    fn make_room(&mut self) {
+        while self.wished().len() > MAX_VOTERS && self.preferred.pop_last().is_some() {}
+        self.target = self.target.max(u8::try_from(self.wished().len().min(MAX_VOTERS)).expect("at most seven"));
     }
 
     /// Does what an operator asks for.
@@ -222,6 +232,26 @@ mod tests {
         apply(&mut roster, RosterChange::Promote(NodeId(6)));
         apply(&mut roster, RosterChange::Promote(NodeId(7)));
         assert!(matches!(roster.change(RosterChange::Promote(NodeId(8))), Err(Refused::Invalid(_))));
+    }
+
+    #[test]
+    fn a_seat_that_was_taken_when_it_was_promised_is_one_more() {
+        let mut roster = roster(&[1, 2, 3]);
+        roster.target = 4;
+        apply(&mut roster, RosterChange::Promote(NodeId(9)));
+        assert_eq!(roster.target, 4, "one seat is empty");
+        configure(&mut roster, &[1, 2, 3, 4]);
+        assert_eq!((roster.target, &roster.preferred), (5, &nodes(&[9])));
+    }
+
+    #[test]
+    fn no_eighth_seat_is_promised_while_somebody_takes_the_seventh() {
+        let mut roster = roster(&[1, 2, 3, 4, 5]);
+        roster.target = 7;
+        apply(&mut roster, RosterChange::Promote(NodeId(8)));
+        apply(&mut roster, RosterChange::Promote(NodeId(9)));
+        configure(&mut roster, &[1, 2, 3, 4, 5, 6]);
+        assert_eq!((roster.target, roster.wished()), (7, nodes(&[1, 2, 3, 4, 5, 6, 8])));
     }
 
     #[test]

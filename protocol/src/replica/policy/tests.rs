@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::durable::ConfState;
-use crate::state::{Command, Operation, RosterChange, State};
+use crate::state::{Command, MAX_VOTERS, Operation, RosterChange, State};
 use crate::types::{ClusterTime, Seq};
 
 /// A cluster as its leader sees it, and a hand that fulfils what the policy asks for.
@@ -17,6 +17,8 @@ struct Bench {
     here: BTreeSet<NodeId>,
     slow: BTreeSet<NodeId>,
     lost: BTreeSet<NodeId>,
+    /// What an operator asks for while the next change is under way.
+    meanwhile: Vec<RosterChange>,
     /// What was done, step by step: voters and learners.
     steps: Vec<String>,
 }
@@ -34,7 +36,8 @@ impl Bench {
         };
         let here = voters.union(&nodes(others)).copied().collect();
         let (learners, slow, lost) = Default::default();
-        Self { state, session, seq: 0, leader: NodeId(1), voters, learners, here, slow, lost, steps: Vec::new() }
+        let (meanwhile, steps) = Default::default();
+        Self { state, session, seq: 0, leader: NodeId(1), voters, learners, here, slow, lost, meanwhile, steps }
     }
 
     fn ask(&mut self, change: RosterChange) -> &mut Self {
@@ -56,6 +59,12 @@ impl Bench {
 
     fn remove(&mut self, node: u64) -> &mut Self {
         self.ask(RosterChange::Remove(NodeId(node)))
+    }
+
+    fn ask_what_waits(&mut self) {
+        for change in std::mem::take(&mut self.meanwhile) {
+            self.ask(change);
+        }
     }
 
     /// Dead for so long that it is given up.
@@ -91,6 +100,7 @@ impl Bench {
             assert!(self.steps.len() < 20, "it never ends: {:?}", self.steps);
             match self.next() {
                 Next::Change { voters, learners } => {
+                    self.ask_what_waits();
                     let conf = ConfState {
                         voters: Vec::from_iter(voters.clone()),
                         learners: Vec::from_iter(learners.clone()),
@@ -108,6 +118,7 @@ impl Bench {
                     let heir = self.voters.iter().find(|node| is_heir(node) && !self.lost.contains(node));
                     self.leader = *heir.expect("somebody stays");
                 }
+                _ if !self.meanwhile.is_empty() => self.ask_what_waits(),
                 last => return (self.steps.clone(), last),
             }
         }
@@ -263,6 +274,25 @@ fn a_lost_voter_is_replaced_while_a_promised_seat_waits() {
 }
 
 #[test]
+fn a_seat_promised_while_another_node_takes_it_keeps_no_successor_out() {
+    let mut bench = Bench::new(&[1, 2, 3], &[4]);
+    bench.promote(4).lose(3).run();
+    // One of four seats is empty. While node 5 takes it, an operator promises it to node 6, which is not there.
+    bench.here.insert(NodeId(5));
+    bench.slow = nodes(&[5]);
+    assert_eq!(bench.obstacle(), format!("{} to catch up", NodeId(5)));
+    bench.slow.clear();
+    bench.meanwhile = vec![RosterChange::Promote(NodeId(6))];
+    assert_eq!(bench.obstacle(), format!("{} to be here", NodeId(6)));
+    assert_eq!(bench.voters, nodes(&[1, 2, 4, 5]));
+    bench.here.insert(NodeId(7));
+    bench.lose(4).run();
+    assert_eq!(bench.voters, nodes(&[1, 2, 5, 7]), "a lost voter is replaced");
+    bench.here.insert(NodeId(6));
+    assert_eq!(bench.steps().last().unwrap(), "12567|", "and the promise is kept");
+}
+
+#[test]
 fn whatever_happens_the_policy_comes_to_an_end_at_which_those_vote_who_shall() {
     let mut dice = 7u64;
     let mut roll = |bound: u64| {
@@ -277,7 +307,10 @@ fn whatever_happens_the_policy_comes_to_an_end_at_which_those_vote_who_shall() {
             let change = [RosterChange::Promote(node), RosterChange::Demote(node), RosterChange::Remove(node)];
             let roster = bench.state.roster().clone();
             let is_last = roster.voters.iter().all(|voter| *voter == node || roster.excluded.contains(voter));
-            let is_full = roster.wished().len() >= 7;
+            let is_full = roster.wished().len() >= MAX_VOTERS;
+            if roster.wished().len() + 1 < MAX_VOTERS && roll(4) == 0 {
+                bench.meanwhile.push(RosterChange::Promote(NodeId(1 + roll(count + 4))));
+            }
             match roll(6) {
                 0 if !is_full => drop(bench.ask(change[0])),
                 choice @ 1..=2 if !is_last => drop(bench.ask(change[choice as usize])),
@@ -293,6 +326,7 @@ fn whatever_happens_the_policy_comes_to_an_end_at_which_those_vote_who_shall() {
             let roster = bench.state.roster();
             if last == Next::Nothing {
                 assert_eq!(bench.voters.len(), usize::from(roster.target), "{roster:?}");
+                assert!(roster.preferred.is_empty(), "{roster:?}");
                 assert!(bench.voters.is_disjoint(&roster.excluded) && bench.learners.is_empty(), "{roster:?}");
             }
         }
