@@ -24,4 +24,5 @@ mod netns;
 mod rights;
 mod sessions;
 mod snapshots;
+mod stories;
 mod support;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tenure::cli::{Cluster, Diagnostic};
-use tenure::processes::Network;
+use tenure::processes::{Network, Settings};
 
 use crate::support::{Clients, TestCluster, put};
 
@@ -208,14 +208,14 @@ fn a_master_frozen_and_cut_off_meanwhile_wakes_up_as_a_follower() {
 }
 
 /// Ends all cuts and waits until this node serves again.
-fn serves_after_healing(network: &Network, cluster: &TestCluster, place: usize) {
+pub fn serves_after_healing(network: &Network, cluster: &TestCluster, place: usize) {
     network.heal().expect("the rules are set");
     cluster.until("the healed node serves", || alone(cluster, place, "healed").is_ok());
     cluster.until("the healed node is ready", || cluster.is_ready(place));
 }
 
 /// A write that only this node is asked for.
-fn alone(cluster: &TestCluster, place: usize, key: &str) -> Result<(), Diagnostic> {
+pub fn alone(cluster: &TestCluster, place: usize, key: &str) -> Result<(), Diagnostic> {
     let node = Cluster::new([cluster.processes.http(place).to_string()]).timeout(TRY);
     cluster.wait(node.send(put(key, "x"))).map(drop)
 }
@@ -229,7 +229,16 @@ fn presence(cluster: &TestCluster, at: usize, of: usize) -> String {
 }
 
 /// Runs a test with a cluster on a network of its own, or says why not.
-fn on_a_network(nodes: u8, test: impl FnOnce(&Network, &mut TestCluster) + Send) {
+pub fn on_a_network(nodes: u8, test: impl FnOnce(&Network, &mut TestCluster) + Send) {
+    on_a_network_with(nodes, |_| {}, test);
+}
+
+/// The same with other settings.
+pub fn on_a_network_with(
+    nodes: u8,
+    change: impl FnOnce(&mut Settings) + Send,
+    test: impl FnOnce(&Network, &mut TestCluster) + Send,
+) {
     let network = match Network::new(nodes) {
         Ok(network) => Arc::new(network),
         Err(error) if std::env::var("TENURE_NETNS").is_ok_and(|word| word == "require") => panic!("{error}"),
@@ -239,6 +248,7 @@ fn on_a_network(nodes: u8, test: impl FnOnce(&Network, &mut TestCluster) + Send)
         let mut cluster = TestCluster::with(|settings| {
             settings.nodes = nodes.into();
             settings.network = Some(network.clone());
+            change(settings);
         });
         test(&network, &mut cluster);
     });

@@ -70,6 +70,8 @@ pub mod prelude {
 /// The examples of the guides compile.
 #[cfg(doctest)]
 mod guides {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
     #[doc = include_str!("../../docs/guide/fences.md")]
     struct Fences;
 }

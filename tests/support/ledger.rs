@@ -1,6 +1,7 @@
 //! A file outside the cluster: whoever does the work writes a line. It knows how often work was really done.
 
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 /// Lines that scripts append.
 pub struct Ledger(PathBuf);
@@ -14,6 +15,17 @@ impl Ledger {
     pub fn lines(&self) -> Vec<String> {
         let text = std::fs::read_to_string(&self.0).unwrap_or_default();
         text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
+    }
+
+    /// Where it lies, for another process.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Appends a line.
+    pub fn write(&self, line: &str) {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&self.0);
+        file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes())).expect("the folder is there");
     }
 
     /// The shell words that append `line`.
@@ -31,7 +43,8 @@ impl Ledger {
         format!("while [ ! -e '{}' ]; do sleep 0.05; done", self.gate().display())
     }
 
-    fn gate(&self) -> PathBuf {
+    /// The file that opens it.
+    pub fn gate(&self) -> PathBuf {
         self.0.with_extension("open")
     }
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use crate::profile::Profile;
 use crate::types::Nanos;
 
-use super::{Consensus, Effect};
+use super::{Consensus, Effect, HandOverCause, Symptom};
 
 /// How a leader has felt lately.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,7 +69,9 @@ impl Consensus {
         let profile = self.profile;
         let disk = self.pending_for();
         let links = self.now.since(self.quorum_contact()).saturating_sub(profile.heartbeat);
-        let worst = disk.max(links).max(self.health.recent_lag(self.now, &profile));
+        let timer = self.health.recent_lag(self.now, &profile);
+        let signs = [(disk, Symptom::Disk), (links, Symptom::Links), (timer, Symptom::Timer)];
+        let (worst, symptom) = signs.into_iter().max_by_key(|(span, _)| *span).expect("there are three");
         if !self.health.judge(self.now, worst, &profile) || !self.may_hand_over() {
             return;
         }
@@ -77,7 +79,7 @@ impl Consensus {
         let holds_all = |node: &_| self.peers.iter().any(|peer| peer.node == *node && peer.matched == last);
         if let Some(heir) = self.heir().filter(holds_all) {
             self.health.tried_at = Some(self.now);
-            self.begin_transfer(heir, effects);
+            self.begin_transfer(heir, HandOverCause::Slow(symptom, worst), effects);
         }
     }
 }

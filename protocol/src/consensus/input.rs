@@ -5,6 +5,8 @@
 //! * Effects are carried out in their order; a message waits for the batch that its `after` names.
 //! * Entries are applied by the caller in the step that says so; the core counts them as applied from then on.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use crate::durable::{Persist, SnapMeta};
@@ -186,6 +188,10 @@ pub enum Effect {
     Surrender {
         /// Its epoch.
         epoch: Epoch,
+        /// Who shall lead.
+        heir: NodeId,
+        /// Why.
+        why: HandOverCause,
     },
     /// The hand-over was given up: the master of this epoch may work again. Its lease stays off.
     Resume {
@@ -194,6 +200,37 @@ pub enum Effect {
     },
     /// Stop the process.
     Fatal(String),
+}
+
+/// Why leadership is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HandOverCause {
+    /// The shell said so: this node stops, or an operator wants it.
+    Told,
+    /// This leader is slow, by the worst sign of it (E8).
+    Slow(Symptom, Duration),
+}
+
+/// What shows that a leader is slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Symptom {
+    /// The age of the oldest batch that the disk has not answered.
+    Disk,
+    /// How much later than a heartbeat interval a quorum answered last.
+    Links,
+    /// How late our own timer fires.
+    Timer,
+}
+
+impl std::fmt::Display for HandOverCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told => f.write_str("it was told to"),
+            Self::Slow(Symptom::Disk, span) => write!(f, "its disk has not answered for {} ms", span.as_millis()),
+            Self::Slow(Symptom::Links, span) => write!(f, "a quorum answers {} ms late", span.as_millis()),
+            Self::Slow(Symptom::Timer, span) => write!(f, "its timers fire {} ms late", span.as_millis()),
+        }
+    }
 }
 
 /// Why a proposal or read was not taken.

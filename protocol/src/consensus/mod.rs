@@ -43,7 +43,7 @@ use std::collections::VecDeque;
 
 pub use change::{Follower, Refusal, Target};
 pub(crate) use election::EPOCH_MAX;
-pub use input::{Drop, Effect, Input, ReadMode};
+pub use input::{Drop, Effect, HandOverCause, Input, ReadMode, Symptom};
 pub use message::{Append, AppendReply, Message, Snapshot, SnapshotReply, Verdict};
 #[cfg(feature = "mutants")]
 pub use mutants::Bug;

@@ -15,7 +15,7 @@
 use crate::effects::Role;
 use crate::types::{Epoch, Nanos, NodeId};
 
-use super::{Consensus, Drop, Effect, Message, broken};
+use super::{Consensus, Drop, Effect, HandOverCause, Message, broken};
 
 /// A hand-over under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ impl Consensus {
         let why = match self.role {
             Role::Leader if !self.may_hand_over() => Drop::HandOver,
             Role::Leader if !is_voter => Drop::NoVoter,
-            Role::Leader => return self.begin_transfer(to, effects),
+            Role::Leader => return self.begin_transfer(to, HandOverCause::Told, effects),
             _ => Drop::NotLeader,
         };
         effects.push(Effect::Dropped { context, why });
@@ -48,13 +48,13 @@ impl Consensus {
         self.transfer.is_none() && !self.owes_surrender
     }
 
-    pub(super) fn begin_transfer(&mut self, to: NodeId, effects: &mut Vec<Effect>) {
+    pub(super) fn begin_transfer(&mut self, to: NodeId, why: HandOverCause, effects: &mut Vec<Effect>) {
         let until = self.now + self.profile.election_timeout;
         self.transfer = Some(Transfer { to, until, is_surrendered: false, told_at: None });
         self.owes_surrender = true;
         self.is_lease_off = !broken!(self, TransferKeepsLease);
         self.tell(effects);
-        effects.push(Effect::Surrender { epoch: self.hard.epoch });
+        effects.push(Effect::Surrender { epoch: self.hard.epoch, heir: to, why });
     }
 
     /// The master of this epoch has given its last output.

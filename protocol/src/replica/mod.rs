@@ -474,7 +474,10 @@ impl Replica {
                 consensus::Effect::Dropped { context, why } => self.on_dropped(context, why, effects),
                 consensus::Effect::Role { role, epoch, leader } => self.on_role(role, epoch, leader, effects),
                 consensus::Effect::Authority(authority) => effects.publish.push(Event::Authority(authority)),
-                consensus::Effect::Surrender { epoch } => self.surrender(epoch, effects),
+                consensus::Effect::Surrender { epoch, heir, why } => {
+                    effects.note(format!("hands mastership over to {heir}: {why}"));
+                    self.surrender(epoch, effects);
+                }
                 consensus::Effect::Resume { epoch } => {
                     effects.note(format!("mastership was not handed over: going on in epoch {epoch}"));
                     self.resume(effects);

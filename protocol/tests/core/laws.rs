@@ -169,7 +169,7 @@ impl Laws {
             Seen::Role(..)
             | Seen::Fetches(..)
             | Seen::Retired
-            | Seen::Surrender(_)
+            | Seen::Surrender(..)
             | Seen::Resume(_)
             | Seen::Authority(_)
             | Seen::Sent { .. }

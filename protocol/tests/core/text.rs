@@ -167,7 +167,7 @@ pub fn seen(seen: &Seen, names: &BTreeMap<u64, String>) -> String {
         },
         Seen::Authority(Some(_)) => "has the lease".into(),
         Seen::Authority(None) => "has no lease".into(),
-        Seen::Surrender(epoch) => format!("hands over in epoch {epoch}"),
+        Seen::Surrender(epoch, why) => format!("hands over in epoch {epoch}: {why}"),
         Seen::Resume(epoch) => format!("goes on in epoch {epoch}"),
         Seen::Urged(to, last) => format!("tells n{} to campaign, at {last}", to + 1),
         Seen::Retired => "gives up its log".into(),

@@ -10,7 +10,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use bytes::Bytes;
-use protocol::consensus::{Config, Consensus, Effect, Input, Message};
+use protocol::consensus::{Config, Consensus, Effect, HandOverCause, Input, Message};
 use protocol::durable::{Durable, Entry, Genesis, Persist, SnapMeta, Snapshot};
 use protocol::effects::{Authority, Role};
 use protocol::{ClusterId, Epoch, Incarnation, Index, LogId, Nanos, NodeId, Profile};
@@ -120,7 +120,7 @@ pub enum Seen {
     /// See [`Effect::Authority`].
     Authority(Option<Authority>),
     /// See [`Effect::Surrender`].
-    Surrender(Epoch),
+    Surrender(Epoch, HandOverCause),
     /// See [`Effect::Resume`].
     Resume(Epoch),
     /// The leader told this node to campaign when its log ended there.
@@ -510,8 +510,8 @@ impl World {
                     self.nodes[at].authority = authority;
                     self.seen.push((at, Seen::Authority(authority)));
                 }
-                Effect::Surrender { epoch } => {
-                    self.seen.push((at, Seen::Surrender(epoch)));
+                Effect::Surrender { epoch, why, .. } => {
+                    self.seen.push((at, Seen::Surrender(epoch, why)));
                     let (least, most) = self.surrender;
                     let (run, due) = (self.nodes[at].run, self.time + self.dice.between(least, most));
                     self.schedule(due, Happening::Surrendered { node: at, run, epoch });

@@ -312,7 +312,7 @@ impl State {
                 Effect::Fetch { from, meta } => {
                     self.send(Parcel::new((from.0 - 1) as usize, at, Content::Image(meta)));
                 }
-                Effect::Surrender { epoch } => surrenders = Some(epoch),
+                Effect::Surrender { epoch, .. } => surrenders = Some(epoch),
                 Effect::Fatal(why) => panic!("n{} stops: {why}", at + 1),
                 _ => {}
             }
