@@ -16,6 +16,7 @@ use protocol::{Nanos, SessionId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use crate::clock::Clock;
 use crate::links::Credit;
 use crate::outlet::Outlet;
 use crate::shell::Shell;
@@ -35,12 +36,14 @@ pub struct KeptSession {
     pub id: SessionId,
     /// How it stands.
     pub standing: watch::Receiver<Standing>,
+    /// The clock by which it ends.
+    pub clock: Clock,
 }
 
 /// How a kept session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It lives at least until then, by [`crate::now`].
+    /// It lives at least until then, by the clock of the session.
     Until(Nanos),
     /// It is over.
     Ended(Loss),
@@ -223,10 +226,11 @@ impl State {
             }
         }
         let Self { waiting, sessions, .. } = self;
+        let clock = self.shell.outlet.clock().clone();
         self.shell.step(input, |event| match event {
             Event::Completed { call, result } => {
                 if let Some(reply) = waiting.remove(&call) {
-                    sessions.complete(reply, result);
+                    sessions.complete(reply, result, &clock);
                 }
             }
             Event::Kept { session, until } => sessions.set(session, Standing::Until(until)),
@@ -258,12 +262,12 @@ impl Sessions {
         }
     }
 
-    fn complete(&mut self, reply: Reply, result: Result<Answer, CallError>) {
+    fn complete(&mut self, reply: Reply, result: Result<Answer, CallError>, clock: &Clock) {
         match reply {
             Reply::Answer(reply) => drop(reply.send(result)),
             Reply::Session(reply) => {
                 let opened = result.map(|answer| match answer {
-                    Answer::Registered(id) => Ok(self.kept(id)),
+                    Answer::Registered(id) => Ok(self.kept(id, clock.clone())),
                     refused => Err(refused),
                 });
                 if let Err(Ok(Ok(orphan))) = reply.send(opened) {
@@ -273,13 +277,13 @@ impl Sessions {
         }
     }
 
-    fn kept(&mut self, id: SessionId) -> KeptSession {
+    fn kept(&mut self, id: SessionId, clock: Clock) -> KeptSession {
         // It is said to be kept before the call completes.
         let standing = self
             .standing
             .get(&id)
             .map_or_else(|| watch::Sender::new(Standing::Ended(Loss::Silence)).subscribe(), watch::Sender::subscribe);
-        KeptSession { id, standing }
+        KeptSession { id, standing, clock }
     }
 }
 

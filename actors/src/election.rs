@@ -10,7 +10,6 @@ use protocol::{ClusterId, Epoch, NodeId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{oneshot, watch};
 
-use crate::clock;
 use crate::links::{Credit, Links};
 use crate::outlet::Outlet;
 use crate::shell::Shell;
@@ -86,7 +85,7 @@ impl Actor for Election {
         match message {
             Message::Step(input, _credit) => state.step(input),
             // Whoever asked may have gone.
-            Message::Status(reply) => drop(reply.send(state.shell.machine.status(clock::now()))),
+            Message::Status(reply) => drop(reply.send(state.shell.machine.status(state.shell.outlet.clock().now()))),
         }
         Ok(())
     }

@@ -10,11 +10,12 @@ use protocol::durable::Durable;
 use protocol::effects::{Local, Role};
 use protocol::replica::{Replica, Status};
 use protocol::state::Offer;
-use protocol::{ClusterId, Incarnation, NodeId, Profile, client, master, replica, worker};
+use protocol::{ClusterId, Incarnation, Nanos, NodeId, Profile, client, master, replica, worker};
 use ractor::{Actor, ActorRef};
 use tokio::sync::{oneshot, watch};
 
 use crate::client::ClientHandle;
+use crate::clock::Clock;
 use crate::control::{Built, Control, Frozen};
 use crate::election::{self, Mastership, Views};
 use crate::links::{self, Inbox, Links, cluster, memory};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub replace_after: Duration,
     /// When it writes a snapshot, and how much of the log it keeps behind that.
     pub compaction: replica::Compaction,
+    /// What its timers go by.
+    pub clock: Clock,
 }
 
 /// Where a node remembers.
@@ -281,10 +284,11 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
 
     let late = Arc::new(OnceLock::new());
     let store = StoreThread::start(store, on_store(Arc::clone(&late)))?;
-    let outlet = Outlet::new(node, incarnation, Arc::clone(&links), Some(store.handle()));
+    let clock = settings.clock.clone();
+    let outlet = Outlet::new(node, incarnation, clock.clone(), Arc::clone(&links), Some(store.handle()));
     assert!(late.set(outlet.clone()).is_ok(), "set once");
 
-    let now = clock::now();
+    let now = clock.now();
     let Settings { cluster, join, voters, profile, offer, replace_after, compaction, .. } = settings;
     let mastership = watch::Sender::new(Mastership { cluster: durable.cluster(), ..Mastership::default() });
     let is_idle = watch::Sender::new(false);
@@ -306,7 +310,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     let views = Views { mastership: mastership.clone(), links: Arc::clone(&links), fatal: fatal.clone() };
     let master = master::Mastership::new(node, profile);
     let worker = worker::Worker::new(worker::Config { node, incarnation, offer, profile }, now);
-    let client = client::Client::new(client_config(node, true, profile));
+    let client = client::Client::new(client_config(node, true, profile, now));
 
     let (supervisor, _) = Supervisor::spawn(None, Supervisor, fatal.clone()).await.expect("it cannot fail to begin");
     let parent = || supervisor.get_cell();
@@ -454,7 +458,7 @@ fn on_store(outlet: Arc<OnceLock<Outlet>>) -> Box<dyn Fn(StoreEvent) + Send> {
 }
 
 /// How clients behave, inside a node or outside.
-pub(crate) fn client_config(node: NodeId, local_replica: bool, profile: Profile) -> client::Config {
+pub(crate) fn client_config(node: NodeId, local_replica: bool, profile: Profile, now: Nanos) -> client::Config {
     client::Config {
         node,
         local_replica,
@@ -462,7 +466,7 @@ pub(crate) fn client_config(node: NodeId, local_replica: bool, profile: Profile)
         patience: profile.election_timeout * 2,
         // Numbers of an earlier run of this node are never met again: half of the space is left for this one's.
         first_number: rand::random_range(1..=u64::MAX / 2),
-        now: clock::now(),
+        now,
     }
 }
 

@@ -19,7 +19,7 @@ mod supervisor;
 mod worker;
 
 pub use client::{ClientHandle, KeptSession, Standing};
-pub use clock::{now, unix_ms};
+pub use clock::{Clock, now, unix_ms};
 pub use control::Frozen;
 pub use election::Mastership;
 pub use host::{Host, Probe, Settings, StartError, Storage, Teller, Wires};

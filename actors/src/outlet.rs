@@ -1,4 +1,4 @@
-//! The way out of every shell: to the disk, to other nodes, to the other machines of this one.
+//! The way out of every shell: to the disk, to other nodes, to the other machines of this one; and the clock of all of them.
 //!
 //! # Invariants
 //!
@@ -15,6 +15,7 @@ use protocol::message::Body;
 use protocol::{Incarnation, NodeId, client, master, replica, route, wire, worker};
 use ractor::ActorRef;
 
+use crate::clock::Clock;
 use crate::links::{Credit, Links, SendError};
 use crate::store::StoreHandle;
 use crate::{client as client_actor, election, master as master_actor, worker as worker_actor};
@@ -28,6 +29,7 @@ pub(crate) struct Outlet {
 struct Inner {
     node: NodeId,
     incarnation: Incarnation,
+    clock: Clock,
     links: Arc<dyn Links>,
     store: Option<StoreHandle>,
     routes: OnceLock<Routes>,
@@ -45,15 +47,20 @@ impl Outlet {
     pub(crate) fn new(
         node: NodeId,
         incarnation: Incarnation,
+        clock: Clock,
         links: Arc<dyn Links>,
         store: Option<StoreHandle>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { node, incarnation, links, store, routes: OnceLock::new() }) }
+        Self { inner: Arc::new(Inner { node, incarnation, clock, links, store, routes: OnceLock::new() }) }
     }
 
     /// Says where the actors are. Until then, nothing is delivered.
     pub(crate) fn connect(&self, routes: Routes) {
         assert!(self.inner.routes.set(routes).is_ok(), "the actors of a process are started once");
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inner.clock
     }
 
     pub(crate) fn links(&self) -> &dyn Links {

@@ -113,9 +113,9 @@ async fn begin(settings: RemoteSettings) -> Result<Inside, StartError> {
     };
     let (links, inbox) = cluster::start(config).await?;
     let links: Arc<dyn Links> = links;
-    let outlet = Outlet::new(node, incarnation, Arc::clone(&links), None);
+    let outlet = Outlet::new(node, incarnation, clock::Clock::default(), Arc::clone(&links), None);
     let (supervisor, _) = Supervisor::spawn(None, Supervisor, Fatal::new()).await.expect("it cannot fail to begin");
-    let machine = client::Client::new(client_config(node, false, settings.profile));
+    let machine = client::Client::new(client_config(node, false, settings.profile, clock::now()));
     let arguments = (machine, outlet.clone());
     let (client, _) = Actor::spawn_linked(None, crate::client::Client, arguments, supervisor.get_cell())
         .await

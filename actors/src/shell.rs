@@ -17,7 +17,6 @@ use protocol::gate::Gate;
 use protocol::{Nanos, client, master, replica, worker};
 use tokio::task::AbortHandle;
 
-use crate::clock;
 use crate::outlet::Outlet;
 
 /// What every machine of `protocol` has in common.
@@ -49,7 +48,7 @@ impl<M: Machine> Shell<M> {
 
     /// Handles one input and carries out what follows; `publish` takes what the application may see.
     pub(crate) fn step(&mut self, input: M::Input, publish: impl FnMut(Event)) {
-        self.machine.step(clock::now(), input, &mut self.effects);
+        self.machine.step(self.outlet.clock().now(), input, &mut self.effects);
         self.carry_out(publish);
     }
 
@@ -89,7 +88,6 @@ struct Alarm {
 
 impl Alarm {
     fn set(&mut self, deadline: Nanos, outlet: &Outlet, tick: fn() -> Local) {
-        let now = clock::now();
         if let Some((at, timer)) = &self.set {
             if *at <= deadline && !timer.is_finished() {
                 return;
@@ -102,7 +100,7 @@ impl Alarm {
         }
         let outlet = outlet.clone();
         // The timer of the runtime counts milliseconds and rounds up: a deadline is never announced before its time.
-        let wait = deadline.since(now).max(Duration::from_millis(1));
+        let wait = outlet.clock().until(deadline).max(Duration::from_millis(1));
         let timer = tokio::spawn(async move {
             tokio::time::sleep(wait).await;
             outlet.deliver(tick());

@@ -13,7 +13,7 @@ use protocol::worker::{AbortCause, Run};
 use protocol::{Fence, Profile};
 
 use crate::links::memory::Hub;
-use crate::{Done, Executor, Host, Settings, Storage, Wires};
+use crate::{Clock, Done, Executor, Host, Settings, Storage, Wires};
 
 /// Answers every attempt with its payload.
 #[derive(Default)]
@@ -48,6 +48,7 @@ fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
         },
         replace_after: protocol::replica::REPLACE_AFTER,
         compaction: Compaction::every(20),
+        clock: Clock::default(),
     }
 }
 

@@ -37,7 +37,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actors::{ClientHandle, Done, Executor, Fact, Host, KeptSession, Mastership, Probe, Settings, Storage, Wires};
+use actors::{
+    ClientHandle, Clock, Done, Executor, Fact, Host, KeptSession, Mastership, Probe, Settings, Storage, Wires,
+};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use membership::Membership;
@@ -128,6 +130,7 @@ impl Node {
             offer: plan.offer.clone(),
             replace_after: plan.replace_after,
             compaction: plan.compaction,
+            clock: Clock::default(),
         };
         let host = Host::start(settings, handlers).await.map_err(start::host)?;
         let http = plan.http.as_ref().and_then(|listener| listener.local_addr().ok());

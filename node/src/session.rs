@@ -10,7 +10,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actors::Standing;
+use actors::{Clock, Standing};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use protocol::client::Loss;
@@ -59,6 +59,7 @@ struct Inside {
     id: SessionId,
     ttl: Duration,
     standing: watch::Receiver<Standing>,
+    clock: Clock,
 }
 
 impl Client {
@@ -97,7 +98,7 @@ impl IntoFuture for Opening {
         async move {
             let about = About { label, host: client.backend().host(), fast_release };
             let kept = client.backend().keep(OpenSession { ttl, about }, client.patience()).await?;
-            let inside = Inside { client, id: kept.id, ttl, standing: kept.standing };
+            let inside = Inside { client, id: kept.id, ttl, standing: kept.standing, clock: kept.clock };
             Ok(Session { inside: Arc::new(inside) })
         }
         .boxed()
@@ -120,7 +121,7 @@ impl Session {
     /// For how long it certainly lives from now on, if nothing renews it; nothing if it is over.
     #[must_use]
     pub fn expires_in(&self) -> Duration {
-        self.until().map_or(Duration::ZERO, |until| until.since(actors::now()))
+        self.until().map_or(Duration::ZERO, |until| until.since(self.inside.clock.now()))
     }
 
     /// Whether it is over.
@@ -133,7 +134,7 @@ impl Session {
     pub(crate) fn why_lost(&self) -> Option<Lost> {
         match *self.inside.standing.borrow() {
             Standing::Ended(why) => Some(why),
-            Standing::Until(until) => (until <= actors::now()).then_some(Loss::Silence),
+            Standing::Until(until) => (until <= self.inside.clock.now()).then_some(Loss::Silence),
         }
     }
 
@@ -145,7 +146,7 @@ impl Session {
                 Standing::Ended(why) => return why,
                 Standing::Until(until) => until,
             };
-            let left = until.since(actors::now());
+            let left = self.inside.clock.until(until);
             if left.is_zero() {
                 return Loss::Silence;
             }

@@ -3,9 +3,14 @@
 //! They are the nodes of the product but for the wires between them, which run through memory and can be cut; there is no gossip, which
 //! decides nothing.
 //!
+//! What their clients and workers see is written down, and [`TestCluster::history`] judges it.
+//!
 //! # Invariants
 //!
 //! * A killed node remembers what it had made durable, and nothing else, when it starts again.
+
+mod history;
+mod notes;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actors::links::memory::Hub;
-use actors::{Frozen, Host, Settings, Storage, Wires};
+use actors::{Clock, Frozen, Host, Settings, Storage, Wires};
 use protocol::effects::Role;
 use protocol::replica::{Compaction, REPLACE_AFTER};
 use protocol::state::Offer;
@@ -23,11 +28,14 @@ use tokio::task::JoinHandle;
 
 use crate::client::Client;
 use crate::diagnostic::{Code, Diagnostic};
-use crate::error::StartError;
+use crate::error::{Error, StartError};
 use crate::executor::Handlers;
 use crate::node::Local;
 use crate::start;
 use crate::task::{RawHandler, TaskHandler, Typed};
+
+pub use history::History;
+use notes::{Notes, Recorded};
 
 /// A cluster inside this process. Nodes are counted from zero.
 ///
@@ -49,6 +57,7 @@ pub struct TestCluster {
     hub: Hub,
     members: Vec<Member>,
     folder: TempDir,
+    notes: Arc<Notes>,
 }
 
 /// A cluster about to start.
@@ -63,6 +72,7 @@ pub struct Builder {
 struct Member {
     state: State,
     node: NodeId,
+    clock: Clock,
     client: Client,
 }
 
@@ -128,7 +138,7 @@ impl TestCluster {
         if let Some(ended) = ended.take() {
             let _ = ended.await;
         }
-        self.members[place] = self.settings.member(place, &self.hub, &self.folder).await?;
+        self.members[place] = self.member(place).await?;
         Ok(())
     }
 
@@ -171,6 +181,75 @@ impl TestCluster {
             self.hub.lag(self.members[place].node, self.members[other].node, span);
         }
     }
+
+    /// Lets the clock of a node run at another rate: at 1.02 it goes ahead by 20 ms in a second. All timers of the node and the ends of
+    /// the sessions of its clients go by it, from the next time that they are set; 0.9 to 1.1 is what the cluster is made for. A node
+    /// that starts again has a right clock.
+    ///
+    /// # Panics
+    ///
+    /// If the rate is not within 0.1 to 10.
+    pub fn skew(&self, place: usize, rate: f64) {
+        self.members[place].clock.set_rate(rate);
+    }
+
+    /// What the clients of this cluster were told so far, what its workers started and who said to be master. Asks the cluster how the
+    /// tasks stand now, so there must be a quorum. Cancellation safe.
+    ///
+    /// ```
+    /// # use tenure::prelude::*;
+    /// # use tenure::testing::TestCluster;
+    /// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut cluster = TestCluster::builder().nodes(3).start().await?;
+    /// cluster.client(0).kv().put("greeting", "hello").await?;
+    /// let master = cluster.master().await;
+    /// cluster.kill(master);
+    /// cluster.client((master + 1) % 3).kv().get("greeting").await?;
+    /// cluster.history().await?.assert_single_master_per_epoch().assert_linearizable();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn history(&self) -> Result<History, Error> {
+        let place = self.master().await;
+        let names = (1..=self.members.len()).map(|number| format!("n{number}")).collect();
+        History::new(&self.notes, names, &self.members[place].client).await
+    }
+
+    async fn member(&self, place: usize) -> Result<Member, StartError> {
+        let Builder { nodes, slots, profile, handlers } = &self.settings;
+        let address = |place: usize| SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + place as u16));
+        let join = (0..*nodes).map(|place| address(place).to_string());
+        let offer = Offer {
+            label: format!("n{}", place + 1),
+            slots: *slots,
+            kinds: handlers.keys().cloned().collect(),
+            ..Offer::default()
+        };
+        let clock = Clock::rated();
+        let settings = Settings {
+            cluster: NAME.to_owned(),
+            storage: Storage::Folder(self.folder.path().join(&offer.label)),
+            wires: Wires::Memory { hub: self.hub.clone(), address: Some(address(place)) },
+            join: if *nodes == 1 { Vec::new() } else { join.collect() },
+            voters: None,
+            profile: *profile,
+            offer,
+            replace_after: REPLACE_AFTER,
+            compaction: Compaction::default(),
+            clock: clock.clone(),
+        };
+        let runtime = tokio::runtime::Handle::current();
+        let handlers = Handlers::new(NAME.to_owned(), handlers.clone(), runtime);
+        let handlers = Arc::new(Recorded::new(handlers, place, &self.notes));
+        let host = Host::start(settings, handlers).await.map_err(start::host)?;
+        tokio::spawn(self.notes.clone().follow(place, host.mastership()));
+        let client = Client::new(Arc::new(Recorded::new(Local::of(&host), place, &self.notes)));
+        Ok(Member { node: host.node(), clock, client, state: State::Up(host) })
+    }
 }
 
 impl Builder {
@@ -209,40 +288,14 @@ impl Builder {
             return Err(StartError::new(Diagnostic::new(Code::Config, why)));
         }
         let folder = tempfile::tempdir().map_err(start::thread)?;
-        let mut cluster = TestCluster { settings: self, hub: Hub::new(), members: Vec::new(), folder };
+        let (hub, members, notes) = (Hub::new(), Vec::new(), Arc::default());
+        let mut cluster = TestCluster { settings: self, hub, members, folder, notes };
         for place in 0..cluster.settings.nodes {
-            let member = cluster.settings.member(place, &cluster.hub, &cluster.folder).await?;
+            let member = cluster.member(place).await?;
             cluster.members.push(member);
         }
         cluster.master().await;
         Ok(cluster)
-    }
-
-    async fn member(&self, place: usize, hub: &Hub, folder: &TempDir) -> Result<Member, StartError> {
-        let address = |place: usize| SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + place as u16));
-        let join = (0..self.nodes).map(|place| address(place).to_string());
-        let offer = Offer {
-            label: format!("n{}", place + 1),
-            slots: self.slots,
-            kinds: self.handlers.keys().cloned().collect(),
-            ..Offer::default()
-        };
-        let settings = Settings {
-            cluster: NAME.to_owned(),
-            storage: Storage::Folder(folder.path().join(&offer.label)),
-            wires: Wires::Memory { hub: hub.clone(), address: Some(address(place)) },
-            join: if self.nodes == 1 { Vec::new() } else { join.collect() },
-            voters: None,
-            profile: self.profile,
-            offer,
-            replace_after: REPLACE_AFTER,
-            compaction: Compaction::default(),
-        };
-        let runtime = tokio::runtime::Handle::current();
-        let handlers = Arc::new(Handlers::new(NAME.to_owned(), self.handlers.clone(), runtime));
-        let host = Host::start(settings, handlers).await.map_err(start::host)?;
-        let client = Client::new(Arc::new(Local::of(&host)));
-        Ok(Member { node: host.node(), client, state: State::Up(host) })
     }
 }
 
@@ -263,41 +316,4 @@ const NODES_MAX: usize = 64;
 const POLL: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Error;
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_session_outlives_the_master_and_what_was_written_outlives_its_node() {
-        let mut cluster = TestCluster::builder().start().await.unwrap();
-        let master = cluster.master().await;
-        let other = (master + 1) % 3;
-        let session = cluster.client(other).session(Duration::from_secs(60)).await.unwrap();
-        cluster.client(master).kv().put("k", "v").await.unwrap();
-        cluster.kill(master);
-        assert_ne!(cluster.master().await, master);
-        let read = |client: Client| async move { client.kv().get("k").await.unwrap().unwrap().value };
-        assert_eq!(read(cluster.client(other)).await, "v");
-        assert!(!session.is_lost());
-        cluster.restart(master).await.unwrap();
-        assert_eq!(read(cluster.client(master)).await, "v");
-        session.close().await.unwrap();
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn who_is_cut_off_or_paused_has_no_quorum_until_that_is_over() {
-        let mut cluster = TestCluster::builder().start().await.unwrap();
-        let master = cluster.master().await;
-        let others = [(master + 1) % 3, (master + 2) % 3];
-        cluster.partition([&[master], &others]);
-        let lonely = cluster.client(master).timeout(Duration::from_millis(300));
-        assert!(matches!(lonely.kv().put("k", "1").await, Err(Error::NoQuorum { .. })));
-        cluster.client(others[0]).kv().put("k", "2").await.unwrap();
-        cluster.heal();
-        cluster.client(master).kv().put("k", "3").await.unwrap();
-        cluster.pause(master);
-        cluster.client(others[0]).kv().put("k", "4").await.unwrap();
-        cluster.resume(master);
-        assert_eq!(cluster.client(master).kv().get("k").await.unwrap().unwrap().value, "4");
-    }
-}
+mod tests;

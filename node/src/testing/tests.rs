@@ -1,0 +1,130 @@
+use std::future::IntoFuture as _;
+
+use bytes::Bytes;
+use protocol::Revision;
+use protocol::state::{Answer, TaskState};
+
+use super::notes::Call;
+use super::*;
+use crate::{Error, TaskCx, TaskError};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_outlives_the_master_and_what_was_written_outlives_its_node() {
+    let mut cluster = TestCluster::builder().start().await.unwrap();
+    let master = cluster.master().await;
+    let other = (master + 1) % 3;
+    let session = cluster.client(other).session(Duration::from_secs(60)).await.unwrap();
+    cluster.client(master).kv().put("k", "v").await.unwrap();
+    cluster.kill(master);
+    assert_ne!(cluster.master().await, master);
+    let read = |client: Client| async move { client.kv().get("k").await.unwrap().unwrap().value };
+    assert_eq!(read(cluster.client(other)).await, "v");
+    assert!(!session.is_lost());
+    cluster.restart(master).await.unwrap();
+    assert_eq!(read(cluster.client(master)).await, "v");
+    session.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_cut_off_or_paused_has_no_quorum_until_that_is_over() {
+    let mut cluster = TestCluster::builder().start().await.unwrap();
+    let master = cluster.master().await;
+    let others = [(master + 1) % 3, (master + 2) % 3];
+    cluster.partition([&[master], &others]);
+    let lonely = cluster.client(master).timeout(Duration::from_millis(300));
+    assert!(matches!(lonely.kv().put("k", "1").await, Err(Error::NoQuorum { .. })));
+    cluster.client(others[0]).kv().put("k", "2").await.unwrap();
+    cluster.heal();
+    cluster.client(master).kv().put("k", "3").await.unwrap();
+    cluster.pause(master);
+    cluster.client(others[0]).kv().put("k", "4").await.unwrap();
+    cluster.resume(master);
+    assert_eq!(cluster.client(master).kv().get("k").await.unwrap().unwrap().value, "4");
+}
+
+struct Double;
+
+impl TaskHandler for Double {
+    const NAME: &'static str = "double";
+    type Input = u32;
+    type Output = u32;
+
+    async fn run(&self, _: &TaskCx, number: u32) -> Result<u32, TaskError> {
+        Ok(2 * number)
+    }
+}
+
+/// A cluster whose master was killed while it had something to do, and what was seen of that.
+async fn history_of_a_failover() -> History {
+    let mut cluster = TestCluster::builder().register(Double).start().await.unwrap();
+    let master = cluster.master().await;
+    let client = cluster.client((master + 1) % 3);
+    let first = client.kv().put("k", "1").await.unwrap();
+    let tasks = futures_util::future::try_join_all((0..8).map(|number| client.submit::<Double>(number).into_future()));
+    let tasks = tasks.await.unwrap();
+    cluster.kill(master);
+    client.kv().put("k", "2").if_at(first).await.unwrap();
+    for (number, task) in (0..).zip(&tasks) {
+        assert_eq!(task.result().await.unwrap(), 2 * number);
+    }
+    assert_eq!(client.kv().get("k").await.unwrap().unwrap().value, "2");
+    cluster.history().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_seen_of_a_failover_is_judged_and_right() {
+    let history = history_of_a_failover().await;
+    history.assert_single_master_per_epoch().assert_commits_at_most_once().assert_no_task_lost().assert_linearizable();
+    assert!(history.len() > 20, "{history:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_cannot_be_true_is_told_with_its_evidence() {
+    let history = history_of_a_failover().await;
+    let fails = |spoil: &dyn Fn(&mut History), judge: fn(&History) -> &History| {
+        let mut history = history.clone();
+        spoil(&mut history);
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(judge(&history))));
+        *judged.expect_err("it is not noticed").downcast::<String>().expect("a panic in words")
+    };
+    let two_masters = |history: &mut History| {
+        let mut view = history.seen.views.iter().find(|view| view.mastership.leader.is_some()).unwrap().clone();
+        view.mastership.leader = Some(protocol::NodeId(1));
+        history.seen.views.push(view);
+    };
+    assert!(fails(&two_masters, History::assert_single_master_per_epoch).contains("more than one master"));
+
+    let two_ends = |history: &mut History| {
+        let is_end = |call: &&mut Call| matches!(&call.answer, Some(Answer::Task(view)) if view.state.is_final());
+        let Some(Answer::Task(view)) = &mut history.seen.calls.iter_mut().find(is_end).unwrap().answer else { return };
+        view.state = TaskState::Failed { message: "no".into(), output: Bytes::new(), at: view.submitted };
+    };
+    assert!(fails(&two_ends, History::assert_commits_at_most_once).contains("ended in two ways"));
+
+    let forgotten = |history: &mut History| *history.tasks.values_mut().next().unwrap() = None;
+    let told = fails(&forgotten, History::assert_no_task_lost);
+    assert!(told.contains("was acknowledged and is gone") && told.contains("starts t"), "{told}");
+
+    let old_read = |history: &mut History| {
+        let found = |call: &&mut Call| matches!(call.answer, Some(Answer::Value { found: Some(_), .. }));
+        history.seen.calls.iter_mut().rfind(found).unwrap().answer =
+            Some(Answer::Value { found: None, at: Revision(0) });
+    };
+    assert!(fails(&old_read, History::assert_linearizable).contains("no register answers so"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_outlives_clocks_within_their_bound_and_a_clock_that_is_slow_learns_late() {
+    let cluster = TestCluster::builder().start().await.unwrap();
+    let master = cluster.master().await;
+    let [fast, slow] = [(master + 1) % 3, (master + 2) % 3];
+    cluster.skew(master, 0.95);
+    cluster.skew(fast, 1.05);
+    let kept = cluster.client(fast).session(Duration::from_secs(1)).await.unwrap();
+    cluster.skew(slow, 0.1);
+    let session = cluster.client(slow).session(Duration::from_secs(1)).await.unwrap();
+    // By its own clock it has most of its time left when it hears that it is over for everybody else.
+    assert_eq!(session.lost().await, crate::Lost::Gone);
+    assert!(!kept.is_lost());
+    cluster.history().await.unwrap().assert_single_master_per_epoch();
+}
