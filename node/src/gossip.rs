@@ -8,15 +8,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use actors::{Fact, Mastership, Teller};
-use membership::{Config, Event, EventStream, MemberState, Membership, Timing};
+use membership::{Config, Event, EventStream, MemberState, Membership, Timing, View};
 use protocol::effects::Part;
 use protocol::{ClusterId, Profile};
 use tokio::sync::watch;
 
 use crate::book::Known;
 use crate::error::StartError;
+use crate::members::Sightings;
 use crate::node::is_master;
 use crate::site::{Identity, Member, Presence, short};
 use crate::start;
@@ -82,9 +84,15 @@ pub(crate) fn tags(identity: &Identity, cluster: ClusterId, part: Part) -> BTree
 }
 
 /// Tells the actors what membership sees, and the log what changed.
-pub(crate) async fn pass_on(mut events: EventStream, teller: Teller, duplicate: watch::Sender<bool>) {
+pub(crate) async fn pass_on(
+    mut events: EventStream,
+    teller: Teller,
+    sightings: Arc<Sightings>,
+    duplicate: watch::Sender<bool>,
+) {
     while let Some(event) = events.next().await {
         log(&event);
+        sightings.note(&event);
         match event {
             Event::Snapshot(view) => view.active().for_each(|member| here(&teller, member)),
             Event::Joined(member)
@@ -129,11 +137,16 @@ pub(crate) async fn show(identity: Identity, mut mastership: watch::Receiver<Mas
 
 /// Whom membership sees, this node first.
 pub(crate) fn members(membership: &Membership) -> Vec<Member> {
-    let view = membership.members();
+    rows(&membership.members())
+}
+
+/// Who is in a view, this node first.
+pub(crate) fn rows(view: &View) -> Vec<Member> {
     std::iter::once(&view.me).chain(view.members.values()).map(row).collect()
 }
 
-fn row(member: &membership::Member) -> Member {
+/// A member as others may see it.
+pub(crate) fn row(member: &membership::Member) -> Member {
     Member {
         node: member.node,
         incarnation: member.incarnation,

@@ -27,6 +27,7 @@ pub mod http;
 pub mod kv;
 #[doc(hidden)]
 pub mod map;
+mod members;
 mod node;
 #[doc(hidden)]
 pub mod processes;
@@ -44,6 +45,7 @@ pub use builder::Builder;
 pub use client::Client;
 pub use error::{Error, StartError, TaskEnd};
 pub use kv::Kv;
+pub use members::{MemberEvent, Members};
 pub use node::Node;
 pub use protocol::profile::Profile;
 pub use protocol::state::SessionView;

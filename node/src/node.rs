@@ -60,6 +60,7 @@ use crate::error::{Error, StartError};
 use crate::executor::Handlers;
 use crate::folder::NameFile;
 use crate::http::Server;
+use crate::members::{Members, Sightings};
 use crate::site::{Identity, Member, Site, short};
 use crate::task::RawHandler;
 use crate::{gossip, start, witness};
@@ -95,6 +96,7 @@ struct Inside {
     client: Client,
     probe: Probe,
     membership: Membership,
+    sightings: Arc<Sightings>,
     is_leaving: AtomicBool,
     join: Vec<String>,
 }
@@ -151,7 +153,8 @@ impl Node {
         let teller = host.teller();
         known.iter().for_each(|known| teller.tell(Fact::Was { node: known.node, link: known.link }));
         let (found, duplicate) = watch::channel(false);
-        backstage.handle().spawn(gossip::pass_on(events, host.teller(), found));
+        let sightings = Arc::new(Sightings::new(&membership));
+        backstage.handle().spawn(gossip::pass_on(events, host.teller(), Arc::clone(&sightings), found));
         if let Some(book) = book {
             backstage.handle().spawn(book::keep(book, membership.clone()));
         }
@@ -168,7 +171,8 @@ impl Node {
         }
         let is_leaving = AtomicBool::new(false);
         let join = plan.join;
-        let inside = Arc::new(Inside { identity, client, probe: host.probe(), membership, is_leaving, join });
+        let inside =
+            Arc::new(Inside { identity, client, probe: host.probe(), membership, sightings, is_leaving, join });
         let server = match plan.http {
             Some(listener) => {
                 let site: Arc<dyn Site> = inside.clone();
@@ -215,10 +219,10 @@ impl Node {
         self.server.as_ref().map(Server::address)
     }
 
-    /// Whom this node sees, itself included. A hint: no right rests on it.
+    /// Whom this node sees, itself included: now, and as a stream that begins with a snapshot. A hint: no right rests on it.
     #[must_use]
-    pub fn members(&self) -> Vec<Member> {
-        self.inside.members()
+    pub fn members(&self) -> Members {
+        self.inside.sightings.members(&self.inside.membership)
     }
 
     /// What this node knows of the cluster, read in one step; `None` if its control plane does not answer.

@@ -159,7 +159,7 @@ async fn report_ready(node: &Node) {
     node.ready().await;
     if let Some(status) = node.status().await {
         let master = status.leader.map(|master| {
-            let members = node.members();
+            let members = node.members().snapshot();
             crate::site::Identity::name_of(&members, master)
         });
         tracing::info!(

@@ -15,8 +15,7 @@ use protocol::history::{
     self, CancelAnswer, Ending, Register, RegisterAct, Standing, Task, TaskAct, Timed, WriteAnswer,
 };
 use protocol::state::{
-    Answer, Delivery, Expect, HistoryEvent, KeyOperation, Operation, Put, Query, Refused, Submitted, TaskState,
-    TaskView,
+    Answer, Delivery, HistoryEvent, KeyOperation, Operation, Put, Query, Refused, Submitted, TaskState, TaskView,
 };
 use protocol::{Attempt, Epoch, Fence, NodeId, TaskId};
 

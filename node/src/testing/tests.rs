@@ -84,7 +84,7 @@ async fn a_history_that_cannot_be_true_is_told_with_its_evidence() {
     let fails = |spoil: &dyn Fn(&mut History), judge: fn(&History) -> &History| {
         let mut history = history.clone();
         spoil(&mut history);
-        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(judge(&history))));
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| _ = judge(&history)));
         *judged.expect_err("it is not noticed").downcast::<String>().expect("a panic in words")
     };
     let two_masters = |history: &mut History| {
