@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::call::{Call, Phase, Purpose};
 use super::keeping::Keeping;
 use super::message::{CallError, Config, Denied, Input, Loss, Origin, Request, RequestBody, Response, Work};
+use super::patience::{AWAIT_PATIENCE, WATCH_PATIENCE};
 use super::session::{Open, Session};
 use crate::effects::{Effects, Event};
 use crate::mutants::{Bug, is_on};
@@ -580,12 +581,6 @@ const QUEUE_MAX: usize = 4096;
 
 /// How many requests may be under way in all.
 const ASKED_MAX: usize = 65_536;
-
-/// What a question waits for may be long in coming: silence is no failure, but after this long the question is asked again.
-const AWAIT_PATIENCE: Duration = Duration::from_secs(2);
-
-/// A node that serves a watch says so sooner than this, even if nothing changes: its silence is a failure.
-const WATCH_PATIENCE: Duration = Duration::from_secs(8);
 
 /// No answer comes sooner than this.
 const PATIENCE_MIN: Duration = Duration::from_millis(1);

@@ -15,6 +15,7 @@ mod call;
 mod keeping;
 mod machine;
 mod message;
+pub(crate) mod patience;
 mod session;
 #[cfg(test)]
 mod tests;

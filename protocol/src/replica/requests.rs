@@ -5,11 +5,10 @@
 //! * What waits here is bounded, and given up by time: whoever still waits asks again.
 //! * The end of leadership before the end of a write means "maybe" (F30).
 
-use std::time::Duration;
-
 use super::Replica;
 use super::batch::{self, Placed, Waiter};
 use super::waiting::{Place, Subject};
+use crate::client::patience::{HOLD, SWEEP};
 use crate::client::{Consistency, Denied, Request, RequestBody, Response};
 use crate::consensus::{self, ReadMode};
 use crate::effects::{Effects, Role};
@@ -201,7 +200,7 @@ impl Replica {
             }
         }
         let is_empty = self.forwarded.is_empty() && self.waiting.is_empty();
-        self.sweep_at = if is_empty { Nanos::NEVER } else { now + HOLD / 2 };
+        self.sweep_at = if is_empty { Nanos::NEVER } else { now + SWEEP };
     }
 }
 
@@ -216,10 +215,6 @@ fn is_to_come(query: &Query, answer: &Answer) -> Option<Subject> {
         _ => None,
     }
 }
-
-/// How long a place is held for a request that waits elsewhere or for something to happen. Clients ask again every two seconds at the
-/// latest, which begins the time anew.
-pub(super) const HOLD: Duration = Duration::from_secs(6);
 
 /// How many requests may wait for the leader on behalf of others; one more is `Busy`.
 const FORWARDED_MAX: usize = 65_536;

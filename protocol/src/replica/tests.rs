@@ -1,7 +1,7 @@
 //! What a replica holds for others, and for how long.
 
-use super::requests::HOLD;
 use super::*;
+use crate::client::patience::{HOLD, WATCH_PATIENCE};
 use crate::client::{Consistency, Request, RequestBody, Response};
 use crate::state::{
     Claim, ClaimState, Command, KeyOperation, MasterCommand, Mode, Operation, Put, Query, Refused, RightId, RightKind,
@@ -204,6 +204,27 @@ fn a_watch_of_which_nothing_comes_is_told_how_far_it_is() {
     let (keys, next) = told(answer.result.as_ref().expect("a leader is here"));
     assert!(keys.is_empty() && next > begin, "it goes on behind what it need not look at again");
     assert!(alone.replica.waiting.is_empty());
+}
+
+#[test]
+fn a_watch_is_answered_before_its_client_takes_silence_for_a_failure() {
+    let mut alone = Alone::new();
+    let begin = alone.replica.state.revision();
+    let step = Duration::from_millis(50);
+    let mut asked = BTreeMap::new();
+    // Whenever it is asked: each of these comes at another time between two sweeps.
+    for tick in 0..400 {
+        alone.now = alone.now + step;
+        for response in alone.step(Input::Tick) {
+            let at = asked.remove(&response.origin.number).expect("it was asked, once");
+            assert!(alone.now.since(at) + Duration::from_secs(1) <= WATCH_PATIENCE, "after {:?}", alone.now.since(at));
+        }
+        if tick % 7 == 0 {
+            assert_eq!(alone.ask(2 + tick, watch("a/", begin)), None);
+            asked.insert(2 + tick, alone.now);
+        }
+    }
+    assert!(asked.len() < 400 / 7, "most were answered");
 }
 
 #[test]
