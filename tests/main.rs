@@ -21,6 +21,7 @@ mod histories;
 mod keys;
 mod map;
 mod netns;
+mod refusals;
 mod rights;
 mod sessions;
 mod snapshots;

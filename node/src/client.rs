@@ -14,8 +14,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use protocol::client::{Consistency, Work};
 use protocol::state::{
-    Answer, Changes, ClientEnd, NodeView, OpenSession, Operation, Query, SessionView, Submitted, Summary, TaskSpec,
-    TaskView, Watch,
+    Answer, Changes, ClientEnd, NodeView, OpenSession, Operation, Query, RightId, RightLine, SessionView, Submitted,
+    Summary, TaskSpec, TaskView, Watch,
 };
 use protocol::{Epoch, NodeId, Revision, SessionId, TaskId};
 use tokio::sync::Mutex;
@@ -27,6 +27,22 @@ use crate::submit::{Handle, Submit};
 use crate::task::TaskHandler;
 
 /// The cluster, ready to be asked. Cheap to clone.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use tenure::prelude::*;
+/// # async fn example(node: Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let client = node.client();                                                      // inside a node, or
+/// let client = Client::connect("orders", ["127.0.0.1:7001", "127.0.0.1:7002"]).await?; // from any process
+/// let quick = client.clone().timeout(Duration::from_millis(200));                  // gives up sooner
+/// match quick.kv().get("config/limit").await {
+///     Ok(found) => println!("{found:?}"),
+///     Err(error) if error.is_retryable() => println!("not now: {error}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Client {
     backend: Arc<dyn Backend>,
@@ -159,6 +175,18 @@ impl Client {
     pub async fn sessions(&self, after: SessionId, limit: u32) -> Result<Vec<SessionView>, Error> {
         match self.read(Query::Sessions { after, limit }).await? {
             Answer::Sessions(sessions) => Ok(sessions),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The rights that are in use, by kind and name: those after `after`, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn rights(&self, after: Option<RightId>, limit: u32) -> Result<Vec<RightLine>, Error> {
+        match self.read(Query::Rights { after, limit }).await? {
+            Answer::Rights(rights) => Ok(rights),
             other => Err(unexpected(&other)),
         }
     }

@@ -45,6 +45,8 @@ pub enum Code {
     UnknownKind,
     /// No such task, key or route.
     NotFound,
+    /// The session that was named does not live: it ended, or never was.
+    NoSession,
     /// The route exists, but not with this method.
     MethodNotAllowed,
     /// The request comes from a foreign web page or names a foreign host.
@@ -253,6 +255,7 @@ impl Code {
             Self::Invalid => ("invalid", 422, 2, "The values make no sense"),
             Self::UnknownKind => ("unknown-kind", 422, 2, "No node runs this kind of task"),
             Self::NotFound => ("not-found", 404, 5, "Not found"),
+            Self::NoSession => ("no-session", 404, 5, "The session does not live"),
             Self::MethodNotAllowed => ("method-not-allowed", 405, 2, "Not with this method"),
             Self::Foreign => ("foreign", 403, 2, "Refused for its origin"),
             Self::Conflict => ("conflict", 412, 6, "The precondition does not hold"),
@@ -282,13 +285,14 @@ impl Code {
 }
 
 /// Every code, for the way back from its name.
-const CODES: [Code; 30] = [
+const CODES: [Code; 31] = [
     Code::Usage,
     Code::MalformedJson,
     Code::TooLarge,
     Code::Invalid,
     Code::UnknownKind,
     Code::NotFound,
+    Code::NoSession,
     Code::MethodNotAllowed,
     Code::Foreign,
     Code::Conflict,

@@ -13,6 +13,19 @@ use protocol::{Fence, NodeId, Revision, SessionId};
 use crate::diagnostic::{Code, Diagnostic};
 
 /// Why a call to the cluster has no answer.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// match client.counter("orders").add(1).await {
+///     Ok(sum) => println!("{sum} orders"),
+///     Err(error) if error.maybe_applied() => println!("nobody knows: look, or add under a key with `once`"),
+///     Err(error) if error.is_retryable() => println!("certainly not done, and it may work later: {error}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -113,6 +126,15 @@ pub enum TaskEnd {
 }
 
 /// Why a node did not start, or a client did not connect.
+///
+/// ```
+/// # use tenure::prelude::*;
+/// # #[tokio::main] async fn main() {
+/// let error = Node::builder("orders").ephemeral().listen("no address").start().await.expect_err("it cannot listen there");
+/// println!("{error}");                        // what failed, and why
+/// println!("{:?}", error.diagnostic().hint);  // what to do
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.message)]
 pub struct StartError(pub(crate) Box<Diagnostic>);
@@ -188,7 +210,8 @@ impl From<Error> for Diagnostic {
             Error::Conflict { .. } => Code::Conflict,
             Error::Compacted { .. } => Code::Compacted,
             Error::SessionExpired { .. } => Code::SessionExpired,
-            Error::NoSession(_) | Error::NotFound => Code::NotFound,
+            Error::NoSession(_) => Code::NoSession,
+            Error::NotFound => Code::NotFound,
             Error::Ended => Code::Ended,
             Error::Held { .. } => Code::Held,
             Error::NotHeld { .. } => Code::Fenced,
@@ -212,6 +235,7 @@ impl From<Error> for Diagnostic {
             Error::Compacted { .. } => {
                 diagnostic.hint("list the keys again and watch on from the revision of the list")
             }
+            Error::NoSession(_) => diagnostic.hint("what it owned is gone: open another one, and claim again"),
             Error::Busy => diagnostic.hint("wait for some of the calls under way"),
             Error::Conflict { .. } => diagnostic.hint("read the key again and decide on what is there now"),
             _ => diagnostic,

@@ -48,8 +48,8 @@ pub use kv::Kv;
 pub use members::{MemberEvent, Members};
 pub use node::Node;
 pub use protocol::profile::Profile;
-pub use protocol::state::SessionView;
 pub use protocol::state::{Delivery, Expect, TaskSpec, TaskState, TaskView};
+pub use protocol::state::{RightId, RightKind, RightLine, SessionView};
 pub use protocol::{Attempt, Epoch, Fence, Incarnation, NodeId, Revision, SessionId, TaskId};
 pub use recipes::{
     Acquire, Addition, Barrier, Counter, Election, Group, GroupMember, Guard, Leader, Leadership, LockGuard,

@@ -129,6 +129,9 @@ enum Verb {
     /// Add items to a queue; take them
     #[command(subcommand)]
     Queue(rights::QueueVerb),
+    /// Who holds which right, and who waits
+    #[command(subcommand)]
+    Right(rights::RightVerb),
     /// Numbers that everybody adds to
     #[command(subcommand)]
     Counter(rights::CounterVerb),
@@ -235,6 +238,7 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         Verb::Barrier(args) => rights::barrier(args, frame).await,
         Verb::Group(verb) => rights::group(verb, frame).await,
         Verb::Queue(verb) => rights::queue(verb, frame).await,
+        Verb::Right(verb) => rights::right(verb, frame).await,
         Verb::Counter(verb) => rights::counter(verb, frame).await,
         Verb::Completions { shell } => {
             let mut script = Vec::new();

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use axum::http::Method;
+use protocol::state::{RightId, RightKind};
 use serde_json::{Value, json};
 
 use super::http::escape;
@@ -127,6 +128,29 @@ pub(super) enum QueueVerb {
     },
 }
 
+/// The verbs under `right`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum RightVerb {
+    /// The rights that are in use: locks, elections, semaphores, groups, barriers, once, queues
+    Ls {
+        /// Only those of this kind
+        kind: Option<RightKind>,
+        /// Only those after this one, such as `lock stock`
+        #[arg(long, value_name = "RIGHT")]
+        after: Option<RightId>,
+        /// At most this many
+        #[arg(long, default_value_t = 1_000)]
+        limit: u32,
+    },
+    /// Who holds a right
+    Show {
+        /// The kind
+        kind: RightKind,
+        /// Its name
+        name: String,
+    },
+}
+
 /// The verbs under `counter`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum CounterVerb {
@@ -180,19 +204,61 @@ pub(super) async fn group(verb: GroupVerb, frame: &Frame) -> Result<Exit, Diagno
         }
         GroupVerb::Ls { name } => {
             let answer = frame.cluster()?.get(path("groups", &name)).await?;
-            let holders: Vec<Value> = answer["holders"].as_array().cloned().unwrap_or_default();
-            match frame.output.format() {
-                Format::Json => frame.output.json(answer),
-                Format::Jsonl => holders.into_iter().for_each(|holder| frame.output.json(holder)),
-                Format::Name => holders.iter().for_each(|holder| frame.output.line(word(&holder["session"]))),
-                Format::Table | Format::Wide => {
-                    let row =
-                        |holder: &Value| vec![word(&holder["session"]), word(&holder["fence"]), word(&holder["value"])];
-                    let rows: Vec<Vec<String>> = holders.iter().map(row).collect();
-                    frame.output.table(&["SESSION", "SINCE", "VALUE"], &rows);
-                }
-            }
+            show_holders(frame, answer, &["SESSION", "SINCE", "VALUE"]);
             Ok(Exit::OK)
+        }
+    }
+}
+
+pub(super) async fn right(verb: RightVerb, frame: &Frame) -> Result<Exit, Diagnostic> {
+    match verb {
+        RightVerb::Ls { kind, after, limit } => list(frame, kind, after, limit).await,
+        RightVerb::Show { kind, name } => {
+            let answer = frame.cluster()?.get(path(crate::http::word_of(kind), &name)).await?;
+            if answer["revision"] == 0 {
+                let why = format!("nobody holds or waits for the {kind} `{}`", name.escape_debug());
+                return Err(Diagnostic::new(Code::NotFound, why).hint("`tenure right ls` shows what is in use"));
+            }
+            show_holders(frame, answer, &["SESSION", "FENCE", "VALUE"]);
+            Ok(Exit::OK)
+        }
+    }
+}
+
+async fn list(frame: &Frame, kind: Option<RightKind>, after: Option<RightId>, limit: u32) -> Result<Exit, Diagnostic> {
+    let mut path = format!("/v1/rights?limit={limit}");
+    path.push_str(&kind.map_or(String::new(), |kind| format!("&kind={kind}")));
+    path.push_str(&after.map_or(String::new(), |after| format!("&after={}", escape(&after.to_string()))));
+    let answer = frame.cluster()?.get(path).await?;
+    let rights: Vec<Value> = answer["rights"].as_array().cloned().unwrap_or_default();
+    match frame.output.format() {
+        Format::Json => frame.output.json(answer),
+        Format::Jsonl => rights.into_iter().for_each(|right| frame.output.json(right)),
+        Format::Name => rights.iter().for_each(|right| frame.output.line(word(&right["right"]))),
+        Format::Table | Format::Wide => {
+            let names = ["kind", "name", "holders", "session", "fence", "waiting", "items", "settled"];
+            let row = |right: &Value| names.map(|name| word(&right[name])).to_vec();
+            let rows: Vec<Vec<String>> = rights.iter().map(row).collect();
+            frame.output.table(&["KIND", "NAME", "HOLDERS", "FIRST", "FENCE", "WAITING", "ITEMS", "SETTLED"], &rows);
+        }
+    }
+    Ok(Exit::OK)
+}
+
+/// Who holds a right.
+fn show_holders(frame: &Frame, answer: Value, head: &[&str; 3]) {
+    let holders: Vec<Value> = answer["holders"].as_array().cloned().unwrap_or_default();
+    match frame.output.format() {
+        Format::Json => frame.output.json(answer),
+        Format::Jsonl => holders.into_iter().for_each(|holder| frame.output.json(holder)),
+        Format::Name => holders.iter().for_each(|holder| frame.output.line(word(&holder["session"]))),
+        Format::Table | Format::Wide => {
+            let row = |holder: &Value| vec![word(&holder["session"]), word(&holder["fence"]), word(&holder["value"])];
+            let rows: Vec<Vec<String>> = holders.iter().map(row).collect();
+            frame.output.table(head, &rows);
+            if let Some(waiting) = answer["waiting"].as_u64().filter(|waiting| *waiting > 0) {
+                frame.output.note(format!("{waiting} in line"));
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ async fn renew(cluster: Cluster, session: String, ttl: Duration, until: Arc<Mute
         match renewed {
             // What ended meanwhile is not brought back: somebody may have acted on it.
             Ok(document) if *until > actors::now() => *until = (*until).max(sent + valid_for(&document)),
-            Err(error) if error.code != Code::NotFound => {
+            Err(error) if error.code != Code::NoSession => {
                 pause = ttl / 10;
                 continue;
             }

@@ -16,10 +16,11 @@
 //! | `POST /v1/sessions` | open a session: `{"ttl_ms": 6000, "label": ""}`; renew it in time |
 //! | `GET /v1/sessions?after=&limit=`, `GET\|PUT\|DELETE /v1/sessions/{id}` | look, renew (`valid_for_ms`), end |
 //! | `POST /v1/locks/{name}` | claim for a session: `{"session": "s42", "wait_ms": 5000}`; `"stay": true` stays in line |
-//! | `GET /v1/locks/{name}?after=REVISION&wait=30s` | who holds it, as soon as that is not as it was |
+//! | `GET /v1/locks/{name}?after=REVISION&wait=30s` | who holds it, as soon as that is not as it was; `?watch`: all that is, as server-sent events |
 //! | `GET\|PUT\|DELETE /v1/locks/{name}/claims/{claim}` | where a claim stands (`?wait=30s`), its value, give it back |
 //! | `POST /v1/once/{name}/claims/{claim}/settle` | done: the outcome of a once, or an item of a queue |
 //! | the same for `elections` (`/campaign`, `/leader`), `semaphores`, `groups`, `barriers`, `once`, `queues` (`/items`) | |
+//! | `GET /v1/rights?kind=&after=&limit=` | the rights that are in use |
 //! | `GET\|POST\|DELETE /v1/counters/{name}` | a counter; `{"by": 1}` adds, `Idempotency-Key` makes it count once |
 //! | `GET /v1/roster` | who votes, who shall, and what the next step waits for |
 //! | `POST /v1/nodes/{node}/promote`, `demote`, `remove` | change who shall vote |
@@ -32,7 +33,7 @@
 //! # Invariants
 //!
 //! * Only requests that name a loopback host and come from no foreign web page are answered, unless the node is `insecure`.
-//! * Every body and every wait has a bound.
+//! * Every body and every wait has a bound, and so has the number of streams: one more is `busy`.
 //! * An error says whether it may have been done: 503, 409, 412 certainly not; 504 with `maybe_applied: true` maybe.
 
 use std::io;
@@ -64,7 +65,10 @@ mod query;
 mod rights;
 mod roster;
 mod sessions;
+mod streams;
 mod tasks;
+
+pub(crate) use rights::word_of;
 
 pub use json::{SCHEMA, base64, decoded, encoded, from_base64};
 
@@ -75,6 +79,7 @@ pub(crate) struct Door {
     kinds: Arc<kinds::Known>,
     /// Ends long waits when the node stops.
     stopping: CancellationToken,
+    streams: streams::Streams,
 }
 
 /// A running HTTP server.
@@ -95,7 +100,12 @@ impl Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        let door = Door { site, kinds: Arc::default(), stopping: stopping.clone() };
+        let door = Door {
+            site,
+            kinds: Arc::default(),
+            streams: streams::Streams::new(stopping.clone()),
+            stopping: stopping.clone(),
+        };
         let app = router(door, is_insecure);
         let task = runtime.spawn(serve(listener, app, stopping.clone()));
         Ok(Self { address, stopping, task })

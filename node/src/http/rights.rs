@@ -13,11 +13,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt as _;
 use protocol::state::{
     Add, Answer as Said, ClaimState, CounterOperation, Grant, Mode, Operation, Query as Question, RightId, RightKind,
-    RightOperation, RightView,
+    RightLine, RightOperation, RightView,
 };
-use protocol::{ClaimId, Revision, SessionId};
+use protocol::{ClaimId, Fence, Revision, SessionId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -25,10 +26,11 @@ use super::Door;
 use super::json::{SCHEMA, encoded};
 use super::problem::Answer;
 use super::query::Query;
-use crate::client::unexpected;
+use super::streams::named;
+use crate::client::{Client, unexpected};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::recipes::place::{Patience, Place, Wish, long, release, written};
-use crate::recipes::watch::{changed, look};
+use crate::recipes::watch::{changed, look, views};
 
 /// The first words of the paths.
 const KINDS: [(&str, RightKind); 7] = [
@@ -40,6 +42,11 @@ const KINDS: [(&str, RightKind); 7] = [
     ("once", RightKind::Once),
     ("queues", RightKind::Queue),
 ];
+
+/// The first word of the paths of this kind.
+pub(crate) fn word_of(kind: RightKind) -> &'static str {
+    KINDS.into_iter().find(|(_, known)| *known == kind).map_or("locks", |(word, _)| word)
+}
 
 /// Adds the routes.
 pub(super) fn routes(mut router: Router<Door>) -> Router<Door> {
@@ -74,6 +81,7 @@ pub(super) fn routes(mut router: Router<Door>) -> Router<Door> {
         }
     }
     router
+        .route("/v1/rights", get(list))
         .route("/v1/queues/{name}/items", post(push))
         .route("/v1/counters/{name}", get(count).post(add).delete(remove_counter))
 }
@@ -134,35 +142,43 @@ async fn claim(
     };
     let wish = Wish { right: right.clone(), session, mode, value: new.value.into(), patience };
     let client = door.client(&headers);
-    let (place, grant) = if new.stay {
-        let (place, _) = door.answer(Place::enter(&client, wish)).await?;
-        (place, None)
+    let (place, state) = if new.stay {
+        let (place, fence) = door.answer(Place::enter(&client, wish)).await?;
+        // Whoever is in line is told so at once; what a grant holds beside its fence is asked for.
+        let grant = if fence.is_some() { place.granted().await.ok() } else { None };
+        (place, grant.map_or(ClaimState::Waiting, ClaimState::Held))
     } else {
         let (place, grant) = door.answer(Place::take(&client, wish)).await?;
-        (place, Some(grant))
+        (place, ClaimState::Held(grant))
     };
     let claim = place.keep();
     let mut document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string() });
-    let status = match grant {
-        Some(grant) => {
-            show_grant(&mut document, &grant);
-            StatusCode::CREATED
-        }
-        None => {
-            let said = door.answer(client.read(Question::AwaitClaim { right, claim })).await;
-            document["state"] = "waiting".into();
-            if let Ok(Said::Claim(state)) = said {
-                show_state(&mut document, &state);
-            }
-            StatusCode::ACCEPTED
-        }
-    };
+    show_state(&mut document, &state);
+    let status = if new.stay { StatusCode::ACCEPTED } else { StatusCode::CREATED };
     Ok((status, Json(document)).into_response())
 }
 
+/// All rights that are in use, or those of a kind.
+async fn list(State(door): State<Door>, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
+    let query = Query::parse(query.as_deref(), &["kind", "after", "limit"])?;
+    let wrong = |why: String| Diagnostic::new(Code::Usage, why);
+    let kind = query.text("kind").map(str::parse::<RightKind>).transpose().map_err(wrong)?;
+    let after = query.text("after").filter(|text| !text.is_empty()).map(str::parse).transpose().map_err(wrong)?;
+    // No name is empty: this is before the first of its kind.
+    let after = after.or_else(|| kind.map(|kind| RightId::new(kind, "")));
+    let limit = query.number("limit")?.unwrap_or(PAGE);
+    let rights = door.answer(door.client(&headers).rights(after, limit)).await?;
+    let is_meant = |line: &&RightLine| kind.is_none_or(|kind| line.right.kind == kind);
+    let rights: Vec<Value> = rights.iter().take_while(is_meant).map(line).collect();
+    Ok(Json(json!({ "schema": SCHEMA, "rights": rights })).into_response())
+}
+
 async fn show(State(door): State<Door>, right: RightId, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
-    let query = Query::parse(query.as_deref(), &["after", "wait"])?;
+    let query = Query::parse(query.as_deref(), &["after", "wait", "watch"])?;
     let client = door.client(&headers);
+    if query.flag("watch") {
+        return watch(&door, right, client);
+    }
     let after = query.text("after").map(revision).transpose()?;
     let wait = query.duration("wait")?.unwrap_or_default().min(WAIT_MAX);
     let view = match after {
@@ -177,6 +193,16 @@ async fn show(State(door): State<Door>, right: RightId, RawQuery(query): RawQuer
         _ => door.answer(look(&client, &right)).await?,
     };
     Ok(Json(document(&right, &view)).into_response())
+}
+
+/// How the right looks, and then whenever it changed, as events whose ids are revisions.
+fn watch(door: &Door, right: RightId, client: Client) -> Answer {
+    let place = door.streams.take()?;
+    let views = views(client, right.clone());
+    Ok(place.respond(views.map(move |view| match view {
+        Ok(view) => named("right", &document(&right, &view)).id(view.revision.to_string()),
+        Err(error) => named("problem", &Diagnostic::from(error).to_problem()),
+    })))
 }
 
 async fn follow(
@@ -194,7 +220,11 @@ async fn follow(
         Ok(Ok(Said::Claim(state))) => state,
         Ok(Ok(other)) => return Err(unexpected(&other).into()),
         Ok(Err(error)) => return Err(error),
-        Err(_) => ClaimState::Waiting,
+        Err(_) => {
+            // Whoever has no quorum knows of no line.
+            door.answer(client.read(Question::Right { right: right.clone(), after: Fence(0) })).await?;
+            ClaimState::Waiting
+        }
     };
     let mut document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string() });
     show_state(&mut document, &state);
@@ -318,6 +348,23 @@ fn document(right: &RightId, view: &RightView) -> Value {
     document
 }
 
+fn line(line: &RightLine) -> Value {
+    let mut document = json!({
+        "right": line.right.to_string(),
+        "kind": line.right.kind.to_string(),
+        "name": &*line.right.name,
+        "revision": line.revision.0,
+        "holders": line.holders,
+        "waiting": line.waiting,
+        "items": line.items,
+        "settled": line.is_settled,
+    });
+    if let Some((session, fence)) = line.first {
+        (document["session"], document["fence"]) = (session.to_string().into(), fence.0.into());
+    }
+    document
+}
+
 fn show_state(document: &mut Value, state: &ClaimState) {
     match state {
         ClaimState::Waiting => document["state"] = "waiting".into(),
@@ -385,6 +432,9 @@ fn number(text: &str, letter: char) -> Result<u64, Diagnostic> {
             .hint(format!("an id looks like {letter}42"))
     })
 }
+
+/// How many rights one answer lists, unless told otherwise.
+const PAGE: u32 = 1_000;
 
 /// The longest wait that a request can ask for.
 const WAIT_MAX: Duration = Duration::from_secs(120);

@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// Waits for the grant.
-    async fn granted(&self) -> Result<Grant, Error> {
+    pub(crate) async fn granted(&self) -> Result<Grant, Error> {
         let query = Query::AwaitClaim { right: self.right.clone(), claim: self.claim };
         match long(&self.client, query).await? {
             Answer::Claim(ClaimState::Held(grant)) => Ok(grant),

@@ -21,7 +21,7 @@ pub(crate) async fn changed(client: &Client, right: &RightId, after: Revision) -
 }
 
 /// A right as it is, and then whenever it changed; states in between may be passed over. Ends after an error.
-pub(super) fn views(client: Client, right: RightId) -> impl Stream<Item = Result<RightView, Error>> + Send {
+pub(crate) fn views(client: Client, right: RightId) -> impl Stream<Item = Result<RightView, Error>> + Send {
     futures_util::stream::unfold(Some((client, right, None)), |state| async move {
         let (client, right, seen) = state?;
         let view = match seen {

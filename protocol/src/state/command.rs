@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{
     Changes, ClaimState, Claimed, Counted, CounterOperation, Delete, Host, KeyPage, List, OpenSession, Put, RightId,
-    RightOperation, RightView, Roster, SessionView, Transacted, Transaction, Value, Watch,
+    RightLine, RightOperation, RightView, Roster, SessionView, Transacted, Transaction, Value, Watch,
 };
 use crate::types::{Attempt, ClaimId, ClusterTime, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
@@ -345,10 +345,18 @@ pub enum Query {
     Counter(Arc<str>),
     /// Who shall vote, and how far that is. Answered with [`Answer::Roster`].
     Roster,
+    /// The rights that are in use, by kind and name. Answered with [`Answer::Rights`], none only at the end.
+    Rights {
+        /// Those after this one.
+        after: Option<RightId>,
+        /// At most this many.
+        limit: u32,
+    },
 }
 
 impl Query {
-    /// Says whether its answer may be long in coming.
+    /// Says whether its answer may be long in coming, so that silence says nothing. A watch is not among them: whoever serves one says so
+    /// in time, even if nothing happens.
     #[must_use]
     pub fn waits(&self) -> bool {
         matches!(self, Self::Await(_) | Self::AwaitRight { .. } | Self::AwaitClaim { .. })
@@ -413,6 +421,8 @@ pub enum Answer {
     Refused(Refused),
     /// Who shall vote, and how far that is.
     Roster(Box<RosterView>),
+    /// Some rights.
+    Rights(Vec<RightLine>),
 }
 
 /// Names a task by the request that submits it.

@@ -38,7 +38,8 @@ pub use counters::{Add, Counted, CounterOperation, MARK_KEEP};
 pub use image::{ImageError, Restore};
 pub use owners::{About, Host, OpenSession, SessionView};
 pub use rights::{
-    Claim, ClaimState, Claimed, Grant, Holder, Item, Mode, RightChange, RightId, RightKind, RightOperation, RightView,
+    Claim, ClaimState, Claimed, Grant, Holder, Item, Mode, RightChange, RightId, RightKind, RightLine, RightOperation,
+    RightView,
 };
 pub use roster::{MAX_EXCLUDED, MAX_VOTERS, Roster};
 
@@ -166,6 +167,7 @@ impl State {
             }
             Query::Summary => Answer::Summary(self.summary()),
             Query::Right { right, after } => Answer::Right(Box::new(self.rights.view(right, *after))),
+            Query::Rights { after, limit } => Answer::Rights(self.rights.page(after.as_ref(), *limit)),
             Query::AwaitRight { right, .. } => Answer::Right(Box::new(self.rights.view(right, Fence(0)))),
             Query::AwaitClaim { right, claim } => Answer::Claim(self.rights.claim_state(right, *claim)),
             Query::Counter(counter) => Answer::Counted(self.counters.get(counter)),

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::http::escape;
 use super::super::status::word;
-use super::super::{Code, Diagnostic, Exit, Format, Frame, Request, submit};
+use super::super::{Cluster, Code, Diagnostic, Exit, Format, Frame, Request, submit};
 
 /// What to list.
 #[derive(Debug, clap::Args)]
@@ -39,26 +39,16 @@ pub struct Watch {
     count: Option<usize>,
 }
 
-/// Page by page, until the limit or the end.
+/// The keys, and the revision of the first page of them.
+struct Listed {
+    keys: Vec<Value>,
+    revision: Option<u64>,
+}
+
 pub(super) async fn list(args: Ls, frame: &Frame) -> Result<Exit, Diagnostic> {
-    let (output, cluster) = (&frame.output, frame.cluster()?);
-    let is_wide = matches!(output.format(), Format::Wide | Format::Json | Format::Jsonl);
-    let (mut after, mut left, mut keys) = (args.after, args.limit, Vec::new());
-    while left > 0 {
-        let mut path = format!("/v1/kv?prefix={}&after={}", escape(&args.prefix), escape(&after));
-        path.push_str(&format!("&limit={}", left.min(PAGE)));
-        path.push_str(if is_wide { "" } else { "&keys_only" });
-        path.push_str(if args.stale { "&stale" } else { "" });
-        let answer = cluster.get(path).await?;
-        let page = answer["keys"].as_array().cloned().unwrap_or_default();
-        left -= u32::try_from(page.len()).unwrap_or(left).min(left);
-        let Some(last) = page.last().and_then(|key| key["key"].as_str()) else { break };
-        after = last.to_owned();
-        keys.extend(page);
-        if answer["more"] != true {
-            break;
-        }
-    }
+    let output = &frame.output;
+    let has_values = matches!(output.format(), Format::Wide | Format::Json | Format::Jsonl);
+    let Listed { keys, .. } = pages(args, has_values, &frame.cluster()?).await?;
     match output.format() {
         Format::Json => output.json(serde_json::json!({ "keys": keys })),
         Format::Jsonl => keys.into_iter().for_each(|key| output.json(key)),
@@ -71,7 +61,30 @@ pub(super) async fn list(args: Ls, frame: &Frame) -> Result<Exit, Diagnostic> {
     Ok(Exit::OK)
 }
 
-/// Question by question: each begins where the last answer ended, at whatever node answers.
+/// Page by page, until the limit or the end.
+async fn pages(args: Ls, has_values: bool, cluster: &Cluster) -> Result<Listed, Diagnostic> {
+    let (mut after, mut left, mut keys, mut revision) = (args.after, args.limit, Vec::new(), None);
+    while left > 0 {
+        let mut path = format!("/v1/kv?prefix={}&after={}", escape(&args.prefix), escape(&after));
+        path.push_str(&format!("&limit={}", left.min(PAGE)));
+        path.push_str(if has_values { "" } else { "&keys_only" });
+        path.push_str(if args.stale { "&stale" } else { "" });
+        let answer = cluster.get(path).await?;
+        revision = revision.or(answer["revision"].as_u64());
+        let page = answer["keys"].as_array().cloned().unwrap_or_default();
+        left -= u32::try_from(page.len()).unwrap_or(left).min(left);
+        let Some(last) = page.last().and_then(|key| key["key"].as_str()) else { break };
+        after = last.to_owned();
+        keys.extend(page);
+        if answer["more"] != true {
+            break;
+        }
+    }
+    Ok(Listed { keys, revision })
+}
+
+/// Question by question: each begins where the last answer ended, at whatever node answers. Where what happened is forgotten, what is
+/// comes instead, and then what happens from there on.
 pub(super) async fn watch(args: Watch, frame: &Frame) -> Result<Exit, Diagnostic> {
     let (output, cluster) = (&frame.output, frame.cluster()?);
     let path = format!("/v1/kv?watch&prefix={}", escape(&args.prefix));
@@ -86,6 +99,15 @@ pub(super) async fn watch(args: Watch, frame: &Frame) -> Result<Exit, Diagnostic
             Err(failure) if failure.code.is_retryable() && from.is_some() => {
                 output.note(&failure.message);
                 tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Err(failure) if failure.code == Code::Compacted => {
+                output.note(format!("{}: what is there now comes instead", failure.message));
+                let all = Ls { prefix: args.prefix.clone(), after: String::new(), limit: u32::MAX, stale: false };
+                let Listed { keys, revision } = pages(all, true, &cluster).await?;
+                keys.iter().for_each(|key| show(key, frame));
+                output.note("and now what happens");
+                from = revision;
                 continue;
             }
             Err(failure) => return Err(failure),

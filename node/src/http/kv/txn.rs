@@ -1,7 +1,8 @@
 //! `POST /v1/txn`: several keys in one step.
 //!
 //! ```json
-//! {"when": [{"key": "a", "revision": 7}, {"key": "b", "absent": true}, {"key": "c", "value": "x"}, {"session": "s42"}],
+//! {"when": [{"key": "a", "revision": 7}, {"key": "b", "absent": true}, {"key": "c", "value": "x"}, {"session": "s42"},
+//!           {"held": "lock stock", "fence": 41}],
 //!  "then": [{"put": "a", "value": "1", "session": "s42", "ttl_ms": 6000}, {"get": "a"}, {"delete": "b"}],
 //!  "or_else": [{"get": "a"}]}
 //! ```
@@ -16,8 +17,8 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::HeaderMap;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
-use protocol::Revision;
 use protocol::state::{Condition, Delete, Expect, KeyOperation, KeyResult, Put, Transaction};
+use protocol::{Fence, Revision};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,7 +39,7 @@ struct Wish {
     or_else: Vec<Step>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct When {
     key: Option<String>,
@@ -48,6 +49,9 @@ struct When {
     value: Option<String>,
     value_encoding: Option<String>,
     session: Option<String>,
+    /// A right, as claims name it; `fence` says which grant of it.
+    held: Option<String>,
+    fence: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -87,6 +91,14 @@ pub(in crate::http) async fn run(
 }
 
 fn condition(when: When) -> Result<Condition, Diagnostic> {
+    if let When { held: Some(right), fence: Some(fence), .. } = &when {
+        let is_alone = When { held: when.held.clone(), fence: when.fence, ..When::default() } == when;
+        let right = right.parse().map_err(malformed)?;
+        return if is_alone { Ok(Condition::Held { right, fence: Fence(*fence) }) } else { Err(no_condition()) };
+    }
+    if when.held.is_some() || when.fence.is_some() {
+        return Err(malformed("a right is named by `held` and its grant by `fence`".into()));
+    }
     let value = when.value.map(|text| decode(text, when.value_encoding.as_deref())).transpose()?;
     match (when.key, when.session, when.revision, when.absent, when.present, value) {
         (None, Some(id), None, false, false, None) => Ok(Condition::Lives(session(&id)?)),
@@ -96,10 +108,15 @@ fn condition(when: When) -> Result<Condition, Diagnostic> {
         (Some(key), None, None, true, false, None) => Ok(Condition::Key { key, expect: Expect::Absent }),
         (Some(key), None, None, false, true, None) => Ok(Condition::Key { key, expect: Expect::Present }),
         (Some(key), None, None, false, false, Some(value)) => Ok(Condition::Value { key, value }),
-        _ => Err(malformed(
-            "a condition names a session, or a key and one of `revision`, `absent`, `present`, `value`".into(),
-        )),
+        _ => Err(no_condition()),
     }
+}
+
+fn no_condition() -> Diagnostic {
+    malformed(
+        "a condition names a session, or `held` and `fence`, or a key and one of `revision`, `absent`, `present`, `value`"
+            .into(),
+    )
 }
 
 fn step(step: Step) -> Result<KeyOperation, Diagnostic> {

@@ -3,14 +3,13 @@
 //! `?watch` answers with server-sent events whose ids are revisions, so that a browser that reconnects goes on where it was. `?watch&wait=`
 //! answers once, with what happened after `from` or, when the wait is over, with nothing and where to go on.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Json;
 use axum::http::HeaderMap;
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse as _, Response};
-use futures_util::{Stream, StreamExt as _, stream};
+use axum::response::IntoResponse as _;
+use axum::response::sse::Event;
+use futures_util::{StreamExt as _, stream};
 use protocol::Revision;
 use protocol::state::{Changes, KeyEnd, KeyEvent};
 use serde_json::{Value, json};
@@ -21,6 +20,7 @@ use crate::error::Error;
 use crate::http::json::SCHEMA;
 use crate::http::problem::Answer;
 use crate::http::query::Query;
+use crate::http::streams::named;
 use crate::http::{Door, tasks};
 use crate::kv::{Page, WatchEvent};
 
@@ -29,6 +29,7 @@ pub(super) async fn watch(door: &Door, prefix: &str, query: &Query, headers: &He
     if let Some(wait) = query.duration("wait")? {
         return once(door, prefix, from, wait.min(tasks::WAIT_MAX), headers).await;
     }
+    let place = door.streams.take()?;
     let mut watching = door.client(headers).kv().watch(prefix);
     if let Some(revision) = from {
         watching = watching.from(revision);
@@ -38,10 +39,8 @@ pub(super) async fn watch(door: &Door, prefix: &str, query: &Query, headers: &He
         watching = watching.with_snapshot();
     }
     let watch = door.answer(watching).await?;
-    let stopping = door.stopping.clone();
     let mut teller = Teller { has_snapshot, begun: None };
-    let events = watch.flat_map(move |event| stream::iter(teller.events(event))).map(Ok::<_, Infallible>);
-    Ok(respond(events.take_until(async move { stopping.cancelled().await })))
+    Ok(place.respond(watch.flat_map(move |event| stream::iter(teller.events(event)))))
 }
 
 /// One answer: what happened, or nothing.
@@ -49,7 +48,7 @@ async fn once(door: &Door, prefix: &str, from: Option<Revision>, wait: Duration,
     let client = door.client(headers);
     let after = match from {
         Some(revision) => revision,
-        None => door.answer(client.kv().list("").keys_only().limit(1)).await?.revision,
+        None => newest(door, headers).await?,
     };
     let told = tokio::select! {
         told = client.changes(prefix, after, wait) => told,
@@ -57,8 +56,11 @@ async fn once(door: &Door, prefix: &str, from: Option<Revision>, wait: Duration,
     };
     let told = match told {
         Ok(told) => told,
-        // Nothing is wrong with keys to which nothing happens.
-        Err(Error::NoQuorum { .. }) => Changes { changes: Vec::new(), next: after },
+        // Nothing is wrong with keys to which nothing happens; whether anything else is, the question tells.
+        Err(Error::NoQuorum { .. }) => {
+            newest(door, headers).await?;
+            Changes { changes: Vec::new(), next: after }
+        }
         Err(error) => return Err(error.into()),
     };
     let changes: Vec<Value> = told
@@ -72,8 +74,9 @@ async fn once(door: &Door, prefix: &str, from: Option<Revision>, wait: Duration,
     Ok(Json(json!({ "schema": SCHEMA, "changes": changes, "next": told.next.0 })).into_response())
 }
 
-fn respond(events: impl Stream<Item = Result<Event, Infallible>> + Send + 'static) -> Response {
-    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+/// The newest revision that is acknowledged.
+async fn newest(door: &Door, headers: &HeaderMap) -> Result<Revision, Diagnostic> {
+    Ok(door.answer(door.client(headers).kv().list("").keys_only().limit(1)).await?.revision)
 }
 
 /// Turns what a watch tells into events. The id of an event is where whoever reconnects goes on.
@@ -116,10 +119,6 @@ impl Teller {
         }
         events
     }
-}
-
-fn named(name: &str, document: &Value) -> Event {
-    Event::default().event(name).data(document.to_string())
 }
 
 fn gone(key: &str, why: KeyEnd, revision: Revision) -> Value {

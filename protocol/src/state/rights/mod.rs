@@ -14,6 +14,7 @@ mod record;
 mod words;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,7 +27,9 @@ use self::record::{Held, Record, item_weight};
 use super::Step;
 use super::digest::{Sum, Tag, fingerprint};
 use super::image::Item as Part;
-use super::limits::{MAX_CLAIM_VALUE, MAX_CLAIMS, MAX_OUTCOME, MAX_OWNED, MAX_PARTIES, check_key, check_size, full};
+use super::limits::{
+    MAX_CLAIM_VALUE, MAX_CLAIMS, MAX_OUTCOME, MAX_OWNED, MAX_PAGE, MAX_PARTIES, check_key, check_size, full,
+};
 use crate::mutants::{Bug, is_on};
 use crate::state::{Answer, ClusterChange, Refused};
 use crate::types::{ClaimId, Fence, Revision, SessionId};
@@ -305,6 +308,13 @@ impl Rights {
     /// What is known of a right, with a page of holders that have greater fences than `after`.
     pub(super) fn view(&self, right: &RightId, after: Fence) -> RightView {
         self.records.get(right).map_or_else(RightView::default, |record| record.view(after))
+    }
+
+    /// The rights that are in use, in order.
+    pub(super) fn page(&self, after: Option<&RightId>, limit: u32) -> Vec<RightLine> {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = self.records.range::<(Bound<&RightId>, Bound<&RightId>), RightId>((begin, Bound::Unbounded));
+        rest.take(MAX_PAGE.min(limit as usize)).map(|(right, record)| record.line(right)).collect()
     }
 
     /// Where a claim stands.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
-use super::words::{Holder, Mode, RightKind, RightView};
+use super::words::{Holder, Mode, RightId, RightKind, RightLine, RightView};
 use crate::mutants::{Bug, is_on};
 use crate::state::limits::{CLAIM_BYTES, ITEM_BYTES, MAX_PAGE, MAX_PAGE_BYTES, RIGHT_BYTES};
 use crate::state::{Grant, Item, Refused};
@@ -267,6 +267,20 @@ impl Record {
             waiting: self.waiting.len() as u64,
             items: self.free.len() as u64,
             settled: self.head.settled.clone(),
+        }
+    }
+
+    /// The record in a list.
+    pub(super) fn line(&self, right: &RightId) -> RightLine {
+        let first = self.holders.get_min().map(|(fence, id)| (self.claims[id].session, *fence));
+        RightLine {
+            right: right.clone(),
+            revision: self.head.modified,
+            first,
+            holders: self.holders.len() as u64,
+            waiting: self.waiting.len() as u64,
+            items: self.free.len() as u64,
+            is_settled: self.head.settled.is_some(),
         }
     }
 

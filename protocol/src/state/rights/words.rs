@@ -193,6 +193,25 @@ pub struct RightView {
     pub settled: Option<Bytes>,
 }
 
+/// A right in a list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct RightLine {
+    /// Which right.
+    pub right: RightId,
+    /// The revision of the last change.
+    pub revision: Revision,
+    /// Who holds it for the longest, and under which fence.
+    pub first: Option<(SessionId, Fence)>,
+    /// How many hold it.
+    pub holders: u64,
+    /// How many claims are in line.
+    pub waiting: u64,
+    /// How many items of a queue nobody holds.
+    pub items: u64,
+    /// Whether it is settled.
+    pub is_settled: bool,
+}
+
 /// Who holds a right.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
@@ -227,6 +246,35 @@ impl RightId {
     pub fn new(kind: RightKind, name: impl Into<Arc<str>>) -> Self {
         Self { kind, name: name.into() }
     }
+}
+
+impl std::str::FromStr for RightId {
+    type Err = String;
+
+    /// Reads what [`Display`](fmt::Display) shows: the kind, a space, the name.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{}` is no right: it is a kind and a name, such as `lock stock`", text.escape_debug());
+        let (kind, name) = text.split_once(' ').filter(|(_, name)| !name.is_empty()).ok_or_else(wrong)?;
+        Ok(Self::new(kind.parse()?, name))
+    }
+}
+
+impl std::str::FromStr for RightKind {
+    type Err = String;
+
+    /// Reads what [`Display`](fmt::Display) shows.
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|kind| kind.to_string() == text).ok_or_else(|| {
+            let known: Vec<String> = Self::ALL.iter().map(ToString::to_string).collect();
+            format!("`{}` is no kind of right; there are: {}", text.escape_debug(), known.join(", "))
+        })
+    }
+}
+
+impl RightKind {
+    /// Every kind, in order.
+    pub const ALL: [Self; 7] =
+        [Self::Lock, Self::Election, Self::Semaphore, Self::Group, Self::Barrier, Self::Once, Self::Queue];
 }
 
 impl fmt::Display for RightId {

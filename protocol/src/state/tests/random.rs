@@ -154,6 +154,23 @@ impl Run {
         let (limit, keys_only) = (1 + self.chance.below(4) as u32, self.chance.one_in(3));
         let list = List { prefix, after, limit, keys_only };
         assert_eq!(self.state.query(&Query::List(list.clone())), self.naive.page(&list), "{place}");
+        let Answer::Rights(lines) = self.state.query(&Query::Rights { after: None, limit: 1_000 }) else {
+            panic!("rights are shown")
+        };
+        assert!(lines.iter().is_sorted_by_key(|line| &line.right), "{place}");
+        for right in rights() {
+            let view = self.naive.right_view(&right);
+            let line = (view != RightView::default()).then(|| RightLine {
+                right: right.clone(),
+                revision: view.revision,
+                first: view.holders.first().map(|holder| (holder.session, holder.fence)),
+                holders: view.holders.len() as u64,
+                waiting: view.waiting,
+                items: view.items,
+                is_settled: view.settled.is_some(),
+            });
+            assert_eq!(lines.iter().find(|line| line.right == right), line.as_ref(), "{place}");
+        }
         for right in rights() {
             let view = Answer::Right(Box::new(self.naive.right_view(&right)));
             assert_eq!(self.state.query(&Query::Right { right: right.clone(), after: Fence(0) }), view, "{place}");

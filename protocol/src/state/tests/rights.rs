@@ -326,3 +326,12 @@ fn a_sum_beyond_64_bits_is_refused_and_adds_nothing() {
     written(world.client(Operation::Counter(CounterOperation::Remove("n".into()))));
     assert_eq!(world.state.query(&Query::Counter("n".into())), Answer::Counted(Counted::default()));
 }
+
+#[test]
+fn what_a_right_is_called_is_read_as_it_is_shown() {
+    for kind in RightKind::ALL {
+        let right = RightId::new(kind, "inventory/42 of the shop");
+        assert_eq!(right.to_string().parse(), Ok(right));
+    }
+    assert!("padlock a".parse::<RightId>().is_err() && "lock ".parse::<RightId>().is_err());
+}
