@@ -14,6 +14,7 @@ mod command_line;
 mod demo;
 mod dev;
 mod disk;
+mod examples;
 mod faults;
 mod founding;
 mod growth;

@@ -18,6 +18,25 @@ use crate::node::{Node, Plan};
 use crate::task::{RawHandler, TaskHandler, Typed};
 
 /// A node about to start. Made by [`Node::builder`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let list = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"]; // the same on every node
+/// let node = Node::builder("orders")
+///     .data_dir("./data-1")       // nothing that was acknowledged is lost with the process
+///     .listen("127.0.0.1:7001")   // for the other nodes
+///     .http("127.0.0.1:8001")     // for people, scripts and `tenure`
+///     .join(list)
+///     .label("name", "n1")
+///     .slots(8)                   // so many attempts at once
+///     .profile(Profile::LAN)      // one word for all timers
+///     .start()
+///     .await?;
+/// # drop(node);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a node starts with `start()`"]
 pub struct Builder {
     cluster: String,

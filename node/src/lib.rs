@@ -69,13 +69,37 @@ pub mod prelude {
     };
 }
 
-/// The examples of the guides compile.
+/// The examples of the guides and of the first page compile.
 #[cfg(doctest)]
 mod guides {
     #[doc = include_str!("../../README.md")]
     struct Readme;
+    #[doc = include_str!("../../docs/guide/barrier.md")]
+    struct Barrier;
+    #[doc = include_str!("../../docs/guide/counter.md")]
+    struct Counter;
+    #[doc = include_str!("../../docs/guide/election.md")]
+    struct Election;
     #[doc = include_str!("../../docs/guide/fences.md")]
     struct Fences;
+    #[doc = include_str!("../../docs/guide/group.md")]
+    struct Group;
+    #[doc = include_str!("../../docs/guide/lock.md")]
+    struct Lock;
+    #[doc = include_str!("../../docs/guide/members.md")]
+    struct Members;
+    #[doc = include_str!("../../docs/guide/metadata.md")]
+    struct Metadata;
+    #[doc = include_str!("../../docs/guide/once.md")]
+    struct Once;
+    #[doc = include_str!("../../docs/guide/queue.md")]
+    struct Queue;
+    #[doc = include_str!("../../docs/guide/semaphore.md")]
+    struct Semaphore;
+    #[doc = include_str!("../../docs/guide/sessions.md")]
+    struct Sessions;
+    #[doc = include_str!("../../docs/guide/watches.md")]
+    struct Watches;
 }
 
 #[cfg(test)]

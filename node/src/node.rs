@@ -66,6 +66,18 @@ use crate::task::RawHandler;
 use crate::{gossip, start, witness};
 
 /// A running node.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tenure::prelude::*;
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder("orders").ephemeral().start().await?;
+/// node.ready().await; // it is in a cluster whose master is at work
+/// node.client().kv().put("greeting", "hello").await?;
+/// node.shutdown(Duration::from_secs(20)).await; // hands over, finishes or hands back what runs, says goodbye
+/// # Ok(())
+/// # }
+/// ```
 pub struct Node {
     inside: Arc<Inside>,
     host: Host,

@@ -17,7 +17,7 @@ use crate::error::{Error, StartError};
 use crate::start;
 use crate::witness::Witnesses;
 
-/// How an outside process reaches a cluster.
+/// How an outside process reaches a cluster. See [`Client::connect_with`].
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// The cluster's name.

@@ -14,7 +14,22 @@ use crate::client::Client;
 use crate::error::{Error, TaskEnd};
 use crate::task::{self, TaskHandler};
 
-/// A task about to be recorded. Awaiting it records it.
+/// A task about to be recorded. Awaiting it records it. Made by [`Client::submit`] and [`Client::submit_raw`].
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let handle = client
+///     .submit_raw("exec", r#"{"command":["true"]}"#)
+///     .key("nightly-2026-11-28")           // the same key again names the same task
+///     .retries(5)
+///     .backoff(Duration::from_millis(200)) // doubles with every further failure
+///     .await?;
+/// println!("{} is recorded", handle.id());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a task is recorded when this is awaited"]
 pub struct Submit<T> {
     client: Client,
@@ -23,6 +38,20 @@ pub struct Submit<T> {
 }
 
 /// A recorded task.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let handle = client.task(TaskId(42));
+/// println!("{:?}", handle.view().await?.state); // as it is now
+/// match handle.result().await {                 // as soon as it has ended, also across a failover
+///     Ok(bytes) => println!("{} bytes", bytes.len()),
+///     Err(Error::Task(end)) => println!("the task {end}"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Handle<T> {
     client: Client,

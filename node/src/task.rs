@@ -37,6 +37,25 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 /// Work that a node can do.
 ///
+/// ```
+/// use tenure::prelude::*;
+///
+/// struct Greet;
+///
+/// impl TaskHandler for Greet {
+///     const NAME: &'static str = "greet";
+///     type Input = String;
+///     type Output = String;
+///
+///     async fn run(&self, cx: &TaskCx, name: String) -> Result<String, TaskError> {
+///         if name.is_empty() {
+///             return Err(TaskError::fatal("nobody to greet")); // another attempt would not help
+///         }
+///         Ok(format!("hello, {name}, says attempt {}", cx.attempt()))
+///     }
+/// }
+/// ```
+///
 /// Input and output travel as JSON. Whoever wants the bytes themselves implements [`RawHandler`].
 pub trait TaskHandler: Send + Sync + 'static {
     /// The kind of task, unique in the cluster.
@@ -55,6 +74,20 @@ pub trait TaskHandler: Send + Sync + 'static {
 }
 
 /// A handler that takes and gives bytes as they are.
+///
+/// ```
+/// use bytes::Bytes;
+/// use futures_util::future::BoxFuture;
+/// use tenure::prelude::*;
+///
+/// struct Reverse;
+///
+/// impl RawHandler for Reverse {
+///     fn run<'a>(&'a self, _cx: &'a TaskCx, payload: Bytes) -> BoxFuture<'a, Result<Bytes, TaskError>> {
+///         Box::pin(async move { Ok(payload.iter().rev().copied().collect()) })
+///     }
+/// }
+/// ```
 pub trait RawHandler: Send + Sync + 'static {
     /// Runs one attempt. See [`TaskHandler::run`].
     fn run<'a>(&'a self, cx: &'a TaskCx, payload: Bytes) -> BoxFuture<'a, Result<Bytes, TaskError>>;

@@ -12,6 +12,18 @@ use crate::client::{Client, unexpected};
 use crate::error::Error;
 
 /// Lists keys when it is awaited. Dropping the future withdraws the wait.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(kv: Kv) -> Result<(), Error> {
+/// let page = kv.list("jobs/").keys_only().limit(100).await?;
+/// if page.more {
+///     let last = page.entries.last().map_or("", |(key, _)| key);
+///     println!("and on from {last}: {:?}", kv.list("jobs/").after(last).await?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is read until this is awaited"]
 #[derive(Clone)]
 pub struct Listing {

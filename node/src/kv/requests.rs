@@ -14,6 +14,18 @@ use crate::error::Error;
 use crate::session::Session;
 
 /// Reads a key when it is awaited. Dropping the future withdraws the wait.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(kv: Kv) -> Result<(), Error> {
+/// if let Some(limit) = kv.get("config/limit").await? {
+///     println!("{:?} since revision {}", limit.value, limit.modified);
+/// }
+/// let perhaps_old = kv.get("config/limit").stale().await?; // what this node has, also without a quorum
+/// # drop(perhaps_old);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is read until this is awaited"]
 pub struct Reading {
     client: Client,
@@ -49,6 +61,15 @@ impl IntoFuture for Reading {
 }
 
 /// Sets a key when it is awaited, and gives the revision. Dropping the future withdraws the wait, not the write.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(kv: Kv, session: Session) -> Result<(), Error> {
+/// let first = kv.put("workers/w1", "idle").ephemeral(&session).if_absent().await?; // goes with the session
+/// kv.put("workers/w1", "busy").ephemeral(&session).if_at(first).await?;            // only if nobody was faster
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is written until this is awaited"]
 pub struct Writing {
     client: Client,
@@ -92,6 +113,15 @@ impl IntoFuture for Writing {
 }
 
 /// Makes a key of a sequence when it is awaited, and gives its name and revision. Dropping the future withdraws the wait, not the write.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(kv: Kv) -> Result<(), Error> {
+/// let (key, revision) = kv.create_seq("jobs/job-", "x").await?; // jobs/job-00000000000000000042
+/// assert!(key.ends_with(&format!("{:020}", revision.0)));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is written until this is awaited"]
 pub struct Sequencing {
     client: Client,
@@ -145,6 +175,18 @@ macro_rules! ends {
 ends! { Writing Sequencing }
 
 /// Removes a key when it is awaited, and gives the revision. Dropping the future withdraws the wait, not the write.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(kv: Kv) -> Result<(), Error> {
+/// match kv.delete("config/limit").await {
+///     Ok(revision) => println!("gone since {revision}"),
+///     Err(Error::NotFound) => println!("there was none"),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is removed until this is awaited"]
 pub struct Removing {
     client: Client,

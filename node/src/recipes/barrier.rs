@@ -8,7 +8,7 @@ use super::watch::{changed, look};
 use crate::client::Client;
 use crate::error::Error;
 
-/// Opens when so many wait for it, for all of them at once, and can be used again and again.
+/// Opens when so many wait for it, for all of them at once, and can be used again and again. Made by [`Client::barrier`].
 #[derive(Clone, Debug)]
 pub struct Barrier {
     client: Client,

@@ -11,7 +11,7 @@ use super::place::written;
 use crate::client::{Client, unexpected};
 use crate::error::Error;
 
-/// A number of 64 bits; zero before anybody added to it.
+/// A number of 64 bits; zero before anybody added to it. Made by [`Client::counter`].
 #[derive(Clone, Debug)]
 pub struct Counter {
     client: Client,

@@ -11,7 +11,7 @@ use super::watch::{look, views};
 use crate::client::Client;
 use crate::error::Error;
 
-/// An election among the programs of an application; the cluster's own master has nothing to do with it.
+/// An election among the programs of an application; the cluster's own master has nothing to do with it. Made by [`Client::election`].
 #[derive(Clone, Debug)]
 pub struct Election {
     client: Client,

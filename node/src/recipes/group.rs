@@ -11,7 +11,7 @@ use super::watch::{look, views};
 use crate::client::Client;
 use crate::error::Error;
 
-/// A list of those who are here.
+/// A list of those who are here. Made by [`Client::group`].
 #[derive(Clone, Debug)]
 pub struct Group {
     client: Client,

@@ -13,6 +13,17 @@ use crate::session::{Lost, Session};
 
 /// A right that this process holds and may lose.
 ///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// async fn under<G: Guard>(guard: G, work: impl Future<Output = ()> + Send) {
+///     println!("fence {}, certainly ours for {:?}", guard.fence(), guard.valid_for());
+///     match guard.run(work).await {
+///         Ok(()) => println!("done, and still ours"),
+///         Err(lost) => println!("dropped before anybody else can be granted it: {lost}"),
+///     }
+/// }
+/// ```
+///
 /// Its end is counted by this machine's own clock and comes before anybody else can be granted the right, as long as clocks differ in
 /// rate by at most a tenth and the process is not frozen. Everything else rests on the fence: show it to whatever you change, and let
 /// that refuse a smaller one than it has seen.

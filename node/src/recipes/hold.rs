@@ -50,6 +50,22 @@ impl std::fmt::Debug for Hold {
 
 /// A wish for a right; await it to claim. Dropping the future withdraws the claim.
 ///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let session = client.session(Duration::from_secs(10)).await?;
+/// let permit = client
+///     .semaphore("ffmpeg", 4)
+///     .acquire(2)
+///     .session(&session)                 // ends with this session, not with the one that all rights share
+///     .value("transcoder 7")             // what others see
+///     .wait(Duration::from_secs(30))     // `Error::Held` if it takes longer
+///     .await?;
+/// permit.release().await
+/// # }
+/// ```
+///
 /// The right is owned by a session that all rights of this client share and that is renewed as long as the client lives, or by the one
 /// that is named with [`Acquire::session`].
 #[must_use = "nothing is claimed until this is awaited"]

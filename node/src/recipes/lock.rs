@@ -7,7 +7,7 @@ use super::place::Patience;
 use crate::client::Client;
 use crate::error::Error;
 
-/// A lock that is held. Dropped, it is given back in the background.
+/// A lock that is held: see [`Client::lock`]. Dropped, it is given back in the background.
 #[must_use = "a lock is given back when its guard is dropped"]
 #[derive(Debug)]
 pub struct LockGuard {

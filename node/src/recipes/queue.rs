@@ -14,7 +14,7 @@ use super::watch::look;
 use crate::client::Client;
 use crate::error::Error;
 
-/// A queue of items.
+/// A queue of items. Made by [`Client::queue`].
 #[derive(Clone, Debug)]
 pub struct Queue {
     client: Client,

@@ -7,7 +7,7 @@ use super::place::Patience;
 use crate::client::Client;
 use crate::error::Error;
 
-/// A number of permits under one name. Everybody who uses it at one time says the same number.
+/// A number of permits under one name. Everybody who uses it at one time says the same number. Made by [`Client::semaphore`].
 #[derive(Clone, Debug)]
 pub struct Semaphore {
     client: Client,
