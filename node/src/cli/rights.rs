@@ -331,8 +331,14 @@ async fn run_under(
     ending: &Ending,
 ) -> Result<Exit, Diagnostic> {
     let cluster = frame.cluster()?;
-    let keeper = Keeper::open(&cluster, under.ttl, &path).await?;
-    let granted = granted(&cluster, &keeper, &path, claim, wait).await;
+    let mut keeper = Keeper::open(&cluster, under.ttl, &path).await?;
+    let mut granted = self::granted(&cluster, &keeper, &path, claim.clone(), wait).await;
+    // A claim that may stand in line goes with its session: under another one nothing is in doubt.
+    while granted.as_ref().is_err_and(|error| error.maybe_applied) {
+        keeper.close().await;
+        keeper = Keeper::open(&cluster, under.ttl, &path).await?;
+        granted = self::granted(&cluster, &keeper, &path, claim.clone(), wait).await;
+    }
     let result = match granted {
         Ok(grant) if grant["state"] == "settled" => {
             frame.output.note("it is done already");

@@ -39,7 +39,8 @@ impl Keeper {
         let sent = actors::now();
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         let request = Request::post("/v1/sessions").json(&json!({ "ttl_ms": ttl_ms, "label": label }));
-        let opened = cluster.send(request).await?.json()?;
+        // One that was opened by a try whose answer was lost owns nothing, and expires.
+        let opened = cluster.send(request.repeatable()).await?.json()?;
         let session = opened["session"].as_str().unwrap_or_default().to_owned();
         let until = Arc::new(Mutex::new(sent + valid_for(&opened)));
         let renewals = tokio::spawn(renew(cluster.clone(), session.clone(), ttl, until.clone()));
