@@ -154,6 +154,13 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NoQuorum { .. } | Self::SessionExpired { .. } | Self::Busy)
     }
+
+    /// How long to wait before the same call is made again, if that may help and repeats nothing: nothing else than what HTTP says in
+    /// `Retry-After`.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        (self.is_retryable() && !self.maybe_applied()).then_some(RETRY_AFTER)
+    }
 }
 
 impl StartError {
@@ -240,5 +247,20 @@ impl From<Error> for Diagnostic {
             Error::Conflict { .. } => diagnostic.hint("read the key again and decide on what is there now"),
             _ => diagnostic,
         }
+    }
+}
+
+/// An election takes less, and so does a queue.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_done_is_not_to_be_repeated_unasked() {
+        let error = |maybe_applied| Error::NoQuorum { maybe_applied, waited: RETRY_AFTER, master: None };
+        assert_eq!((error(false).retry_after(), error(true).retry_after()), (Some(RETRY_AFTER), None));
+        assert_eq!(Error::NotFound.retry_after(), None);
     }
 }

@@ -53,6 +53,25 @@ pub(super) async fn status(State(door): State<Door>) -> Answer {
     Ok(Json(document).into_response())
 }
 
+/// Who is master, as this node knows it: an answer of one moment, and no question to anybody.
+pub(super) async fn master(State(door): State<Door>) -> Answer {
+    let status = door.site.status().await.ok_or_else(not_running)?;
+    let members = door.site.members();
+    let Some(master) = status.leader else {
+        return Err(Diagnostic::new(Code::NoQuorum, "no master is known").hint("an election takes a moment; try again"));
+    };
+    let member = members.iter().find(|member| member.node == master);
+    let document = json!({
+        "schema": SCHEMA,
+        "master": master.to_string(),
+        "master_label": Identity::name_of(&members, master),
+        "master_is_fresh": status.master_fresh,
+        "epoch": status.epoch.0,
+        "http": member.and_then(|member| member.http.clone()),
+    });
+    Ok(Json(document).into_response())
+}
+
 /// Who votes and who listens; a node that holds no log asks the master.
 async fn conf(door: &Door, status: &replica::Status) -> (Vec<NodeId>, Vec<NodeId>) {
     if status.part != Part::Outside || status.cluster == ClusterId::NONE {

@@ -24,6 +24,7 @@
 //! | `GET\|POST\|DELETE /v1/counters/{name}` | a counter; `{"by": 1}` adds, `Idempotency-Key` makes it count once |
 //! | `GET /v1/roster` | who votes, who shall, and what the next step waits for |
 //! | `POST /v1/nodes/{node}/promote`, `demote`, `remove` | change who shall vote |
+//! | `GET /v1/master` | who is master, in which epoch, and where it serves HTTP |
 //! | `POST /v1/master/transfer` | hand mastership over; `{"to": NODE}` names the heir |
 //! | `POST /v1/found` | found without the addresses in `without` |
 //! | `GET /livez`, `/readyz`, `/metrics` | health (`?verbose`) and figures |
@@ -163,6 +164,7 @@ fn router(door: Door, is_insecure: bool) -> Router {
         .route("/v1/sessions/{id}", get(sessions::show).put(sessions::renew).delete(sessions::end))
         .route("/v1/roster", get(roster::show))
         .route("/v1/nodes/{node}/{verb}", post(roster::change))
+        .route("/v1/master", get(cluster::master))
         .route("/v1/master/transfer", post(roster::transfer))
         .route("/v1/found", post(roster::found))
         .route("/livez", get(health::livez))

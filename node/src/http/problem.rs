@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::diagnostic::Diagnostic;
-use crate::error::Error;
+use crate::error::{Error, RETRY_AFTER};
 
 /// What a route returns.
 pub(super) type Answer = Result<Response, Diagnostic>;
@@ -17,7 +17,7 @@ impl IntoResponse for Diagnostic {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.is_retryable() {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
         }
         response
     }

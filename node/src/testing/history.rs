@@ -232,7 +232,11 @@ impl History {
             let (attempt, fence) = (start.run.grant.attempt, start.run.grant.fence);
             (start.at, format!("{} {} starts {attempt} under fence {fence}", time(start.at), self.names[start.place]))
         });
-        let mut lines: Vec<(u64, String)> = calls.chain(starts).collect();
+        let finishes = self.seen.finishes.iter().filter(|finish| finish.attempt.task == task).map(|finish| {
+            let (name, attempt) = (&self.names[finish.place], finish.attempt);
+            (finish.at, format!("{} {name} ends {attempt}: {:?}", time(finish.at), finish.outcome))
+        });
+        let mut lines: Vec<(u64, String)> = calls.chain(starts).chain(finishes).collect();
         lines.sort();
         lines.into_iter().fold(String::new(), |story, (_, line)| story + &line + "\n")
     }

@@ -11,13 +11,14 @@ use actors::{Done, Executor, KeptSession, Mastership};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use protocol::client::{Consistency, Work};
-use protocol::state::{Answer, OpenSession, Operation, Query};
+use protocol::state::{Answer, OpenSession, Operation, Outcome, Query};
 use protocol::worker::{AbortCause, Run};
-use protocol::{Fence, SessionId};
+use protocol::{Attempt, Fence, SessionId};
 use tokio::sync::watch;
 
 use crate::client::Backend;
 use crate::error::Error;
+use crate::executor::Handlers;
 
 /// Where all nodes and clients of a cluster write down what they see.
 pub(super) struct Notes {
@@ -30,6 +31,7 @@ pub(super) struct Notes {
 pub(super) struct Seen {
     pub(super) calls: Vec<Call>,
     pub(super) starts: Vec<Start>,
+    pub(super) finishes: Vec<Finish>,
     pub(super) views: Vec<View>,
 }
 
@@ -51,6 +53,15 @@ pub(super) struct Start {
     pub(super) place: usize,
     pub(super) at: u64,
     pub(super) run: Run,
+}
+
+/// An attempt ended by itself. Whether that counts, the log says.
+#[derive(Clone, Debug)]
+pub(super) struct Finish {
+    pub(super) place: usize,
+    pub(super) at: u64,
+    pub(super) attempt: Attempt,
+    pub(super) outcome: Outcome,
 }
 
 /// A node said who is master.
@@ -134,14 +145,19 @@ impl<B: Backend> Backend for Recorded<B> {
     }
 }
 
-impl<E: Executor> Executor for Recorded<E> {
+impl Executor for Recorded<Handlers> {
     fn start(&self, run: Run, done: Done) {
-        self.notes.lock().starts.push(Start { place: self.place, at: self.notes.now(), run: run.clone() });
-        self.inner.start(run, done);
+        let (place, attempt, notes) = (self.place, run.grant.attempt, self.notes.clone());
+        notes.lock().starts.push(Start { place, at: notes.now(), run: run.clone() });
+        Handlers::start(&self.inner, run, move |outcome| {
+            let finish = Finish { place, at: notes.now(), attempt, outcome: outcome.clone() };
+            notes.lock().finishes.push(finish);
+            done.finish(outcome);
+        });
     }
 
     fn abort(&self, fence: Fence, why: AbortCause) {
-        self.inner.abort(fence, why);
+        Executor::abort(&self.inner, fence, why);
     }
 }
 

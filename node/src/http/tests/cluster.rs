@@ -116,3 +116,11 @@ async fn a_verb_on_a_node_is_checked_before_it_is_recorded() {
     assert_eq!((&answer["target"], &answer["node"]), (&json!(3), &json!(NodeId(3).to_string())));
     assert_eq!(fixture.get("/v1/roster").await["voters"].as_array().map(Vec::len), Some(3));
 }
+
+#[tokio::test]
+async fn the_master_is_named_with_its_epoch() {
+    let fixture = fixture();
+    let master = fixture.get("/v1/master").await;
+    assert_eq!((&master["master_label"], &master["epoch"]), (&json!("n2"), &json!(3)));
+    assert_eq!(master["master_is_fresh"], true);
+}
