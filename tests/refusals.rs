@@ -90,6 +90,8 @@ fn every_refusal_has_one_code_over_http_and_at_the_terminal() {
         &["fence", "check", &fenced_file(&refusing), "--fence", "7"],
     );
     refusing.refuses_verb(Code::NotFound, &["right", "show", "lock", "nobody"]);
+    assert_eq!(out(&ask(&refusing.cluster, &["right", "ls", "lock", "-o", "name"])), "lock a", "what is held is shown");
+    assert!(out(&ask(&refusing.cluster, &["right", "show", "lock", "a"])).contains(&session));
 
     // A fence of a holder who was replaced: the transaction is told apart from one that cannot be read.
     let place = format!("/v1/locks/a/claims/{}", grant["claim"].as_str().expect("a claim"));

@@ -143,7 +143,8 @@ impl Client {
         Kv::new(self.clone())
     }
 
-    /// The nodes that have a session, which is what the master gives work to.
+    /// The nodes that have a session, which is what the master gives work to. Who merely seems to be there, and as it changes, is told
+    /// by [`Node::members`](crate::Node::members).
     ///
     /// # Errors
     ///
