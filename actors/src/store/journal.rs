@@ -27,6 +27,7 @@ use protocol::durable::{Entry, Persist};
 use protocol::wire::{self, WireError};
 use redb::StorageBackend;
 
+use super::mutants::{Bug, is_on};
 use super::{StoreError, payload_bytes};
 
 /// The journal of one node, open for writing.
@@ -75,7 +76,7 @@ impl Journal {
         record.resize(next.next_multiple_of(PAGE) - self.end, 0);
         self.file
             .write(self.end as u64, &record)
-            .and_then(|()| self.file.sync_data())
+            .and_then(|()| if is_on(Bug::SkipsSync) { Ok(()) } else { self.file.sync_data() })
             .map_err(|cause| StoreError::io("write", &self.path, cause))?;
         self.end = next;
         Ok(true)
@@ -89,7 +90,7 @@ impl Journal {
 
     /// The round that follows this one.
     pub(super) fn next_round(&self) -> u64 {
-        self.key.round + 1
+        self.key.round + u64::from(!is_on(Bug::NeverEndsRound))
     }
 
     /// Whether it is time to begin a new round when nothing else is to be done.
@@ -128,7 +129,7 @@ impl Key {
             return None;
         }
         let body = rest.get(..word(4) as usize)?;
-        (word(8) == checksum(tag, body)).then_some(body)
+        (word(8) == checksum(tag, body) || is_on(Bug::IgnoresChecksum)).then_some(body)
     }
 
     fn tag(self, at: usize) -> u32 {
@@ -158,6 +159,9 @@ fn read(file: &dyn StorageBackend, path: &Path, key: Key) -> Result<Vec<Persist>
     while let Some(body) = key.body(&image, at) {
         decode(body, &mut batches).map_err(|error| corrupt(format!("record at {at}: {error}")))?;
         at += padded(HEADER + body.len());
+    }
+    if is_on(Bug::LosesLast) {
+        batches.pop();
     }
     match (at..LEN).step_by(ALIGN).find(|&at| key.body(&image, at).is_some()) {
         None => Ok(batches),

@@ -21,6 +21,7 @@ mod error;
 mod folder;
 mod journal;
 mod memory;
+mod mutants;
 mod record;
 mod repair;
 mod sheet;

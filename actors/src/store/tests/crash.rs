@@ -9,10 +9,15 @@ use super::super::{DiskStore, LogStore};
 use super::platter::{Fault, Loss, Platter};
 use super::script::{Dice, Script, same};
 
-/// Commits 2,000 changes and looks, before every write, resize and sync, what a node would find if the power went off then.
 #[test]
 fn ms3_a_crash_at_any_step_loses_nothing_acknowledged() {
-    let (seed, count) = (2, 2000);
+    let [old, new] = lose_power_at_every_step(2, 2000);
+    assert!(old > 100 && new > 100, "both outcomes were seen");
+}
+
+/// Commits so many changes and looks, before every write, resize and sync, what a node would find if the power went off then. Says
+/// how often that was what is acknowledged, and how often that and what was in flight.
+pub(super) fn lose_power_at_every_step(seed: u64, count: usize) -> [u64; 2] {
     let platter = Platter::new(Vec::new());
     let mut store = DiskStore::over(&platter, 1, Some(NodeId(7))).unwrap();
     let mut script = Script::new(seed, store.load().unwrap());
@@ -39,7 +44,7 @@ fn ms3_a_crash_at_any_step_loses_nothing_acknowledged() {
     platter.kill();
     let [old, new] = *checks.lock().unwrap();
     println!("{changes} changes, {:?} steps and syncs, found before {old} times, after {new} times", platter.steps());
-    assert!(old > 100 && new > 100, "both outcomes were seen");
+    [old, new]
 }
 
 #[test]

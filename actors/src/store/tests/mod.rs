@@ -6,6 +6,7 @@ mod folder;
 mod image;
 mod journal;
 mod model;
+mod mutants;
 pub(super) mod platter;
 mod repair;
 mod rot;
