@@ -47,7 +47,7 @@ impl Consensus {
     /// R1 to R5.
     fn take(&mut self, from: NodeId, mut append: Append, effects: &mut Vec<Effect>) {
         let end = Index(append.prev.index.0 + append.entries.len() as u64);
-        if !self.skip_covered(&mut append) {
+        if !broken!(self, DeniesForgotten) && !self.skip_covered(&mut append) {
             // F18: no more than our disk has.
             let known = self.commit.index.min(self.log.durable());
             return self.answer(from, &append, Verdict::Matched(known), None, effects);

@@ -46,6 +46,8 @@ pub enum Bug {
     ReadsByOldRounds,
     /// A follower does not look at the epoch of the entry before the new ones (R2).
     TrustsPlaces,
+    /// A follower takes a previous entry that it has forgotten for one that it never had (R1).
+    DeniesForgotten,
     /// A configuration is in force when it is committed, not when it is appended (C1).
     ConfiguresLate,
     /// A leader changes one voter in one step, and before an entry of its own epoch is committed: the bug that Raft had until
@@ -84,7 +86,7 @@ pub enum Bug {
 
 impl Bug {
     /// All that the swarm is known to find.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,
         Self::CommitsUnverified,
@@ -101,6 +103,7 @@ impl Bug {
         Self::CountsTruncated,
         Self::ReadsByOldRounds,
         Self::TrustsPlaces,
+        Self::DeniesForgotten,
         Self::ConfiguresLate,
         Self::NewHalfDecides,
         Self::RetiredVotes,

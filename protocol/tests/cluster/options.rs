@@ -112,6 +112,8 @@ pub struct Options {
     pub at_most_once: u64,
     /// Handlers that fail, are slow, hang.
     pub handlers: [u64; 3],
+    /// How long an attempt may take that has a limit: one of these, in milliseconds.
+    pub limits: [u64; 2],
     /// Attempts that a node runs at once.
     pub slots: u32,
     /// When snapshots are written: soon, so that every run has some.
@@ -169,6 +171,7 @@ impl Options {
             keys: 3,
             at_most_once: 300,
             handlers: [100, 50, 20],
+            limits: [700, 2_000],
             slots: 4,
             compaction: Compaction { entries: 50, bytes: 1 << 20, trailing: 10 },
             slow_image: 5 * MS,
@@ -236,7 +239,18 @@ impl Options {
             end: 120 * SECOND,
             ..Self::calm(nodes)
         };
-        drawn.draw_beginning(&mut dice)
+        drawn.draw_beginning(&mut dice).draw_long_attempts(&mut dice)
+    }
+
+    /// Attempts that take longer than a session lasts, and cuts that last as long: a worker that nobody hears must stop by its own
+    /// clock (D5).
+    fn draw_long_attempts(mut self, dice: &mut Dice) -> Self {
+        if self.nodes > 2 && dice.happens(80) {
+            (self.handlers, self.limits, self.slots) = ([100, 100, 300], [2_000, 5_000], 8);
+            (self.strike, self.cut, self.heal) = (100 * MS, 20, 20);
+            (self.crash, self.crash_all) = (dice.pick(&[0, 1]), 0);
+        }
+        self
     }
 
     /// What goes wrong while the cluster begins, beside a lost disk. Drawn last, so that older seeds keep their weather.

@@ -430,7 +430,7 @@ impl History {
             spec.backoff = Duration::from_millis(dice.pick(&[10, 300]));
             spec.retries = dice.between(0, 2) as u32;
             if kind == "hanging" || dice.happens(200) {
-                spec.timeout = Duration::from_millis(dice.pick(&[700, 2_000]));
+                spec.timeout = Duration::from_millis(dice.pick(&options.limits));
             }
             if dice.happens(options.at_most_once) {
                 (spec.delivery, spec.retries) = (Delivery::AtMostOnce, 0);

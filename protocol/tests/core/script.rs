@@ -130,6 +130,7 @@ impl Script {
             "crash" => world.crash(words.node(1), words.number("keep").unwrap_or(0) as usize),
             "restart" => world.restart(words.node(1)),
             "disk" if words.at(2) == "stuck" => world.nodes[words.node(1)].is_disk_stuck = true,
+            "disk" if words.at(2) == "syncs-one" => world.sync_first(words.node(1), 1),
             "disk" => world.mend_disk(words.node(1)),
             "pause" => world.nodes[words.node(1)].paused_until = world.time + words.span(2),
             "clock" => {

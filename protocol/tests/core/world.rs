@@ -388,8 +388,15 @@ impl World {
         if node.is_disk_stuck || node.core.is_none() {
             return;
         }
+        let due = node.unsynced.iter().take_while(|(_, due)| *due <= self.time).count();
+        self.sync_first(at, due);
+    }
+
+    /// So many of the batches that were written first are durable.
+    pub fn sync_first(&mut self, at: usize, count: usize) {
+        let node = &mut self.nodes[at];
         let mut seq = None;
-        while let Some((batch, _)) = node.unsynced.pop_front_if(|(_, due)| *due <= self.time) {
+        for (batch, _) in node.unsynced.drain(..count) {
             node.disk.apply(&batch);
             seq = Some(batch.seq);
         }

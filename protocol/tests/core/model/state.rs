@@ -125,11 +125,13 @@ impl State {
         state
     }
 
-    /// The first node is elected by the second one and commits its no-op with it; nobody else hears anything.
+    /// The first node is elected by as few as it takes and commits its no-op with them; nobody else hears anything.
     fn elect(&mut self, bounds: &Bounds) {
+        let bounds = &Bounds { links: Vec::new(), ..bounds.clone() };
         self.take(&Action::Campaign(0), bounds);
         let mut heard = BTreeSet::new();
-        let is_between = |parcel: &Parcel| parcel.from < 2 && parcel.to < 2;
+        let most = bounds.voters as usize / 2 + 1;
+        let is_between = |parcel: &Parcel| parcel.from < most && parcel.to < most;
         while let Some(parcel) = self.network.iter().find(|next| is_between(next) && !heard.contains(*next)).cloned() {
             heard.insert(parcel.clone());
             self.take(&Action::Arrive(parcel), bounds);
@@ -149,7 +151,7 @@ impl State {
                 actions.extend((usize::from(changes) < bounds.targets.len()).then_some(Action::Change(at)));
                 let heirs = (0..self.nodes.len()).filter(|to| *to != at && transfers < bounds.transfers);
                 actions.extend(heirs.map(|to| Action::Transfer(at, to)));
-            } else if core.epoch().0 < bounds.epoch && (has_begun || at == 0) {
+            } else if core.epoch().0 < bounds.epoch && (has_begun || at == 0) && (at as u64) < bounds.campaigners {
                 // Voters are alike, so the first to campaign may be the first.
                 actions.push(Action::Campaign(at));
             }
@@ -280,7 +282,7 @@ impl State {
         batches.iter().for_each(|batch| node.disk.apply(batch));
         let seq = batches.last().map_or(0, |batch| batch.seq);
         for (_, parcel) in std::mem::take(&mut node.held) {
-            self.send(parcel);
+            self.send(parcel, bounds);
         }
         self.step(at, Input::Persisted { seq }, bounds);
     }
@@ -306,11 +308,11 @@ impl State {
                     let parcel = Parcel::new(at, (to.0 - 1) as usize, Content::Message(timeless(message, bounds)));
                     match after {
                         Some(seq) => drop(node.held.insert((seq, parcel))),
-                        None => self.send(parcel),
+                        None => self.send(parcel, bounds),
                     }
                 }
                 Effect::Fetch { from, meta } => {
-                    self.send(Parcel::new((from.0 - 1) as usize, at, Content::Image(meta)));
+                    self.send(Parcel::new((from.0 - 1) as usize, at, Content::Image(meta)), bounds);
                 }
                 Effect::Surrender { epoch, .. } => surrenders = Some(epoch),
                 Effect::Fatal(why) => panic!("n{} stops: {why}", at + 1),
@@ -326,7 +328,10 @@ impl State {
         Arc::make_mut(&mut self.nodes[at]).forget(now, bounds);
     }
 
-    fn send(&mut self, parcel: Arc<Parcel>) {
+    fn send(&mut self, parcel: Arc<Parcel>, bounds: &Bounds) {
+        if !bounds.links.is_empty() && !bounds.links.contains(&(parcel.from as u64 + 1, parcel.to as u64 + 1)) {
+            return;
+        }
         if let Err(place) = self.network.binary_search(&parcel) {
             Arc::make_mut(&mut self.network).insert(place, parcel);
         }
