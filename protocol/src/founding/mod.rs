@@ -14,6 +14,7 @@
 //!   wiped disk; see `docs/protocol.md`.)
 //! * A node accepts at most one genesis in its life.
 //! * A promise is durable before it is told.
+//! * A founder is bound by its own promise too: when it has promised a rival, its own smaller bid founds nothing.
 //! * A founder that meets an accepted genesis hands on exactly that one.
 //! * A node without a vote in a genesis takes it only from an elected leader: one that may come to nothing binds nobody else.
 
@@ -83,6 +84,8 @@ pub struct Founding {
     without: BTreeSet<usize>,
     /// When to try again.
     deadline: Nanos,
+    /// When a node that waits for another one to found asks it whether their lists are the same.
+    compares_at: Nanos,
     /// The operator was told of what does not change by itself.
     told: bool,
 }
@@ -99,6 +102,7 @@ impl Founding {
     #[must_use]
     pub fn new(config: Config, durable: &Durable, now: Nanos) -> Self {
         let confirmed = BTreeSet::from([config.node]);
+        let compares_at = now + config.retry * COMPARE_AFTER;
         Self {
             config,
             promised: durable.promised,
@@ -111,6 +115,7 @@ impl Founding {
             links: BTreeSet::new(),
             without: BTreeSet::new(),
             deadline: now,
+            compares_at,
             told: false,
         }
     }
@@ -128,7 +133,7 @@ impl Founding {
             self.deadline = now + self.config.retry;
             self.bid_again(now, effects);
         } else {
-            self.deadline = Nanos::NEVER;
+            self.compare_lists(now, effects);
         }
     }
 
@@ -240,20 +245,23 @@ impl Founding {
     }
 
     fn on_answer(&mut self, now: Nanos, from: NodeId, ballot: Ballot, answer: FoundAnswer, effects: &mut Vec<Effect>) {
-        let Some(bid) = self.bid.as_mut().filter(|bid| bid.ballot == ballot) else { return };
+        let is_comparison = ballot == Ballot::default() && self.genesis.is_none();
+        let bid = self.bid.as_mut().filter(|bid| bid.ballot == ballot);
+        if bid.is_none() && !(is_comparison && matches!(answer, FoundAnswer::Mismatch { .. })) {
+            return;
+        }
         match answer {
             FoundAnswer::Clean(node) if node == from => {
-                bid.clean.insert(node);
+                bid.expect("it was asked for").clean.insert(node);
                 self.found_if_all_are_clean(now, effects);
             }
             FoundAnswer::Clean(_) => {}
             FoundAnswer::Promised(higher) => {
-                // A rival bids at the same time: wait, longer on the one with the smaller identity, then go above it.
-                let spread = self.config.retry * (1 + u32::from(self.config.node < higher.node));
                 self.promised.round = self.promised.round.max(higher.round);
-                self.bid = None;
-                self.deadline = now + spread;
+                self.give_way(now, higher.node);
             }
+            // A rival has our own promise meanwhile.
+            FoundAnswer::Member { .. } if ballot < self.promised => self.give_way(now, self.promised.node),
             FoundAnswer::Member { genesis, .. } => self.join_existing(now, genesis, effects),
             FoundAnswer::Mismatch { name, list, voters } => effects.push(Effect::Fatal(format!(
                 "this node was started with cluster {:?}, join list [{}] and {} voters, but node {from} with cluster {name:?}, \
@@ -264,6 +272,13 @@ impl Founding {
                 list.join(","),
             ))),
         }
+    }
+
+    /// A rival bids at the same time: wait, longer on the one with the smaller identity, then go above it.
+    fn give_way(&mut self, now: Nanos, rival: NodeId) {
+        let spread = self.config.retry * (1 + u32::from(self.config.node < rival));
+        self.bid = None;
+        self.deadline = now + spread;
     }
 
     /// Another founder, or this node in an earlier life, has begun already: hand exactly that genesis on.
@@ -326,16 +341,28 @@ impl Founding {
         }
         let bid = self.bid.as_ref().expect("made above");
         for node in self.listed().filter(|node| !bid.clean.contains(node)) {
-            let message = Message::Found {
-                name: self.config.name.clone(),
-                list: self.config.list.clone(),
-                voters: self.config.voters,
-                ballot: bid.ballot,
-            };
-            effects.push(Effect::Send(node, message));
+            effects.push(Effect::Send(node, self.question(bid.ballot)));
         }
         // A list of this node alone needs nobody's answer.
         self.found_if_all_are_clean(now, effects);
+    }
+
+    /// Nobody founds while two nodes each take the other for the first. Whoever has waited for long asks whom it takes for the first,
+    /// under the lowest ballot of all, to which nothing is promised: the answer says whether the list is another one there.
+    fn compare_lists(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
+        if now >= self.compares_at {
+            self.compares_at = now + self.config.retry * COMPARE_AFTER;
+            let first = self.remaining().next().and_then(|place| self.resolved.get(&place));
+            if let Some(&first) = first.filter(|_| !self.exists) {
+                effects.push(Effect::Send(first, self.question(Ballot::default())));
+            }
+        }
+        self.deadline = self.compares_at;
+    }
+
+    fn question(&self, ballot: Ballot) -> Message {
+        let Config { name, list, voters, .. } = &self.config;
+        Message::Found { name: name.clone(), list: list.clone(), voters: *voters, ballot }
     }
 
     fn found_if_all_are_clean(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
@@ -347,6 +374,10 @@ impl Founding {
         };
         if self.exists || !is_enough {
             return;
+        }
+        if bid.ballot < self.promised {
+            // A rival has our own promise meanwhile: a genesis below it would be ours alone, and keep us out of the rival's.
+            return self.give_way(now, self.promised.node);
         }
         let mut voters: Vec<NodeId> = self.listed().take(usize::from(self.config.voters)).collect();
         voters.sort_unstable();
@@ -433,6 +464,9 @@ impl Founding {
         self.deadline = self.deadline.min(now);
     }
 }
+
+/// After how many tries of a founder whoever waits for one compares its list.
+const COMPARE_AFTER: u32 = 40;
 
 /// The number of voters that a cluster of `listed` addresses wants, if the operator wishes for `asked`: odd, at most seven.
 #[must_use]

@@ -230,6 +230,64 @@ fn the_wish_for_voters_is_odd_and_at_most_seven() {
     assert_eq!(wanted, [1, 1, 1, 3, 3, 7, 3, 3]);
 }
 
+#[test]
+fn a_founder_that_has_promised_a_rival_founds_nothing_below_it() {
+    let mut founder = founding(1, 3);
+    (1..=3).for_each(|node| founder.resolved(Nanos(1), node - 1, NodeId(node as u64)));
+    let mut effects = Vec::new();
+    founder.tick(Nanos(2), false, &mut effects);
+    let Effect::Promise(ballot) = effects[0] else { panic!("it bids: {effects:?}") };
+    let rival = Ballot { round: ballot.round, node: NodeId(9) };
+    let Message::Found { name, list, voters, .. } = sent(&effects)[0].1.clone() else { panic!("it asks: {effects:?}") };
+    founder.message(Nanos(3), NodeId(9), Message::Found { name, list, voters, ballot: rival }, &mut effects);
+    for node in [2, 3].map(NodeId) {
+        let answer = FoundAnswer::Clean(node);
+        founder.message(Nanos(4), node, Message::FoundReply { ballot, answer }, &mut effects);
+    }
+    assert_eq!(founder.genesis(), None, "the rival may found with our promise");
+
+    effects.clear();
+    founder.tick(founder.next_deadline(), false, &mut effects);
+    assert_eq!(effects[0], Effect::Promise(Ballot { round: rival.round + 1, node: NodeId(1) }), "if not, we do");
+}
+
+#[test]
+fn two_nodes_that_each_take_the_other_for_the_first_are_told() {
+    let (mut nodes, ids) = ([founding(1, 2), founding(2, 2)], [NodeId(1), NodeId(2)]);
+    nodes[0].config.list.swap(0, 1);
+    let mut effects = Vec::new();
+    for (at, node) in nodes.iter_mut().enumerate() {
+        ids.iter().enumerate().for_each(|(place, id)| node.resolved(Nanos(1), place ^ (1 - at), *id));
+        node.tick(Nanos(1), false, &mut effects);
+    }
+    assert_eq!(effects, [], "both wait");
+    let [one, other] = &mut nodes;
+    one.tick(one.next_deadline(), false, &mut effects);
+    let [(to, question)] = &sent(&effects)[..] else { panic!("it asks one: {effects:?}") };
+    assert_eq!(*to, NodeId(2));
+    let mut answers = Vec::new();
+    other.message(Nanos(2), NodeId(1), question.clone(), &mut answers);
+    one.message(Nanos(3), NodeId(2), sent(&answers)[0].1.clone(), &mut effects);
+    assert!(matches!(effects.last(), Some(Effect::Fatal(why)) if why.contains("host2:7400,host1:7400")), "{effects:?}");
+}
+
+#[test]
+fn whoever_waits_for_a_founder_with_the_same_list_goes_on_waiting() {
+    let (mut first, mut second) = (founding(1, 2), founding(2, 2));
+    (1..=2).for_each(|node| second.resolved(Nanos(1), node - 1, NodeId(node as u64)));
+    let mut effects = Vec::new();
+    second.tick(second.next_deadline(), false, &mut effects);
+    let at = second.next_deadline();
+    second.tick(at, false, &mut effects);
+    let question = sent(&effects)[0].1.clone();
+    let mut answers = Vec::new();
+    first.message(at, NodeId(2), question, &mut answers);
+    assert_eq!(answers.len(), 1, "nothing is promised: {answers:?}");
+    effects.clear();
+    second.message(at, NodeId(1), sent(&answers)[0].1.clone(), &mut effects);
+    assert_eq!((effects, second.genesis()), (Vec::new(), None));
+}
+
 /// Lets the first of these nodes found, and everybody hear what passes `hears`.
 fn settle(nodes: &mut [Founding], hears: impl Fn(NodeId, &Message) -> bool) {
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.config.node).collect();
