@@ -24,7 +24,7 @@ struct Echo {
 impl Executor for Echo {
     fn start(&self, run: Run, done: Done) {
         self.started.lock().expect("nobody panics here").push(run.grant.fence);
-        done.finish(Outcome::Done(run.grant.payload));
+        done.finish(Outcome::done(run.grant.payload));
     }
 
     fn abort(&self, _: Fence, _: AbortCause) {}

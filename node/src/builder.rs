@@ -223,7 +223,8 @@ impl Builder {
             None => None,
         };
         if let Some(wrapping) = &self.exec {
-            let handler = ExecHandler::new(matches!(wrapping, Wrapping::Own))
+            let own = http.as_ref().and_then(|listener| listener.local_addr().ok());
+            let handler = ExecHandler::new(matches!(wrapping, Wrapping::Own), own)
                 .map_err(|error| Diagnostic::new(Code::Internal, format!("cannot start a thread: {error}")))?;
             self.handlers.insert(exec::KIND.to_owned(), Arc::new(handler));
         }

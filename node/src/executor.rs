@@ -85,7 +85,7 @@ async fn attend(handler: Arc<dyn RawHandler>, cx: &TaskCx, payload: Bytes) -> Op
                 "the output has {} bytes, more than the {MAX_VALUE} allowed; store it elsewhere and return a reference",
                 output.len()
             )))),
-            Ok(Ok(output)) => Some(Outcome::Done(output)),
+            Ok(Ok(output)) => Some(Outcome::Done { output, effects: cx.effects().take() }),
             Ok(Err(_)) | Err(_) if cx.is_cancelled() => None,
             Ok(Err(error)) => Some(failed(error)),
             Err(panic) => Some(failed(TaskError::retry(format!("the handler panicked: {}", words(&*panic))))),
@@ -137,7 +137,7 @@ mod tests {
 
     use futures_util::future::BoxFuture;
     use protocol::master::Grant;
-    use protocol::state::Delivery;
+    use protocol::state::{Delivery, TaskEffect};
     use protocol::{Attempt, Epoch, SessionId, TaskId};
     use tokio::sync::oneshot;
 
@@ -194,8 +194,30 @@ mod tests {
             }
             .boxed()
         });
-        assert_eq!(start(&handlers, "job").await, Ok(Outcome::Done(Bytes::from_static(b"in"))));
+        assert_eq!(start(&handlers, "job").await, Ok(Outcome::done(Bytes::from_static(b"in"))));
         assert!(lock(&handlers.running).is_empty());
+    }
+
+    #[tokio::test]
+    async fn effects_go_with_a_success_and_with_nothing_else() {
+        let handlers = handlers(|cx, _| {
+            async move {
+                cx.effects().add("n", 1)?;
+                Ok(Bytes::new())
+            }
+            .boxed()
+        });
+        let effects = vec![TaskEffect::Add { counter: "n".into(), by: 1 }];
+        assert_eq!(start(&handlers, "job").await, Ok(Outcome::Done { output: Bytes::new(), effects }));
+        let handlers = self::handlers(|cx, _| {
+            async move {
+                cx.effects().add("n", 1)?.add("", 1)?;
+                Ok(Bytes::new())
+            }
+            .boxed()
+        });
+        let Ok(Outcome::Failed { message, retry, .. }) = start(&handlers, "job").await else { panic!("not failed") };
+        assert_eq!((message.as_str(), retry), ("the name of a key or counter must not be empty", false));
     }
 
     #[tokio::test]
@@ -247,7 +269,7 @@ mod tests {
         });
         let outcome = start(&handlers, "job");
         handlers.abort(Fence(7));
-        assert_eq!(outcome.await, Ok(Outcome::Done(Bytes::from_static(b"done"))));
+        assert_eq!(outcome.await, Ok(Outcome::done(Bytes::from_static(b"done"))));
     }
 
     #[tokio::test]

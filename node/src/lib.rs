@@ -17,6 +17,7 @@ pub mod demo;
 #[doc(hidden)]
 pub mod dev;
 pub mod diagnostic;
+mod effects;
 mod error;
 mod executor;
 pub mod fenced;
@@ -43,6 +44,7 @@ mod witness;
 
 pub use builder::Builder;
 pub use client::Client;
+pub use effects::{EffectError, Effects};
 pub use error::{Error, StartError, TaskEnd};
 pub use kv::Kv;
 pub use members::{MemberEvent, Members};
@@ -98,6 +100,8 @@ mod guides {
     struct Semaphore;
     #[doc = include_str!("../../docs/guide/sessions.md")]
     struct Sessions;
+    #[doc = include_str!("../../docs/guide/tasks.md")]
+    struct Tasks;
     #[doc = include_str!("../../docs/guide/watches.md")]
     struct Watches;
 }

@@ -22,9 +22,11 @@
 //! # Invariants
 //!
 //! * A handler's result counts only if the log accepts it under the attempt's fence: at most one result per task does.
+//! * What stands in `effects()` is written with that result, or not at all.
 //! * `once_key()` is equal in all attempts of a task, so a sink that remembers keys sees one effect.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -34,6 +36,8 @@ use protocol::{Attempt, Fence, TaskId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::effects::Effects;
 
 /// Work that a node can do.
 ///
@@ -100,6 +104,7 @@ pub struct TaskCx {
     fence: Fence,
     once_key: String,
     cancel: CancellationToken,
+    effects: Arc<Effects>,
 }
 
 /// Why an attempt did not succeed.
@@ -117,7 +122,7 @@ impl TaskCx {
     pub(crate) fn new(run: &Run, cluster: &str, cancel: CancellationToken) -> Self {
         let grant = &run.grant;
         let once_key = grant.once_key.clone().unwrap_or_else(|| format!("{cluster}/{}", grant.attempt.task));
-        Self { attempt: grant.attempt, fence: grant.fence, once_key, cancel }
+        Self { attempt: grant.attempt, fence: grant.fence, once_key, cancel, effects: Arc::default() }
     }
 
     /// Which run of which task this is, shown `t42#2`.
@@ -143,6 +148,14 @@ impl TaskCx {
     #[must_use]
     pub fn once_key(&self) -> &str {
         &self.once_key
+    }
+
+    /// What this attempt writes together with its result, exactly once in the life of the task. The only way to change something
+    /// once and no more; whatever else a handler does may be done again by another attempt, unless its sink remembers
+    /// [`TaskCx::once_key`].
+    #[must_use]
+    pub fn effects(&self) -> &Effects {
+        &self.effects
     }
 
     /// Resolves when the right to run has ended. Cancellation safe.

@@ -54,7 +54,7 @@ fn main() {
     let first = run.state.revision().0 + 1 - COUNT;
     run.measure("finish", |_, n| {
         let (task, fence) = (TaskId(n + 1), Fence(first + n));
-        Command::Master(MasterCommand::Finish { task, fence, outcome: Outcome::Done(value.clone()) })
+        Command::Master(MasterCommand::Finish { task, fence, outcome: Outcome::done(value.clone()) })
     });
     let began = Clock::now();
     let rounds = COUNT.div_ceil(2048);

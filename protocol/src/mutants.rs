@@ -66,6 +66,8 @@ pub enum Bug {
     ClaimsOutliveSessions,
     /// A once is settled by somebody who does not hold it.
     SettlesWithoutRight,
+    /// The effects of an attempt that was replaced are done, though its result is refused.
+    EffectsOfTheFenced,
     /// A founder is content with the promises of a majority (F1).
     FoundsOnMajority,
     /// A genesis is accepted whatever was promised since (F1).
@@ -74,7 +76,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -103,6 +105,7 @@ impl Bug {
         Self::ReadsBesideWriter,
         Self::ClaimsOutliveSessions,
         Self::SettlesWithoutRight,
+        Self::EffectsOfTheFenced,
         Self::FoundsOnMajority,
         Self::AcceptsBelowPromise,
     ];

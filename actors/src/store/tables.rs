@@ -276,8 +276,9 @@ fn follower(last: Index, index: u64, row: &[u8]) -> Result<Entry, String> {
     Ok(entry)
 }
 
-/// The version of the tables and rows, and of the journal beside them. Format 1 knew no images, format 2 no journal.
-pub(super) const FORMAT: u32 = 3;
+/// The version of the tables, of the rows and commands in them, and of the journal beside them. Format 1 knew no images, format 2 no
+/// journal, format 3 no effects of tasks.
+pub(super) const FORMAT: u32 = 4;
 
 const META: TableDefinition<'_, &'static str, &'static [u8]> = TableDefinition::new("meta");
 pub(super) const LOG: TableDefinition<'_, u64, &'static [u8]> = TableDefinition::new("log");

@@ -7,11 +7,14 @@
 //! * In the binary, a command is also killed when the node itself is killed.
 //! * What it prints is bounded: too much on stdout fails the attempt for good, because half an output is a wrong one; of
 //!   stderr the end is kept.
+//! * What it writes to the file `TENURE_EFFECTS` is done together with its result, or not at all.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -27,6 +30,7 @@ use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::effects::Effects;
 use crate::http::{decoded, encoded, from_base64};
 use crate::task::{RawHandler, TaskCx, TaskError};
 
@@ -119,20 +123,22 @@ pub(crate) struct ExecHandler {
     thread: Handle,
     /// Whether this process is the binary, which can wrap a command so that it ends with the node.
     is_wrapped: bool,
+    /// Where this node serves HTTP: `tenure` in a command asks the node that runs it, unless the command is told otherwise.
+    http: Option<SocketAddr>,
 }
 
 impl ExecHandler {
     /// Starts the thread that attends to children.
-    pub(crate) fn new(is_wrapped: bool) -> io::Result<Self> {
+    pub(crate) fn new(is_wrapped: bool, http: Option<SocketAddr>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = runtime.handle().clone();
         std::thread::Builder::new()
             .name("tenure-exec".into())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-        Ok(Self { thread, is_wrapped })
+        Ok(Self { thread, is_wrapped, http })
     }
 
-    fn command(&self, exec: &Exec, cx: &TaskCx) -> Result<Command, TaskError> {
+    fn command(&self, exec: &Exec, cx: &TaskCx, effects: &Path) -> Result<Command, TaskError> {
         let (program, args) =
             exec.command.split_first().ok_or_else(|| TaskError::fatal("`command` needs at least a program"))?;
         let mut command = if self.is_wrapped {
@@ -148,6 +154,9 @@ impl ExecHandler {
         } else {
             Command::new(program)
         };
+        if let Some(http) = self.http {
+            command.env("TENURE_NODES", http.to_string());
+        }
         command
             .args(args)
             .envs(&exec.env)
@@ -155,6 +164,7 @@ impl ExecHandler {
             .env("TENURE_ATTEMPT", cx.attempt().to_string())
             .env("TENURE_FENCE", cx.fence().to_string())
             .env("TENURE_ONCE_KEY", cx.once_key())
+            .env("TENURE_EFFECTS", effects)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -173,26 +183,32 @@ impl RawHandler for ExecHandler {
             let exec: Exec = serde_json::from_slice(&payload)
                 .map_err(|error| TaskError::fatal(format!("the payload is no command: {error}")))?;
             let stdin = stdin(&exec)?;
-            let command = self.command(&exec, cx)?;
+            let effects = tempfile::Builder::new().prefix("tenure-effects-").tempfile()?;
+            let command = self.command(&exec, cx, effects.path())?;
             let patience = if exec.timeout_ms == 0 { FOREVER } else { Duration::from_millis(exec.timeout_ms) };
-            let (sender, receiver) = oneshot::channel();
+            let (sender, mut receiver) = oneshot::channel();
+            let (stop, stopped) = oneshot::channel();
             let name = exec.command[0].clone();
             let work = self.thread.spawn(async move {
-                let _ = sender.send(attend(command, &name, stdin, patience).await);
+                let _ = sender.send(attend(command, &name, stdin, patience, stopped).await);
             });
             // If this future is dropped, so is the attendance, and with it the group is killed.
             let _abort = AbortOnDrop(work);
-            tokio::select! {
-                report = receiver => {
-                    let report = report.map_err(|_| TaskError::retry("the thread that runs commands has gone"))??;
-                    let output = report.to_output();
-                    match report.exit_code {
-                        Some(0) => Ok(output),
-                        _ => Err(TaskError::retry(report.failure()).with_output(output)),
-                    }
+            let ended = tokio::select! {
+                ended = &mut receiver => ended,
+                () = cx.cancelled() => {
+                    drop(stop);
+                    // Killed, unless it had ended well before that: then the log judges its result.
+                    receiver.await
                 }
-                () = cx.cancelled() => Err(TaskError::retry("interrupted")),
+            };
+            let report = ended.map_err(|_| TaskError::retry("the thread that runs commands has gone"))??;
+            let output = report.to_output();
+            if report.exit_code != Some(0) {
+                return Err(TaskError::retry(report.failure()).with_output(output));
             }
+            gather(effects.as_file(), cx.effects())?;
+            Ok(output)
         }
         .boxed()
     }
@@ -207,8 +223,55 @@ fn stdin(exec: &Exec) -> Result<Vec<u8>, TaskError> {
     }
 }
 
-/// Starts a command and stays with it until it has ended.
-async fn attend(mut command: Command, name: &str, input: Vec<u8>, patience: Duration) -> Result<Report, TaskError> {
+/// Takes what a command wrote into the file of its effects: one JSON object a line, `{"put":"key","value":"text"}`,
+/// `{"delete":"key"}` or `{"add":"counter","by":1}`.
+fn gather(file: &File, effects: &Effects) -> Result<(), TaskError> {
+    let mut text = String::new();
+    let mut file = file;
+    file.rewind()?;
+    file.take(EFFECTS_MAX as u64 + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| TaskError::fatal(format!("TENURE_EFFECTS is not readable: {error}")))?;
+    if text.len() > EFFECTS_MAX {
+        return Err(TaskError::fatal(format!("TENURE_EFFECTS has more than {EFFECTS_MAX} bytes")));
+    }
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |why: String| TaskError::fatal(format!("TENURE_EFFECTS:{}: {why}", number + 1));
+        let line: EffectLine = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        let taken = match line {
+            EffectLine { put: Some(key), value: Some(value), delete: None, add: None, by: None } => {
+                effects.put(key, value)
+            }
+            EffectLine { delete: Some(key), put: None, value: None, add: None, by: None } => effects.delete(key),
+            EffectLine { add: Some(counter), by, put: None, value: None, delete: None } => {
+                effects.add(counter, by.unwrap_or(1))
+            }
+            _ => return Err(wrong("give `put` and `value`, or `delete`, or `add` and `by`".into())),
+        };
+        taken.map_err(|why| wrong(why.to_string()))?;
+    }
+    Ok(())
+}
+
+/// One line of `TENURE_EFFECTS`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EffectLine {
+    put: Option<String>,
+    value: Option<String>,
+    delete: Option<String>,
+    add: Option<String>,
+    by: Option<i64>,
+}
+
+/// Starts a command and stays with it until it has ended. It is killed when the other end of `stopped` is dropped.
+async fn attend(
+    mut command: Command,
+    name: &str,
+    input: Vec<u8>,
+    patience: Duration,
+    stopped: oneshot::Receiver<()>,
+) -> Result<Report, TaskError> {
     let child = command.spawn().map_err(|error| TaskError::retry(format!("cannot start `{name}`: {error}")))?;
     let mut group = Group::new(child)?;
     let mut stdin = group.child.stdin.take().expect("stdin is a pipe");
@@ -225,6 +288,19 @@ async fn attend(mut command: Command, name: &str, input: Vec<u8>, patience: Dura
             group.child.wait().await.map_err(TaskError::from)
         })?;
         Ok(report(status, stdout, stderr))
+    };
+    let leader = group.leader;
+    let kill = async move {
+        let _ = stopped.await;
+        let _ = killpg(leader, Signal::SIGKILL);
+    };
+    let work = async {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            ended = &mut work => ended,
+            () = kill => work.await,
+        }
     };
     match tokio::time::timeout(patience, work).await {
         Ok(result) => result,
@@ -292,13 +368,16 @@ impl Drop for AbortOnDrop {
 const STDOUT_MAX: usize = 700 * 1024;
 const STDERR_MAX: usize = 16 * 1024;
 
+/// JSON takes more room than what it says.
+const EFFECTS_MAX: usize = 2 * 1024 * 1024;
+
 /// Stands for "no time-out".
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
     use protocol::master::Grant;
-    use protocol::state::Delivery;
+    use protocol::state::{Delivery, TaskEffect};
     use protocol::worker::Run;
     use protocol::{Attempt, Epoch, Fence, SessionId, TaskId};
     use tokio_util::sync::CancellationToken;
@@ -324,7 +403,7 @@ mod tests {
     }
 
     async fn run(exec: &Exec) -> Result<Bytes, TaskError> {
-        let handler = ExecHandler::new(false).unwrap();
+        let handler = ExecHandler::new(false, None).unwrap();
         handler.run(&cx(CancellationToken::new()), exec.payload()).await
     }
 
@@ -334,6 +413,31 @@ mod tests {
         let report = Report::parse(&run(&exec).await.unwrap()).unwrap();
         assert_eq!(report.exit_code, Some(0));
         assert_eq!((&report.stdout[..], &report.stderr[..]), (&b"in t42#2 7\n"[..], &b"e\n"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_command_writes_effects_into_a_file() {
+        let (handler, cx) = (ExecHandler::new(false, None).unwrap(), cx(CancellationToken::new()));
+        let lines = r#"printf '{"put":"k","value":"v"}\n\n{"delete":"old"}\n{"add":"n"}\n' > "$TENURE_EFFECTS""#;
+        handler.run(&cx, shell(lines).payload()).await.unwrap();
+        let expected = [
+            TaskEffect::Put { key: "k".into(), value: "v".into() },
+            TaskEffect::Delete("old".into()),
+            TaskEffect::Add { counter: "n".into(), by: 1 },
+        ];
+        assert_eq!(cx.effects().take(), expected);
+    }
+
+    #[tokio::test]
+    async fn effects_that_make_no_sense_are_a_final_failure() {
+        for (line, words) in [
+            (r#"{"put":"k"}"#, "TENURE_EFFECTS:2: give `put`"),
+            (r#"{"push":"k"}"#, "unknown field"),
+            (r#"{"add":""}"#, "must not be empty"),
+        ] {
+            let error = run(&shell(&format!("printf '\\n{line}' > $TENURE_EFFECTS"))).await.unwrap_err();
+            assert!(!error.is_retryable() && error.message().contains(words), "{error:?}");
+        }
     }
 
     #[tokio::test]
@@ -349,7 +453,7 @@ mod tests {
         let missing = Exec { command: vec!["/no/such/program".into()], ..Exec::default() };
         assert!(run(&missing).await.unwrap_err().message().contains("cannot start `/no/such/program`"));
         assert!(!run(&Exec::default()).await.unwrap_err().is_retryable());
-        let handler = ExecHandler::new(false).unwrap();
+        let handler = ExecHandler::new(false, None).unwrap();
         let error = handler.run(&cx(CancellationToken::new()), Bytes::from_static(b"[1]")).await.unwrap_err();
         assert!(!error.is_retryable());
     }
@@ -370,7 +474,7 @@ mod tests {
     async fn a_cancelled_command_is_killed_with_all_that_it_started() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pids");
-        let handler = ExecHandler::new(false).unwrap();
+        let handler = ExecHandler::new(false, None).unwrap();
         let cancel = CancellationToken::new();
         let exec = shell(&format!("sleep 600 & echo $! $$ > {}; wait", file.display()));
         let cx = cx(cancel.clone());

@@ -236,7 +236,7 @@ fn once() -> TaskSpec {
 }
 
 fn done() -> Outcome {
-    Outcome::Done(Bytes::from_static(b"x"))
+    Outcome::done(Bytes::from_static(b"x"))
 }
 
 fn heres(said: &[(NodeId, ToWorker)]) -> Vec<NodeId> {
@@ -434,7 +434,7 @@ fn what_is_about_to_be_recorded_is_granted_in_the_same_entry_as_far_as_there_is_
     assert_eq!(bench.dispatched(), [(B, ids[0]), (C, ids[1])]);
     assert_eq!(bench.proposed(), [], "the third waits for a slot");
     let (node, held) = bench.grant(ids[0]);
-    let outcome = Outcome::Done(Bytes::new());
+    let outcome = Outcome::done(Bytes::new());
     bench.hear(node, ToMaster::Finish { task: ids[0], fence: held.fence, outcome });
     bench.settle();
     assert_eq!(bench.dispatched(), [(B, TaskId(3))]);
@@ -461,7 +461,7 @@ fn what_comes_does_not_overtake_what_waits() {
     let commands = bench.proposed();
     bench.commit(&commands);
     let (_, held) = bench.grant(first);
-    let outcome = Outcome::Done(Bytes::new());
+    let outcome = Outcome::done(Bytes::new());
     bench.hear(B, ToMaster::Finish { task: first, fence: held.fence, outcome });
     let finish = bench.proposed();
     let (_, tasks) = coming(&mut bench, 1);

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::client::Origin;
-use crate::state::{Command, MasterCommand, Operation, Outcome};
+use crate::state::{Command, MasterCommand, Operation, Outcome, TaskEffect};
 use crate::types::NodeId;
 use crate::wire::{self, WireError};
 
@@ -137,7 +137,9 @@ fn size_of_decision(decision: &MasterCommand) -> usize {
             let labels: usize = offer.labels.iter().map(|(key, value)| key.len() + value.len() + 10).sum();
             offer.label.len() + kinds + labels
         }
-        MasterCommand::Finish { outcome: Outcome::Done(output), .. } => output.len(),
+        MasterCommand::Finish { outcome: Outcome::Done { output, effects }, .. } => {
+            output.len() + effects.iter().map(TaskEffect::size).sum::<usize>()
+        }
         MasterCommand::Finish { outcome: Outcome::Failed { message, output, .. }, .. } => message.len() + output.len(),
         MasterCommand::EndNode { .. }
         | MasterCommand::EndReleased(_)

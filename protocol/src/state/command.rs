@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::{
     Changes, ClaimState, Claimed, Counted, CounterOperation, Delete, Host, KeyPage, List, OpenSession, Put, RightId,
-    RightLine, RightOperation, RightView, Roster, SessionView, Transacted, Transaction, Value, Watch,
+    RightLine, RightOperation, RightView, Roster, SessionView, TaskEffect, Transacted, Transaction, Value, Watch,
 };
 use crate::types::{Attempt, ClaimId, ClusterTime, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
@@ -272,8 +272,13 @@ pub enum Delivery {
 /// How an attempt ended at its worker.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
-    /// It produced this.
-    Done(Bytes),
+    /// It ran to its end.
+    Done {
+        /// What it produced.
+        output: Bytes,
+        /// What is written in the step that records this, and only then. Refused, the attempt has failed for good.
+        effects: Vec<TaskEffect>,
+    },
     /// It failed; `retry` says whether another attempt makes sense.
     Failed {
         /// In words.
@@ -283,6 +288,14 @@ pub enum Outcome {
         /// What it produced nevertheless.
         output: Bytes,
     },
+}
+
+impl Outcome {
+    /// It produced this, and writes nothing.
+    #[must_use]
+    pub fn done(output: impl Into<Bytes>) -> Self {
+        Self::Done { output: output.into(), effects: Vec::new() }
+    }
 }
 
 /// A question about the state.

@@ -107,23 +107,37 @@ impl Counters {
                 return Ok(mark.counted);
             }
         }
+        let mark = once.as_ref().map_or(0, |once| mark_weight(counter, once));
+        let room = room.checked_sub(mark).ok_or_else(full)?;
+        let counted = self.increase(counter, *by, room, step.upcoming())?;
+        step.grant();
+        if let Some(once) = once {
+            self.restore_mark(counter.clone(), once.clone(), Mark { counted, until: step.time + MARK_KEEP });
+        }
+        Ok(counted)
+    }
+
+    /// Adds to a counter under this revision. `room` is how many bytes may be added.
+    pub(super) fn increase(
+        &mut self,
+        counter: &Arc<str>,
+        by: i64,
+        room: u64,
+        revision: Revision,
+    ) -> Result<Counted, Refused> {
         let before = self.values.get(counter).copied();
         let value =
-            before.unwrap_or_default().value.checked_add(*by).ok_or_else(|| {
+            before.unwrap_or_default().value.checked_add(by).ok_or_else(|| {
                 Refused::Invalid("the sum leaves the range of 64-bit integers: nothing was added".into())
             })?;
-        let new = before.map_or(weight(counter), |_| 0);
-        if new + once.as_ref().map_or(0, |once| mark_weight(counter, once)) > room {
+        if before.is_none() && weight(counter) > room {
             return Err(full());
         }
-        let counted = Counted { value, revision: step.grant() };
+        let counted = Counted { value, revision };
         if let Some(before) = before {
             self.forget_value(counter, before);
         }
         self.restore(counter.clone(), counted);
-        if let Some(once) = once {
-            self.restore_mark(counter.clone(), once.clone(), Mark { counted, until: step.time + MARK_KEEP });
-        }
         Ok(counted)
     }
 

@@ -49,6 +49,8 @@ pub const MAX_OWNED_BYTES: usize = 512 * 1024;
 pub const MAX_STEPS: usize = 128;
 /// How many bytes the values may have that one transaction reads: its answer is kept until the client has it.
 pub const MAX_TRANSACTION_READ: usize = 256 * 1024;
+/// How many effects a result may have.
+pub const MAX_EFFECTS: usize = 128;
 /// How many lines of a task's history are kept.
 pub const MAX_HISTORY: usize = 32;
 /// How many deaths of its workers a task survives before it is taken for their cause.

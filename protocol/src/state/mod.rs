@@ -17,6 +17,7 @@ mod clients;
 mod command;
 mod counters;
 mod digest;
+mod effects;
 mod image;
 mod keys;
 pub mod limits;
@@ -35,6 +36,8 @@ use std::time::Duration;
 pub use change::*;
 pub use command::*;
 pub use counters::{Add, Counted, CounterOperation, MARK_KEEP};
+pub use effects::TaskEffect;
+pub(crate) use effects::check_result;
 pub use image::{ImageError, Restore};
 pub use owners::{About, Host, OpenSession, SessionView};
 pub use rights::{
@@ -46,6 +49,7 @@ pub use roster::{MAX_EXCLUDED, MAX_VOTERS, Roster};
 use self::clients::{Admission, Clients};
 use self::counters::Counters;
 use self::digest::{Tag, fingerprint};
+use self::effects::Metadata;
 pub use self::keys::{
     Changes, Condition, Delete, Expect, KeyChange, KeyEnd, KeyEvent, KeyOperation, KeyPage, KeyResult, List, Put,
     SEQUENCE_DIGITS, Transacted, Transaction, Value, Watch,
@@ -402,13 +406,20 @@ impl State {
                 (Some(*task), self.tasks.release(*task, *fence, *cause, step).map(|()| Answer::Ok))
             }
             MasterCommand::Finish { task, fence, outcome } => {
-                return Ok(self.tasks.finish(*task, *fence, outcome, step));
+                return Ok(self.finish(*task, *fence, outcome, changes));
             }
         };
         if result.is_err() {
             changes.push(ClusterChange::Void { task });
         }
         result
+    }
+
+    fn finish(&mut self, task: TaskId, fence: Fence, outcome: &Outcome, changes: &mut Vec<ClusterChange>) -> Answer {
+        let Self { time, revision, clients, tasks, keys, rights, counters, .. } = self;
+        let others = tasks.bytes() + rights.bytes();
+        let metadata = &mut Metadata { keys, counters, clients, rights, others };
+        tasks.finish((task, fence), outcome, metadata, &mut Step { time: *time, revision, changes })
     }
 
     fn assign_submitted(

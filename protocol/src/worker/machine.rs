@@ -16,7 +16,7 @@ use crate::effects::{Effects, Event};
 use crate::master::{Grant, ToWorker};
 use crate::mutants::{Bug, is_on};
 use crate::profile::shortened;
-use crate::state::{Offer, Outcome};
+use crate::state::{Offer, Outcome, check_result};
 use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
 use crate::wire::MAX_VALUE;
 
@@ -257,7 +257,7 @@ impl Worker {
     fn on_finished(&mut self, fence: Fence, outcome: Outcome, effects: &mut Effects) {
         match self.hand.speaker(fence) {
             Some((attempt, false)) => self.report(fence, attempt, bounded(outcome), effects),
-            Some((attempt, true)) if matches!(outcome, Outcome::Done(_)) => {
+            Some((attempt, true)) if matches!(outcome, Outcome::Done { .. }) => {
                 self.report(fence, attempt, bounded(outcome), effects);
             }
             _ => {}
@@ -347,10 +347,10 @@ fn no_handler(kind: &str, offer: &Offer) -> String {
 /// What the log can carry of an outcome: a result that is too large is a failure that another attempt would repeat.
 fn bounded(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Done(output) if output.len() > MAX_VALUE => {
-            failure(&format!("the result has {} bytes, more than the limit of {MAX_VALUE}", output.len()), false)
-        }
-        Outcome::Done(_) => outcome,
+        Outcome::Done { ref output, ref effects } => match check_result(output, effects) {
+            Ok(()) => outcome,
+            Err(why) => failure(&why, false),
+        },
         Outcome::Failed { mut message, retry, mut output } => {
             if message.len() > MESSAGE_MAX {
                 let end = (0..=MESSAGE_MAX).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);

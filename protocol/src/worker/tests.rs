@@ -130,7 +130,7 @@ fn grant(fence: u64) -> Grant {
 }
 
 fn done() -> Outcome {
-    Outcome::Done(Bytes::from_static(b"x"))
+    Outcome::done(Bytes::from_static(b"x"))
 }
 
 fn finish(fence: u64) -> ToMaster {
@@ -377,7 +377,7 @@ fn a_draining_worker_takes_nothing_waits_for_what_runs_and_says_goodbye() {
 fn a_result_that_the_log_cannot_carry_is_a_failure_in_words() {
     let mut bench = Bench::welcome();
     bench.dispatch(9);
-    bench.finish(9, Outcome::Done(Bytes::from(vec![0; crate::wire::MAX_VALUE + 1])));
+    bench.finish(9, Outcome::done(Bytes::from(vec![0; crate::wire::MAX_VALUE + 1])));
     match &bench.said()[..] {
         [ToMaster::Finish { outcome: Outcome::Failed { message, retry: false, .. }, .. }] => {
             assert!(message.contains("1048577 bytes"), "{message}");

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use protocol::state::{
     Answer, ClusterChange, Command, Condition, Delete, Expect, KeyChange, KeyEnd, KeyEvent, KeyOperation, KeyResult,
-    Operation, Put, RightId, Transacted, Transaction, Value,
+    MasterCommand, Operation, Outcome, Put, RightId, TaskEffect, Transacted, Transaction, Value,
 };
 use protocol::{ClusterTime, Fence, Revision, SessionId};
 
@@ -46,6 +46,8 @@ pub struct Moment<'a> {
     pub before: Revision,
     /// Whether a client's session lives before.
     pub lives: &'a dyn Fn(SessionId) -> bool,
+    /// Whether a result that comes now is recorded, because its attempt holds the task.
+    pub records: bool,
     /// Whether a grant of a right is live before.
     pub holds: &'a dyn Fn(&RightId, Fence) -> bool,
 }
@@ -59,6 +61,11 @@ impl Book {
             return Err(format!("I3 {command:?} changed {told:?}, and should have changed {expected:?}"));
         }
         expected.into_iter().try_for_each(|change| self.note(change))
+    }
+
+    /// A key's value.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key)
     }
 
     /// What a key held, oldest first.
@@ -117,8 +124,21 @@ impl Book {
                 self.transactions.entry(done.revision).or_default().push(done.clone());
                 self.transact(transaction, done, next, at)
             }
+            (Command::Master(MasterCommand::Finish { outcome: Outcome::Done { effects, .. }, .. }), _) => {
+                Ok(if at.records { self.effects(effects, next, at) } else { Vec::new() })
+            }
             _ => self.ended(changes, at.time),
         }
+    }
+
+    /// What the effects of a result do to the keys.
+    fn effects(&self, effects: &[TaskEffect], revision: Revision, at: Moment<'_>) -> Vec<KeyChange> {
+        let change = |effect: &TaskEffect| match effect {
+            TaskEffect::Put { key, value } => Some(self.put(&Put::new(key.as_str(), value.clone()), revision, at)),
+            TaskEffect::Delete(key) => self.keys.get(key).map(|_| gone(key, revision, KeyEnd::Deleted)),
+            TaskEffect::Add { .. } => None,
+        };
+        effects.iter().filter_map(change).collect()
     }
 
     fn transact(

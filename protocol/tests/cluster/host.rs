@@ -15,9 +15,11 @@ use protocol::gate::Gate;
 use protocol::image::{Done, Work};
 use protocol::master::Mastership;
 use protocol::replica::Replica;
-use protocol::state::{Offer, Outcome, State};
+use protocol::state::{Offer, Outcome, State, TaskEffect};
 use protocol::worker::Worker;
-use protocol::{ClusterId, Fence, Incarnation, LogId, Nanos, NodeId, Profile, SessionId, client, replica, worker};
+use protocol::{
+    Attempt, ClusterId, Fence, Incarnation, LogId, Nanos, NodeId, Profile, SessionId, TaskId, client, replica, worker,
+};
 
 use crate::travel::place;
 
@@ -412,9 +414,9 @@ pub fn target(local: &Local) -> Part {
 }
 
 /// How a handler of this kind of task ends, and when.
-pub fn behaviour(kind: &str, fence: Fence, random: u64) -> Option<(Duration, Outcome)> {
+pub fn behaviour(kind: &str, attempt: Attempt, fence: Fence, random: u64) -> Option<(Duration, Outcome)> {
     let failed = |retry| Outcome::Failed { message: "it went wrong".into(), retry, output: bytes::Bytes::new() };
-    let done = || Outcome::Done(bytes::Bytes::copy_from_slice(&fence.0.to_be_bytes()));
+    let done = || result(attempt.task, fence);
     let short = Duration::from_micros(500 + random % 80_000);
     match kind {
         "quick" => Some((short, done())),
@@ -424,6 +426,20 @@ pub fn behaviour(kind: &str, fence: Fence, random: u64) -> Option<(Duration, Out
         _ => None,
     }
 }
+
+/// What an attempt reports that ran to its end: its fence, written to a key of the task too, and one more result counted.
+pub fn result(task: TaskId, fence: Fence) -> Outcome {
+    let token = (EFFECT | fence.0).to_be_bytes();
+    let effects = vec![
+        TaskEffect::Put { key: format!("result/{task}"), value: bytes::Bytes::copy_from_slice(&token) },
+        TaskEffect::Delete(format!("result/{}", TaskId(task.0.saturating_sub(8)))),
+        TaskEffect::Add { counter: "results".into(), by: 1 },
+    ];
+    Outcome::Done { output: bytes::Bytes::copy_from_slice(&fence.0.to_be_bytes()), effects }
+}
+
+/// Sets what tasks write apart from what clients write.
+const EFFECT: u64 = 1 << 63;
 
 /// The kinds of task that every node runs; the last one never ends by itself.
 pub const KINDS: [&str; 4] = ["quick", "flaky", "slow", "hanging"];

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use protocol::durable::{ConfState, Entry, Genesis, Payload};
 use protocol::state::{
     Answer, ClientEnd, ClusterChange, Command, Condition, CounterOperation, Delivery, MasterCommand, Operation,
-    ReleaseCause, State, TaskState,
+    Outcome, Query, ReleaseCause, State, TaskEffect, TaskState,
 };
 use protocol::{Fence, Revision, SessionId, TaskId, wire};
 
@@ -110,11 +110,13 @@ impl Oracle {
                     self.owners.follow(command, &answer, &changes)?;
                     let (lives, holds) =
                         (|session| live.contains(&session), |right: &_, fence| self.rights.holds(right, fence));
-                    let moment = Moment { time, before, lives: &lives, holds: &holds };
+                    let records = self.records(command);
+                    let moment = Moment { time, before, lives: &lives, holds: &holds, records };
                     self.book.follow(command, &answer, &changes, moment)?;
                     self.follow_tasks(command, &answer, &changes)?;
                     self.rights.follow(command, &answer, &changes, (before, &self.state))?;
                     self.follow_counters(command, &answer, before)?;
+                    self.follow_effects(command, records)?;
                 }
             }
         }
@@ -169,6 +171,41 @@ impl Oracle {
         *value += add.by;
         self.additions.insert(counted.revision, *value);
         if *value == counted.value { Ok(()) } else { Err(format!("I3 a counter is at {value}, told was {counted:?}")) }
+    }
+
+    /// Says whether this is the result of an attempt that holds its task.
+    fn records(&self, command: &Command) -> bool {
+        let Command::Master(MasterCommand::Finish { task, fence, .. }) = command else { return false };
+        let place = (task.0 as usize).checked_sub(1);
+        place.and_then(|place| self.tasks.get(place)).is_some_and(|task| task.live == Some(*fence))
+    }
+
+    /// I5: what a task writes is there exactly when its result was recorded, and once.
+    fn follow_effects(&mut self, command: &Command, records: bool) -> Result<(), String> {
+        let Command::Master(MasterCommand::Finish { task, fence, outcome: Outcome::Done { effects, .. } }) = command
+        else {
+            return Ok(());
+        };
+        for effect in effects {
+            let (found, expected) = match effect {
+                TaskEffect::Add { counter, by } => {
+                    let value = self.counters.entry(counter.to_string()).or_default();
+                    *value += by * i64::from(records);
+                    let Answer::Counted(counted) = self.state.query(&Query::Counter(counter.clone())) else { continue };
+                    (format!("{}", counted.value), format!("{value}"))
+                }
+                TaskEffect::Put { key, .. } | TaskEffect::Delete(key) => {
+                    let Answer::Value { found, .. } = self.state.query(&Query::Get(key.clone())) else { continue };
+                    (format!("{:?}", found.as_ref()), format!("{:?}", self.book.value(key)))
+                }
+            };
+            if found != expected {
+                return Err(format!(
+                    "I5 {effect:?} of {task} under {fence}, recorded {records}: {found}, not {expected}"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn follow_tasks(&mut self, command: &Command, answer: &Answer, changes: &[ClusterChange]) -> Result<(), String> {

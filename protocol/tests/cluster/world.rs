@@ -15,12 +15,14 @@ mod inside;
 use protocol::effects::{Authority, Effects, Event, Local, Role};
 use protocol::message::Body;
 use protocol::state::Outcome;
-use protocol::{ClusterId, Epoch, Fence, Incarnation, Nanos, NodeId, Profile, client, master, replica, route, worker};
+use protocol::{
+    ClusterId, Epoch, Fence, Incarnation, Nanos, NodeId, Profile, TaskId, client, master, replica, route, worker,
+};
 
 use crate::beginning;
 use crate::check::{Checker, Verdict, mix};
 use crate::dice::Dice;
-use crate::host::{Host, Part, Setup, behaviour, target};
+use crate::host::{Host, Part, Setup, behaviour, result, target};
 use crate::net::Net;
 use crate::options::{MS, Options, SECOND};
 use crate::oracle::Decided;

@@ -422,7 +422,7 @@ impl World {
         let outcome = if self.dice.one_in(10) {
             Outcome::Failed { message: "chance".into(), retry: true, output: Bytes::new() }
         } else {
-            Outcome::Done(Bytes::from_static(b"done"))
+            Outcome::done(Bytes::from_static(b"done"))
         };
         self.at(span, Happening::Handled { node: name, incarnation, fence: grant.fence, outcome });
     }
@@ -436,7 +436,7 @@ impl World {
         }
         if self.dice.one_in(3) {
             self.counts.late += 1;
-            let outcome = Outcome::Done(Bytes::from(format!("late {attempt}")));
+            let outcome = Outcome::done(Bytes::from(format!("late {attempt}")));
             self.at(MS, Happening::Handled { node: name, incarnation, fence, outcome });
         } else {
             self.handlers.remove(&(name, incarnation, fence));

@@ -119,6 +119,14 @@ impl Keys {
         Ok(())
     }
 
+    /// Refuses a key that belongs to a session.
+    pub(super) fn require_unowned(&self, key: &str) -> Result<(), Refused> {
+        match self.get(key).and_then(|value| value.owner) {
+            Some(owner) => Err(Refused::Invalid(format!("the key {key:?} belongs to the session {owner}"))),
+            None => Ok(()),
+        }
+    }
+
     /// A session ended: everything that belonged to it goes under one revision.
     pub(super) fn end_session(&mut self, session: SessionId, revision: Revision, changes: &mut Vec<ClusterChange>) {
         let Some(owned) = self.owned.get(&session).cloned() else { return };

@@ -18,6 +18,7 @@ use super::Tasks;
 use super::record::{Fate, Record, kept_line, kept_text};
 use crate::mutants::{Bug, is_on};
 use crate::state::digest::{Tag, fingerprint};
+use crate::state::effects::{Metadata, check_result};
 use crate::state::limits::{MAX_BACKOFF, MAX_BYTES_WITH_RESULTS, MAX_DEATHS};
 use crate::state::{
     Answer, Assigned, ClusterChange, Delivery, HistoryEvent, Outcome, Refused, ReleaseCause, Step, TaskState,
@@ -90,12 +91,12 @@ impl Tasks {
         }
     }
 
-    /// Judges the outcome of an attempt.
+    /// Judges the outcome of an attempt. What it writes is written if its result is recorded here and now.
     pub(in crate::state) fn finish(
         &mut self,
-        id: TaskId,
-        fence: Fence,
+        (id, fence): (TaskId, Fence),
         outcome: &Outcome,
+        metadata: &mut Metadata<'_>,
         step: &mut Step<'_>,
     ) -> Answer {
         let Some(record) = self.records.get_mut(&id).map(Arc::make_mut) else {
@@ -103,13 +104,14 @@ impl Tasks {
             return Answer::Refused(Refused::NotFound);
         };
         if let Some(grant) = record.grant().filter(|_| is_on(Bug::JudgesWithoutFence)) {
-            self.judge(id, Assigned { fence, ..grant }, outcome, step);
+            self.judge(id, Assigned { fence, ..grant }, outcome, metadata, step);
             return Answer::Ok;
         }
         match record.fate(fence) {
             Some((_, Fate::Held)) => {
                 let grant = record.grant().filter(|grant| grant.fence == fence);
-                self.judge(id, grant.expect("a held fence is that of the grant"), outcome, step);
+                let grant = grant.expect("a held fence is that of the grant");
+                self.judge(id, grant, outcome, metadata, step);
                 return Answer::Ok;
             }
             // Its worker has not heard so yet.
@@ -119,6 +121,9 @@ impl Tasks {
             }
             Some((number, Fate::TakenBack)) => {
                 record.set_fate(fence, Fate::Refused);
+                if let (Outcome::Done { effects, .. }, true) = (outcome, is_on(Bug::EffectsOfTheFenced)) {
+                    let _ = metadata.perform(effects, step);
+                }
                 record.note(step.time, number, HistoryEvent::LateResultRefused(fence));
                 record.seal(&mut self.digest);
                 self.counts.results_refused += 1;
@@ -151,24 +156,36 @@ impl Tasks {
         self.view(id).map(|view| Answer::Task(Box::new(view))).ok_or(Refused::NotFound)
     }
 
-    fn judge(&mut self, id: TaskId, grant: Assigned, outcome: &Outcome, step: &mut Step<'_>) {
+    fn judge(
+        &mut self,
+        id: TaskId,
+        grant: Assigned,
+        outcome: &Outcome,
+        metadata: &mut Metadata<'_>,
+        step: &mut Step<'_>,
+    ) {
         judged(id, grant.fence, true, step);
         let full = self.bytes > MAX_BYTES_WITH_RESULTS;
         let record = self.records.get_mut(&id).map(Arc::make_mut).expect("the caller has found it");
         record.set_fate(grant.fence, Fate::Judged);
         // What cannot be kept fails the attempt as a whole, and for good: the next one would produce the same.
         let (message, retry, output) = match outcome {
-            Outcome::Done(output) if output.len() > MAX_VALUE => {
-                (format!("the result's {} bytes exceed the limit of {MAX_VALUE}", output.len()), false, Bytes::new())
-            }
-            Outcome::Done(output) if full && !output.is_empty() => {
+            Outcome::Done { output, .. } if full && !output.is_empty() => {
                 ("the cluster is full: there is no room for the result".into(), false, Bytes::new())
             }
-            Outcome::Done(output) => {
-                record.note(step.time, grant.number, HistoryEvent::Done);
-                self.counts.results_recorded += 1;
-                let state = TaskState::Done { output: output.clone(), at: step.time };
-                return self.end(id, Some(grant), state, true, step);
+            Outcome::Done { output, effects } => {
+                let performed = check_result(output, effects).and_then(|()| {
+                    metadata.perform(effects, step).map_err(|why| format!("an effect was refused: {why}"))
+                });
+                match performed {
+                    Ok(()) => {
+                        record.note(step.time, grant.number, HistoryEvent::Done);
+                        self.counts.results_recorded += 1;
+                        let state = TaskState::Done { output: output.clone(), at: step.time };
+                        return self.end(id, Some(grant), state, true, step);
+                    }
+                    Err(why) => (kept_text(&why), false, Bytes::new()),
+                }
             }
             Outcome::Failed { message, retry, output } => {
                 let room = if full { 0 } else { MAX_VALUE };

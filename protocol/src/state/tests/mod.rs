@@ -1,5 +1,6 @@
 //! What the state promises, one sentence a test.
 
+mod effects;
 mod image;
 mod keys;
 mod naive;

@@ -359,7 +359,12 @@ impl Naive {
             Fate::Held => self.set_fate(id, fence, Fate::Judged),
         }
         match outcome.clone() {
-            Outcome::Done(output) => {
+            Outcome::Done { output, effects } => {
+                if let Err(message) = self.write_all(&effects) {
+                    self.note(id, number, HistoryEvent::Failed(message.clone()));
+                    self.fail(id, number, false, message, Bytes::new());
+                    return Ok(Answer::Ok);
+                }
                 self.content.results_recorded += 1;
                 self.note(id, number, HistoryEvent::Done);
                 self.set(id, TaskState::Done { output, at: self.time });

@@ -67,6 +67,40 @@ impl Naive {
         Ok(Answer::Transacted(Transacted { held, results, revision: Revision(self.revision) }))
     }
 
+    /// Does all effects of a result, or says why there is none of them.
+    pub(super) fn write_all(&mut self, effects: &[TaskEffect]) -> Result<(), String> {
+        let mut seen = Vec::new();
+        for key in effects.iter().filter_map(TaskEffect::key) {
+            if seen.contains(&key) {
+                return Err(format!("its effects write the key {key:?} twice"));
+            }
+            seen.push(key);
+        }
+        let before = self.clone();
+        for effect in effects {
+            if let Err(why) = self.write(effect, Revision(before.revision + 1)) {
+                *self = before;
+                return Err(format!("an effect was refused: {why}"));
+            }
+        }
+        self.revision += u64::from(!effects.is_empty());
+        Ok(())
+    }
+
+    fn write(&mut self, effect: &TaskEffect, revision: Revision) -> Result<(), Refused> {
+        if let Some(key) = effect.key()
+            && let Some(owner) = self.value(key).and_then(|value| value.owner)
+        {
+            return Err(Refused::Invalid(format!("the key {key:?} belongs to the session {owner}")));
+        }
+        match effect {
+            TaskEffect::Put { key, value } => self.put_at(&Put::new(key.as_str(), value.clone()), revision).map(drop),
+            TaskEffect::Delete(key) if self.value(key).is_none() => Ok(()),
+            TaskEffect::Delete(key) => self.delete_at(&Delete { key: key.clone(), expect: Expect::Any }, revision),
+            TaskEffect::Add { counter, by } => self.increase(counter, *by, revision).map(drop),
+        }
+    }
+
     fn perform(&mut self, operation: &KeyOperation, revision: Revision) -> Result<KeyResult, Refused> {
         match operation {
             KeyOperation::Get(key) => Ok(KeyResult::Found(self.value(key))),

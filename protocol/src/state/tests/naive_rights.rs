@@ -201,9 +201,19 @@ impl Naive {
         }
     }
 
+    pub(super) fn increase(&mut self, counter: &str, by: i64, revision: Revision) -> Result<Counted, Refused> {
+        let Some(value) = self.counter(counter).value.checked_add(by) else {
+            return Err(Refused::Invalid("the sum leaves the range of 64-bit integers: nothing was added".into()));
+        };
+        let counted = Counted { value, revision };
+        let rights = self.rights();
+        rights.counters.retain(|(name, _)| **name != *counter);
+        rights.counters.push((counter.to_string(), counted));
+        Ok(counted)
+    }
+
     pub(super) fn count(&mut self, operation: &CounterOperation) -> Outcomes {
         let (CounterOperation::Add(Add { counter, .. }) | CounterOperation::Remove(counter)) = operation;
-        let before = self.counter(counter);
         let CounterOperation::Add(Add { by, once, .. }) = operation else {
             let known = self.content.rights.counters.iter().any(|(name, _)| **name == **counter);
             known.then_some(()).ok_or(Refused::NotFound)?;
@@ -219,14 +229,10 @@ impl Naive {
                 return Ok(Answer::Counted(*counted));
             }
         }
-        let Some(value) = before.value.checked_add(*by) else {
-            return Err(Refused::Invalid("the sum leaves the range of 64-bit integers: nothing was added".into()));
-        };
-        let counted = Counted { value, revision: Revision(self.grant()) };
+        let counted = self.increase(counter, *by, Revision(self.revision + 1))?;
+        self.revision += 1;
         let until = self.time + MARK_KEEP;
         let rights = self.rights();
-        rights.counters.retain(|(name, _)| **name != **counter);
-        rights.counters.push((counter.to_string(), counted));
         rights.marks.extend(once.iter().map(|once| (counter.to_string(), once.to_string(), counted, until)));
         Ok(Answer::Counted(counted))
     }

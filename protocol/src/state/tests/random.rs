@@ -547,10 +547,28 @@ impl Run {
                 self.meet(matches!(fate, Some((_, Fate::Judged))), "judged again");
                 self.meet(matches!(fate, Some((_, Fate::TakenBack))), "late");
                 self.meet(matches!(fate, Some((_, Fate::Refused))), "late again");
-                let outcome = if self.chance.one_in(2) { done("out") } else { failed("oops", !self.chance.one_in(4)) };
+                let outcome = if self.chance.one_in(2) { self.done() } else { failed("oops", !self.chance.one_in(4)) };
+                if let (Outcome::Done { effects, .. }, Some((_, Fate::Held))) = (&outcome, fate) {
+                    let refused = self.naive.clone().write_all(effects).is_err();
+                    self.meet(refused, "effects refused");
+                    self.meet(!refused && effects.len() > 1, "effects");
+                }
                 MasterCommand::Finish { task, fence, outcome }
             }
         }
+    }
+
+    /// A result, mostly with something to write.
+    fn done(&mut self) -> Outcome {
+        let effects = (0..self.chance.below(4)).map(|_| match self.chance.below(5) {
+            0 => TaskEffect::Delete(self.key()),
+            1 | 2 => {
+                let by = [1, -1, 30, i64::MAX][self.chance.below(4)];
+                TaskEffect::Add { counter: KEYS[self.chance.below(2)].into(), by }
+            }
+            _ => TaskEffect::Put { key: self.key(), value: Bytes::from_static(b"effect") },
+        });
+        Outcome::Done { output: Bytes::from_static(b"out"), effects: effects.collect() }
     }
 
     /// A request whose answer is kept: mostly one that submitted something.
@@ -680,13 +698,15 @@ fn rights() -> Vec<RightId> {
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// What the random commands must have met, or they test less than they seem to.
-const RULES: [&str; 38] = [
+const RULES: [&str; 40] = [
     "answer again",
     "ahead of the window",
     "cancelled",
     "conflict",
     "died too often",
     "done",
+    "effects",
+    "effects refused",
     "ended",
     "expired client",
     "expired node",

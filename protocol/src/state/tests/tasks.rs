@@ -377,7 +377,7 @@ fn a_result_that_is_too_large_fails_its_attempt_for_good() {
     let (done, failed) = (world.submit(TaskSpec::new("a", "")), world.submit(TaskSpec::new("b", "")));
     let fence = world.assign(done, 1);
     let output = Bytes::from(vec![0; MAX_VALUE + 1]);
-    assert_eq!(world.finish(done, fence, Outcome::Done(output.clone())), Answer::Ok);
+    assert_eq!(world.finish(done, fence, Outcome::done(output.clone())), Answer::Ok);
     assert!(matches!(world.view(done).state, TaskState::Failed { .. }));
     assert_eq!(world.summary().results_recorded, 0);
     let fence = world.assign(failed, 1);
@@ -394,7 +394,7 @@ fn a_page_shows_as_many_tasks_as_fit_and_is_empty_only_at_the_end() {
     let big = Bytes::from(vec![0; MAX_VALUE]);
     for &task in &tasks[..2] {
         let fence = world.assign(task, 1);
-        world.finish(task, fence, Outcome::Done(big.clone()));
+        world.finish(task, fence, Outcome::done(big.clone()));
     }
     let page = |after, limit| match world.state.query(&Query::Tasks { after, limit }) {
         Answer::Tasks(tasks) => tasks.into_iter().map(|view| view.id).collect::<Vec<_>>(),

@@ -164,7 +164,7 @@ impl State {
 }
 
 pub(super) fn done(output: &'static str) -> Outcome {
-    Outcome::Done(Bytes::from_static(output.as_bytes()))
+    Outcome::done(Bytes::from_static(output.as_bytes()))
 }
 
 pub(super) fn failed(message: &str, retry: bool) -> Outcome {

@@ -12,7 +12,7 @@ impl World {
         }
         match event {
             Event::Start(run) => self.begin_attempt(at, run),
-            Event::Abort { fence, .. } => self.abort_attempt(at, fence),
+            Event::Abort { attempt, fence, .. } => self.abort_attempt(at, attempt.task, fence),
             Event::Completed { call, result } => {
                 let is_safe = self.options.is_clock_bound_kept;
                 let verdict = self.history.complete((call, self.time), &result, &mut self.check.oracle, is_safe);
@@ -60,17 +60,17 @@ impl World {
         self.history.witness.started(self.time, &run);
         let fence = run.grant.fence;
         self.hosts[at].running.insert(fence, run.grant.session);
-        if let Some((span, outcome)) = behaviour(&run.grant.kind, fence, self.dice.any()) {
+        if let Some((span, outcome)) = behaviour(&run.grant.kind, run.grant.attempt, fence, self.dice.any()) {
             let run = self.hosts[at].run;
             self.queue.add(self.time + span.as_nanos() as u64, Happening::Handled { at, run, fence, outcome });
         }
     }
 
     /// A handler that is told to stop sees it a little later; what it has ready by then it still reports.
-    pub(super) fn abort_attempt(&mut self, at: usize, fence: Fence) {
+    pub(super) fn abort_attempt(&mut self, at: usize, task: TaskId, fence: Fence) {
         if self.hosts[at].running.remove(&fence).is_some() && self.dice.happens(300) {
             let run = self.hosts[at].run;
-            let outcome = Outcome::Done(bytes::Bytes::copy_from_slice(&fence.0.to_be_bytes()));
+            let outcome = result(task, fence);
             let wait = self.dice.between(0, 20 * MS);
             self.queue.add(self.time + wait, Happening::Handled { at, run, fence, outcome });
         }
