@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Running, Turn, command, tenure};
 
@@ -27,6 +27,23 @@ fn the_demo_passes_all_its_checks_while_its_master_is_killed_and_paused() {
     let sheet = std::fs::read(out.join("contact-sheet.png")).expect("the picture is there");
     assert!(sheet.starts_with(b"\x89PNG"));
     assert!(!folder.path().join("context.json").exists(), "the context goes with the cluster");
+}
+
+#[test]
+fn a_lock_and_a_fence_do_not_keep_an_effect_from_coming_twice_and_a_record_does() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let output = tenure(&["demo", "lock-is-not-enough", "-o", "json"], folder.path());
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    assert!(output.status.success(), "{verdict:#}\n{stderr}");
+    assert_eq!(verdict["effects"], json!([2, 2, 1, 1]));
+    for run in verdict["runs"].as_array().expect("a list") {
+        let fences: Vec<u64> = serde_json::from_value(run["lock_fences"].clone()).expect("numbers");
+        assert!(fences.len() == 2 && fences[0] < fences[1], "the lock was granted twice, one after the other: {run}");
+        assert_ne!(run["attempts"][0]["worker"], run["attempts"][1]["worker"], "two workers: {run}");
+    }
+    assert_eq!(verdict["reported"]["attempts"].as_array().map(Vec::len), Some(1), "nobody else was started");
 }
 
 #[test]

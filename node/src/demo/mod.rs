@@ -4,6 +4,9 @@
 //! 75 % the next one is frozen for seven seconds, so that it wakes up believing in its old epoch. In the end every frame is
 //! compared with the sums that are shipped with the source.
 //!
+//! `tenure demo lock-is-not-enough` is another story on the same cluster: one task, two workers, and what keeps its effect from coming
+//! twice.
+//!
 //! # Invariants
 //!
 //! * The exit code is 0 only if every check passed.
@@ -13,6 +16,7 @@ mod checks;
 mod faults;
 pub mod handler;
 mod job;
+mod lock;
 pub mod picture;
 pub mod render;
 mod screen;
@@ -36,10 +40,22 @@ use render::FRAMES;
 use screen::Screen;
 use watch::Watch;
 
+/// What can be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Show {
+    /// A real job, while the master is killed and the next one frozen
+    Render,
+    /// One task, two workers: what a lock, a fence, a once key and effects are worth
+    LockIsNotEnough,
+}
+
 /// Flags of `demo`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to do to the cluster meanwhile
+    /// What to show
+    #[arg(value_enum, default_value = "render", value_name = "STORY")]
+    show: Show,
+    /// What to do to the cluster while it renders
     #[arg(long, value_enum, value_delimiter = ',', default_value = "kill,pause", value_name = "FAULT[,FAULT]")]
     faults: Vec<Fault>,
     /// Leave the cluster up in the end, until Ctrl-C, and keep its folder
@@ -104,15 +120,16 @@ async fn demo(args: &Args, frame: &CliFrame) -> Result<Exit, Diagnostic> {
     if is_shown {
         introduce(&mut processes, ready, output).await;
     }
-    let result = play(args, &mut processes, Screen::new(output, is_shown), ready).await;
+    let result = match args.show {
+        Show::Render => render_job(args, &mut processes, output, is_shown, ready).await,
+        Show::LockIsNotEnough => lock::play(&mut processes, output, is_shown, ready).await,
+    };
     if result.is_err() && !args.keep {
         // What the nodes printed says why; without the folder it would be gone.
         processes.keep_folder();
         output.note(format!("the nodes' logs are kept in {}", processes.folder().display()));
     }
-    let verdict = result.inspect_err(|_| Context::remove_own())?;
-    let passed = verdict.checks.iter().all(|check| check.pass);
-    verdict.show(&processes, output, is_shown);
+    let passed = result.inspect_err(|_| Context::remove_own())?;
     if args.keep {
         output.note(format!("the cluster stays up until Ctrl-C; logs and data in {}", processes.folder().display()));
         interrupted().await;
@@ -135,8 +152,23 @@ async fn introduce(processes: &mut Processes, ready: Duration, output: &Output) 
         "ready in {:.1} s      (another terminal: tenure status · tenure members · tenure task ls)",
         ready.as_secs_f64()
     ));
-    output.line("");
-    output.line(format!("Job · render {FRAMES} frames of a Mandelbrot zoom"));
+}
+
+/// The job from its title to its verdict: says whether all checks passed.
+async fn render_job(
+    args: &Args,
+    processes: &mut Processes,
+    output: &Output,
+    is_shown: bool,
+    ready: Duration,
+) -> Result<bool, Diagnostic> {
+    if is_shown {
+        output.line("");
+        output.line(format!("Job · render {FRAMES} frames of a Mandelbrot zoom"));
+    }
+    let verdict = play(args, processes, Screen::new(output, is_shown), ready).await?;
+    verdict.show(processes, output, is_shown);
+    Ok(verdict.checks.iter().all(|check| check.pass))
 }
 
 /// The job, the faults and the checks.

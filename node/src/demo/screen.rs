@@ -51,6 +51,13 @@ impl<'a> Screen<'a> {
         self.bar.suspend(|| self.output.line(line));
     }
 
+    /// A line without a time.
+    pub(super) fn line(&self, text: &str) {
+        if self.is_shown {
+            self.bar.suspend(|| self.output.line(text));
+        }
+    }
+
     /// So many frames are done.
     pub(super) fn progress(&self, done: u32) {
         self.bar.set_position(done.into());
