@@ -53,46 +53,70 @@ fn a_task_survives_its_worker_that_dies_before_the_effect() {
     assert_eq!(cluster.count(&task, "done"), 1);
 }
 
+/// The fail point between the work and the report: the first attempt kills the node that runs it.
+const DIES: &str = "case $TENURE_ATTEMPT in *'#1') kill -9 $PPID; exec sleep 600;; esac";
+
 #[test]
-fn a_worker_that_dies_after_the_effect_and_before_the_report_leaves_one_result_and_one_once_key() {
+fn a_worker_that_dies_between_work_and_report_did_it_twice_and_is_recorded_once() {
     let mut cluster = TestCluster::start();
-    let effects = cluster.ledger("effects");
-    let script = format!(
-        "{}; case $TENURE_ATTEMPT in *#1) exec sleep 600;; esac",
-        effects.append("$TENURE_ONCE_KEY $TENURE_FENCE")
-    );
-    let task = cluster.submit_script(&script);
-    cluster.until("the effect is there", || effects.lines().len() == 1);
-    let worker = cluster.worker_of(&task);
-    cluster.processes.kill(worker);
+    let work = cluster.ledger("work");
+    let task = cluster.submit_script(&format!("{}; {DIES}", work.append("$TENURE_ONCE_KEY $TENURE_FENCE")));
     assert_eq!(cluster.ended(&task)["state"], "done");
-    let lines = effects.lines();
+    let lines = work.lines();
     let (keys, fences): (BTreeSet<_>, Vec<u64>) = lines
         .iter()
         .filter_map(|line| line.rsplit_once(' '))
         .map(|(key, fence)| (key.to_owned(), fence.parse::<u64>().expect("a fence is a number")))
         .unzip();
     assert_eq!(lines.len(), 2, "at least once: it was done twice");
-    assert_eq!(keys.len(), 1, "a sink that remembers keys sees one effect");
+    assert_eq!(keys.len(), 1, "both attempts have one once key");
     assert!(fences[0] < fences[1], "a sink that compares fences refuses the older attempt from now on");
     assert_eq!((cluster.count(&task, "done"), cluster.count(&task, "assigned")), (1, 2));
+    revive(&mut cluster);
+
+    // A sink that keeps the once key with its data.
+    let (work, sink) = (cluster.ledger("work-once"), cluster.ledger("sink"));
+    let script = format!("{}; {}; {DIES}", work.append("x"), sink.append_once("$TENURE_ONCE_KEY"));
+    let task = cluster.submit_script(&script);
+    assert_eq!(cluster.ended(&task)["state"], "done");
+    assert_eq!((work.lines().len(), sink.lines().len()), (2, 1), "done twice, one effect");
+    assert_eq!(cluster.count(&task, "done"), 1);
+    revive(&mut cluster);
+
+    // Effects that are part of the report.
+    let work = cluster.ledger("work-effects");
+    let effects = r#"echo '{"add":"done"}' >> "$TENURE_EFFECTS"; echo "{\"put\":\"by\",\"value\":\"$TENURE_ATTEMPT\"}" >> "$TENURE_EFFECTS""#;
+    let task = cluster.submit_script(&format!("{}; {effects}; {DIES}", work.append("x")));
+    assert_eq!(cluster.ended(&task)["state"], "done");
+    assert_eq!(work.lines().len(), 2, "done twice");
+    let counter = cluster.wait(cluster.client.get("/v1/counters/done")).expect("it is there");
+    assert_eq!((counter["value"].as_i64(), cluster.get("by")), (Some(1), Some(format!("{task}#2"))), "one effect");
 }
 
 #[test]
 fn a_task_that_may_run_once_is_lost_with_its_worker_and_never_runs_again() {
     let mut cluster = TestCluster::start();
-    let effects = cluster.ledger("effects");
-    let script = format!("{}; exec sleep 600", effects.append("x"));
+    let work = cluster.ledger("work");
+    let script = format!("{}; {DIES}", work.append("x"));
     let task = cluster
         .submit(json!({ "kind": "exec", "payload": { "command": ["sh", "-c", script] }, "delivery": "at-most-once" }));
-    cluster.until("it runs", || effects.lines().len() == 1);
-    let worker = cluster.worker_of(&task);
-    cluster.processes.kill(worker);
+    revive(&mut cluster);
     assert_eq!(cluster.ended(&task)["state"], "lost");
-    cluster.processes.restart(worker).expect("it starts again");
-    cluster.ready();
-    assert_eq!(effects.lines().len(), 1);
+    assert_eq!(work.lines().len(), 1);
     assert_eq!((cluster.count(&task, "assigned"), cluster.count(&task, "done")), (1, 0));
+}
+
+/// Waits until one node has died, and starts it again.
+fn revive(cluster: &mut TestCluster) {
+    let mut dead = None;
+    let begin = std::time::Instant::now();
+    while dead.is_none() {
+        assert!(begin.elapsed() < crate::support::PATIENCE, "no node died");
+        dead = (0..cluster.processes.len()).find(|place| !cluster.processes.is_alive(*place));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    cluster.processes.restart(dead.expect("waited for it")).expect("it starts again");
+    cluster.ready();
 }
 
 #[test]

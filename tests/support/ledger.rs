@@ -33,6 +33,11 @@ impl Ledger {
         format!("echo \"{line}\" >> '{}'", self.0.display())
     }
 
+    /// The shell words that append `line` if it is not there.
+    pub fn append_once(&self, line: &str) -> String {
+        format!("grep -sqx \"{line}\" '{}' || {}", self.0.display(), self.append(line))
+    }
+
     /// Lets scripts go on that wait with [`Ledger::until_open`].
     pub fn open(&self) {
         std::fs::write(self.gate(), "").expect("the folder is there");
