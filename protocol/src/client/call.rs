@@ -33,6 +33,8 @@ pub(super) struct Call {
     pub(super) avoid: Option<NodeId>,
     /// The node that kept silent last: it is asked only if there is no other.
     pub(super) silent: Option<NodeId>,
+    /// Whether it may be asked next nevertheless.
+    pub(super) is_pardoned: bool,
 }
 
 /// What is asked, and for whom.
@@ -79,6 +81,7 @@ impl Call {
             last: None,
             avoid: None,
             silent: None,
+            is_pardoned: false,
         }
     }
 

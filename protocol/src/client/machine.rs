@@ -145,7 +145,7 @@ impl Client {
     /// Asks whoever is best placed to answer; if nobody can be asked, the next link will.
     fn ask(&mut self, now: Nanos, number: u64, effects: &mut Effects) {
         let Some(call) = self.asked.get(&number) else { return };
-        let Some(to) = self.target(call.avoid, call.silent) else {
+        let Some(to) = self.target(call.avoid, call.silent.filter(|_| !call.is_pardoned)) else {
             self.set_phase(number, Phase::Stranded);
             return;
         };
@@ -169,6 +169,8 @@ impl Client {
             Purpose::Read { query, .. } if query.waits() => self.config.patience.max(AWAIT_PATIENCE),
             // Silence is rare, and most often means that the leader is frozen: by the time this is over, another one may lead.
             _ if call.silent.is_none() => self.config.patience / 2,
+            // Another one may begin to lead at any moment, and only the others can tell.
+            _ if call.silent == Some(to) => self.config.patience / 8,
             _ => self.config.patience,
         };
         if to != self.config.node && Some(to) != self.leader {
@@ -180,6 +182,7 @@ impl Client {
             call.turn += 1;
             call.ask(to, now + patience);
             call.avoid = None;
+            call.is_pardoned = false;
         });
     }
 
@@ -338,10 +341,9 @@ impl Client {
             }
             call.last = Some(denied);
             // When nobody who answers leads, whoever kept silent may do so by now.
-            if denied == Denied::NotMaster && call.has_paused_often() {
-                call.silent = None;
-            }
+            call.is_pardoned = denied == Denied::NotMaster && call.has_paused_often();
             if let Phase::Asked(node, _) = call.phase {
+                call.silent = call.silent.filter(|silent| *silent != node);
                 let is_loyal = has_own && node == own && !has_leader && !call.has_paused_often();
                 call.avoid = Some(node).filter(|_| denied == Denied::NotMaster && !is_loyal);
             }

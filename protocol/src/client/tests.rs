@@ -234,6 +234,32 @@ fn a_leader_that_kept_silent_is_not_asked_again_on_the_word_of_those_who_have_no
 }
 
 #[test]
+fn a_node_that_kept_silent_is_asked_again_now_and_then_and_not_waited_for_long() {
+    let mut bench = Bench::new(false);
+    bench.step(Input::LinkUp { node: NodeId(2) });
+    bench.read(1, Query::Summary);
+    bench.step(Input::LinkUp { node: NodeId(3) });
+    assert_eq!(bench.only().to, NodeId(2));
+    bench.after(SECOND / 2);
+    let mut others = 0;
+    loop {
+        let next = bench.only();
+        if next.to == NodeId(2) {
+            break;
+        }
+        others += 1;
+        bench.answer(next.number, Err(Denied::NotMaster));
+        bench.after(Duration::from_millis(100));
+    }
+    assert!((2..8).contains(&others), "{others}");
+    bench.after(SECOND / 8);
+    let next = bench.only();
+    assert_eq!(next.to, NodeId(3), "only the others can tell that somebody leads");
+    bench.answer(next.number, Ok(ANSWER));
+    assert_eq!(bench.completed(), [(1, Ok(ANSWER))]);
+}
+
+#[test]
 fn without_a_leader_everybody_is_asked_in_turn() {
     let mut bench = Bench::new(false);
     bench.read(1, Query::Summary);

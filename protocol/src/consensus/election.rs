@@ -172,6 +172,10 @@ impl Consensus {
         if epoch > self.hard.epoch {
             self.follow(epoch, None, effects);
         } else if epoch == self.hard.epoch && self.role == Role::Candidate {
+            if !granted {
+                // Its vote is another's: nobody may win this epoch, and a whole timeout would be too long a wait to find out.
+                self.deadline = self.deadline.min(self.draw_short_patience());
+            }
             self.note_vote(from, granted);
             self.count_votes(effects);
         }
@@ -251,9 +255,19 @@ impl Consensus {
     }
 
     /// Gossip suspects a node (E9): if it is our leader, a pre-vote comes sooner. It moves no right.
+    ///
+    /// All hear of it at about the same moment, and candidates of one moment split the votes. So whoever could win waits for a moment
+    /// of its own; whoever cannot, because it is still bound to the leader, asks at once whether there is a newer one.
     pub(super) fn on_suspected(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
         let is_leader = self.leader == Some(node) && node != self.node;
-        if is_leader && self.role == Role::Follower && self.may_campaign() && self.now < self.stalls_at() {
+        if !is_leader || self.role != Role::Follower || !self.may_campaign() || self.now >= self.stalls_at() {
+            return;
+        }
+        let timeout = self.profile.election_timeout;
+        let free = self.contact.map_or(self.now, |(at, _)| self.now.max(at + timeout));
+        let wait = self.draw(nanos(timeout) / 2);
+        self.deadline = self.deadline.min(Nanos(free.0.saturating_add(wait)));
+        if self.is_sticky() {
             self.pre_campaign(effects);
         }
     }
@@ -267,12 +281,20 @@ impl Consensus {
         Nanos(self.now.0.saturating_add(least).saturating_add(self.draw(spread)))
     }
 
-    /// When an election that is under way is given up. Evidence of death makes it shorter, but never as short as a
-    /// pre-vote's: disks must be able to answer, or elections would overtake each other for ever.
+    /// When an election that is under way is given up.
     fn draw_patience(&mut self) -> Nanos {
+        if self.waived {
+            return self.draw_short_patience();
+        }
         let timeout = nanos(self.profile.election_timeout);
-        let (least, spread) = if self.waived { (timeout / 2, timeout / 2) } else { (timeout, timeout) };
-        Nanos(self.now.0.saturating_add(least).saturating_add(self.draw(spread)))
+        Nanos(self.now.0.saturating_add(timeout).saturating_add(self.draw(timeout)))
+    }
+
+    /// The same on evidence of death, or when the votes are split: sooner, but never as soon as a pre-vote: disks must be able to
+    /// answer, or elections would overtake each other for ever.
+    fn draw_short_patience(&mut self) -> Nanos {
+        let half = nanos(self.profile.election_timeout) / 2;
+        Nanos(self.now.0.saturating_add(half).saturating_add(self.draw(half)))
     }
 
     /// Whether this node votes in the configuration in force or in the latest committed one (C5), and is not about to exchange its log.

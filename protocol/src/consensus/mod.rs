@@ -248,10 +248,11 @@ impl Consensus {
     }
 
     /// Begins an election now instead of at the next deadline, by all the rules: as a founder does, and whoever knows
-    /// that nobody can lead yet. Does nothing while a leader is known.
+    /// that nobody can lead yet. Does nothing while this node is in touch with a leader.
     pub fn campaign_now(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
         self.begin(now);
-        if matches!(self.role, Role::Follower | Role::PreCandidate) && self.leader.is_none() && self.may_campaign() {
+        let is_led = self.leader.is_some() && self.is_sticky();
+        if matches!(self.role, Role::Follower | Role::PreCandidate) && !is_led && self.may_campaign() {
             self.pre_campaign(effects);
         }
         self.finish(effects);

@@ -232,11 +232,11 @@ impl State {
         let now = self.now(at, bounds);
         let core = &mut Arc::make_mut(&mut self.nodes[at]).core;
         let mut effects = Vec::new();
-        // A known leader keeps a node from asking only for a time; a suspicion asks as well.
-        match core.leader() {
-            Some(node) => core.step(now, Input::Suspected { node }, &mut effects),
-            None => core.campaign_now(now, &mut effects),
+        // A node in touch with a leader asks only on suspicion.
+        if let Some(node) = core.leader() {
+            core.step(now, Input::Suspected { node }, &mut effects);
         }
+        core.campaign_now(now, &mut effects);
         let message = Message::PreVoteReply { epoch: core.epoch().next(), granted: true };
         for from in (1..=bounds.nodes).map(NodeId).filter(|node| node.0 != at as u64 + 1) {
             core.step(now, Input::Message { from, message: message.clone() }, &mut effects);
