@@ -1,13 +1,14 @@
-//! Keys and tasks under fire: what several clients saw while masters died must be what one register per key and one task per
-//! id could have answered.
+//! Keys, tasks and locks under fire: what several clients saw while masters died must be what one register per key, one task
+//! per id and one lock per name could have answered.
 
-use crate::support::{Clients, Submitters, TestCluster};
+use crate::support::{Clients, Lockers, Submitters, TestCluster};
 
 #[test]
-fn what_clients_see_of_keys_and_tasks_while_masters_die_is_linearizable() {
+fn what_clients_see_of_keys_tasks_and_locks_while_masters_die_is_linearizable() {
     let mut cluster = TestCluster::start();
     let clients = Clients::start(&cluster);
     let submitters = Submitters::start(&cluster);
+    let lockers = Lockers::start(&cluster);
     let (mut master, mut epoch) = cluster.master_after(0);
     for harm in [Harm::Kill, Harm::Pause, Harm::Kill] {
         clients.go_on(&cluster, 60);
@@ -29,6 +30,7 @@ fn what_clients_see_of_keys_and_tasks_while_masters_die_is_linearizable() {
     }
     clients.check(&cluster);
     submitters.check(&cluster);
+    lockers.check(&cluster);
 }
 
 enum Harm {

@@ -18,7 +18,7 @@ use protocol::state::{
     Summary, TaskSpec, TaskView, Watch,
 };
 use protocol::{Epoch, NodeId, Revision, SessionId, TaskId};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
 use crate::kv::Kv;
@@ -49,6 +49,8 @@ pub struct Client {
     timeout: Duration,
     /// The session of all rights that name no other one, once there is one.
     shared: Arc<Mutex<Option<Session>>>,
+    /// Places for claims and their ends on the way to the cluster: they go on when nobody waits for them any more.
+    ways: Arc<Semaphore>,
 }
 
 /// Carries a call to the client machine, wherever that runs.
@@ -68,7 +70,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
 impl Client {
     pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, timeout: TIMEOUT, shared: Arc::default() }
+        Self { backend, timeout: TIMEOUT, shared: Arc::default(), ways: Arc::new(Semaphore::new(WAYS)) }
     }
 
     /// Gives up on a call after this long (ten seconds unless told otherwise).
@@ -225,13 +227,20 @@ impl Client {
         &*self.backend
     }
 
+    /// A place on the way to the cluster for what goes on until it is known. Others that have none of these are not held up by it.
+    pub(crate) async fn way(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.ways).acquire_owned().await.expect("nobody closes it")
+    }
+
     pub(crate) fn patience(&self) -> Duration {
         self.timeout
     }
 
     /// The session of all rights of this client that name no other one. Lost, it is followed by a new one.
     pub(crate) async fn shared_session(&self) -> Result<Session, Error> {
-        let mut shared = self.shared.lock().await;
+        let nobody = |_| Error::NoQuorum { maybe_applied: false, waited: self.timeout, master: None };
+        // Others may be waiting for an answer to the same question, one after the other.
+        let mut shared = tokio::time::timeout(self.timeout, self.shared.lock()).await.map_err(nobody)?;
         if let Some(session) = shared.as_ref().filter(|session| !session.is_lost()) {
             return Ok(session.clone());
         }
@@ -314,6 +323,9 @@ pub(crate) fn unexpected(answer: &Answer) -> Error {
     let text: String = format!("{answer:?}").chars().take(80).collect();
     Error::Codec(format!("the cluster answered something else: {text}"))
 }
+
+/// How many claims and ends of claims of one client are on the way at once: far fewer than calls may be under way.
+const WAYS: usize = 256;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 

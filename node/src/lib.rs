@@ -9,6 +9,7 @@ pub mod bench;
 mod book;
 mod builder;
 pub mod builtin;
+mod claims;
 #[doc(hidden)]
 pub mod cli;
 mod client;

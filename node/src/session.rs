@@ -7,7 +7,9 @@
 //! * What cannot be renewed in time is lost; a session that is over never comes back.
 
 use std::future::IntoFuture;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use actors::{Clock, Standing};
@@ -15,9 +17,10 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use protocol::client::Loss;
 use protocol::state::{About, Answer, ClientEnd, OpenSession, Operation};
-use protocol::{Nanos, SessionId};
+use protocol::{ClaimId, Nanos, SessionId};
 use tokio::sync::watch;
 
+use crate::claims::{Claims, Watched};
 use crate::client::{Client, unexpected};
 use crate::error::Error;
 
@@ -60,6 +63,7 @@ struct Inside {
     ttl: Duration,
     standing: watch::Receiver<Standing>,
     clock: Clock,
+    claims: OnceLock<Claims>,
 }
 
 impl Client {
@@ -98,7 +102,14 @@ impl IntoFuture for Opening {
         async move {
             let about = About { label, host: client.backend().host(), fast_release };
             let kept = client.backend().keep(OpenSession { ttl, about }, client.patience()).await?;
-            let inside = Inside { client, id: kept.id, ttl, standing: kept.standing, clock: kept.clock };
+            let inside = Inside {
+                client,
+                id: kept.id,
+                ttl,
+                standing: kept.standing,
+                clock: kept.clock,
+                claims: OnceLock::new(),
+            };
             Ok(Session { inside: Arc::new(inside) })
         }
         .boxed()
@@ -139,7 +150,20 @@ impl Session {
     }
 
     /// Waits until it is over, and says why. Cancellation safe.
+    ///
+    /// The clock is asked whenever this is polled, so that whatever is polled behind it, in a `select!` that is `biased`, does not go on
+    /// after a sleep of the machine.
     pub async fn lost(&self) -> Lost {
+        let mut told = pin!(self.told());
+        std::future::poll_fn(|cx| match self.why_lost() {
+            Some(why) => Poll::Ready(why),
+            None => told.as_mut().poll(cx),
+        })
+        .await
+    }
+
+    /// Waits until it is over, by what the cluster says and by timers.
+    async fn told(&self) -> Lost {
         let mut standing = self.inside.standing.clone();
         loop {
             let until = match *standing.borrow_and_update() {
@@ -159,6 +183,12 @@ impl Session {
                 () = tokio::time::sleep(left.min(LOOK)) => {}
             }
         }
+    }
+
+    /// Watches a claim of this session. Must be called within a runtime.
+    pub(crate) fn watch(&self, claim: ClaimId) -> Watched {
+        let Inside { client, id, claims, .. } = &*self.inside;
+        claims.get_or_init(|| Claims::new(client.clone(), *id)).watch(claim)
     }
 
     /// Ends it now, and with it everything that it owns.

@@ -68,6 +68,10 @@ pub enum Bug {
     SettlesWithoutRight,
     /// The effects of an attempt that was replaced are done, though its result is refused.
     EffectsOfTheFenced,
+    /// A claim is released for whoever knows its name.
+    ReleasesForAnybody,
+    /// A transaction under a right asks whether anybody holds that (F5).
+    HeldByAnybody,
     /// A founder is content with the promises of a majority (F1).
     FoundsOnMajority,
     /// A genesis is accepted whatever was promised since (F1).
@@ -76,7 +80,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -106,6 +110,8 @@ impl Bug {
         Self::ClaimsOutliveSessions,
         Self::SettlesWithoutRight,
         Self::EffectsOfTheFenced,
+        Self::ReleasesForAnybody,
+        Self::HeldByAnybody,
         Self::FoundsOnMajority,
         Self::AcceptsBelowPromise,
     ];

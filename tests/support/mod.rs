@@ -2,6 +2,7 @@
 
 mod clients;
 mod ledger;
+mod lockers;
 mod submitters;
 mod writer;
 
@@ -19,6 +20,7 @@ use tenure::processes::{Processes, Settings};
 
 pub use clients::Clients;
 pub use ledger::Ledger;
+pub use lockers::Lockers;
 pub use submitters::Submitters;
 pub use writer::Writer;
 

@@ -370,7 +370,7 @@ async fn run_granted(
     }
     let exit = supervise(keeper, &under.command, &environment, under.grace).await?;
     if exit == Exit::OK && matches!(ending, Ending::Settle) {
-        let settle = format!("{path}/claims/{}/settle", word(&grant["claim"]));
+        let settle = format!("{path}/claims/{}/settle?session={}", word(&grant["claim"]), keeper.session());
         match cluster.send(Request::post(settle).repeatable()).await {
             Ok(_) => {}
             // It was settled by the try before, whose answer was lost; or it is lost, and somebody else does it again.

@@ -65,15 +65,15 @@ pub(super) fn routes(mut router: Router<Door>) -> Router<Door> {
         let look = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, query: RawQuery, headers| {
             follow(door, (right(&name), claim), query, headers)
         };
-        let set = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, headers: HeaderMap, body| {
-            set_value(door, (right(&name), claim), headers, body)
+        let set = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, query, headers, body| {
+            set_value(door, (right(&name), claim), query, headers, body)
         };
-        let free = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, headers: HeaderMap| {
-            give_back(door, (right(&name), claim), headers)
+        let free = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, query, headers| {
+            give_back(door, (right(&name), claim), query, headers)
         };
         router = router.route(&format!("{base}/claims/{{claim}}"), get(look).put(set).delete(free));
-        let settle = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, headers: HeaderMap, body| {
-            settle(door, (right(&name), claim), headers, body)
+        let settle = move |door: State<Door>, Path((name, claim)): Path<(String, String)>, query, headers, body| {
+            settle(door, (right(&name), claim), query, headers, body)
         };
         router = router.route(&format!("{base}/claims/{{claim}}/settle"), post(settle));
         if kind == RightKind::Election {
@@ -211,10 +211,18 @@ async fn follow(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Answer {
-    let query = Query::parse(query.as_deref(), &["wait"])?;
-    let wait = query.duration("wait")?.unwrap_or_default().min(WAIT_MAX);
+    let query = Query::parse(query.as_deref(), &["wait", "held-by"])?;
+    let mut wait = query.duration("wait")?.unwrap_or_default().min(WAIT_MAX);
     let claim = claim_id(&id)?;
     let client = door.client(&headers);
+    if let Some(holder) = query.text("held-by") {
+        // As long as it is held, nothing is said.
+        let question = Question::AwaitEnd { session: session(holder)?, claims: vec![claim] };
+        match tokio::time::timeout(wait, door.answer(long(&client, question))).await {
+            Ok(Ok(_)) | Err(_) => wait = Duration::ZERO,
+            Ok(Err(error)) => return Err(error),
+        }
+    }
     let question = Question::AwaitClaim { right: right.clone(), claim };
     let state = match tokio::time::timeout(wait.max(GLANCE), door.answer(long(&client, question))).await {
         Ok(Ok(Said::Claim(state))) => state,
@@ -234,26 +242,33 @@ async fn follow(
 async fn set_value(
     State(door): State<Door>,
     (right, id): (RightId, String),
+    query: RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let (claim, value) = (claim_id(&id)?, whole(body)?);
-    change(&door, &headers, RightOperation::SetValue { right, claim, value }).await
+    let (session, claim, value) = (owner(query)?, claim_id(&id)?, whole(body)?);
+    change(&door, &headers, RightOperation::SetValue { right, session, claim, value }).await
 }
 
 async fn settle(
     State(door): State<Door>,
     (right, id): (RightId, String),
+    query: RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
-    let (claim, outcome) = (claim_id(&id)?, whole(body)?);
-    change(&door, &headers, RightOperation::Settle { right, claim, outcome }).await
+    let (session, claim, outcome) = (owner(query)?, claim_id(&id)?, whole(body)?);
+    change(&door, &headers, RightOperation::Settle { right, session, claim, outcome }).await
 }
 
-async fn give_back(State(door): State<Door>, (right, id): (RightId, String), headers: HeaderMap) -> Answer {
-    let claim = claim_id(&id)?;
-    door.answer(release(&door.client(&headers), right.clone(), claim)).await?;
+async fn give_back(
+    State(door): State<Door>,
+    (right, id): (RightId, String),
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Answer {
+    let (session, claim) = (owner(query)?, claim_id(&id)?);
+    door.answer(release(&door.client(&headers), right.clone(), (session, claim))).await?;
     let document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string(), "state": "gone" });
     Ok(Json(document).into_response())
 }
@@ -409,6 +424,16 @@ fn parsed<T: serde::de::DeserializeOwned>(body: Result<Bytes, BytesRejection>, e
 
 fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Diagnostic> {
     body.map_err(|_| Diagnostic::new(Code::TooLarge, "the body is too large"))
+}
+
+/// In whose name a claim is changed or given back.
+fn owner(RawQuery(query): RawQuery) -> Result<SessionId, Diagnostic> {
+    let query = Query::parse(query.as_deref(), &["session"])?;
+    let named = query.text("session").ok_or_else(|| {
+        Diagnostic::new(Code::Usage, "a claim is changed and given back in the name of its session")
+            .hint("add `?session=s42`; to take a right from somebody else, end that session: `tenure session kill s42`")
+    })?;
+    session(named)
 }
 
 fn session(text: &str) -> Result<SessionId, Diagnostic> {

@@ -9,7 +9,7 @@ use protocol::Fence;
 use protocol::state::Condition;
 
 use super::hold::Hold;
-use crate::session::{Lost, Session};
+use crate::session::Lost;
 
 /// A right that this process holds and may lose.
 ///
@@ -34,7 +34,8 @@ pub trait Guard: Send + Sync {
     /// What a transaction may ask for: that this very grant is live when it is applied. See [`held`](crate::kv::held).
     fn condition(&self) -> Condition;
 
-    /// For how long the right certainly lasts from now on if nothing renews its session; nothing if it is over.
+    /// For how long the right certainly lasts from now on if nothing renews its session; nothing if it is over: its session, or this
+    /// claim to it alone, which whoever speaks in the session's name may give back (`DELETE …/claims/c57`).
     fn valid_for(&self) -> Option<Duration>;
 
     /// Waits until the right is lost, and says why. Cancellation safe.
@@ -48,28 +49,28 @@ pub trait Guard: Send + Sync {
         F::Output: Send;
 }
 
-/// Holds what it has until `session` is over.
-pub(super) async fn run_under<F: Future>(session: &Session, work: F) -> Result<F::Output, Lost> {
+/// Runs `work` until `hold` is over.
+async fn run_under<F: Future>(hold: &Hold, work: F) -> Result<F::Output, Lost> {
     let mut work = pin!(work);
     loop {
-        let left = session.expires_in().saturating_sub(MARGIN);
+        let left = hold.left().saturating_sub(MARGIN);
         if left.is_zero() {
-            return Err(reason(session));
+            return Err(hold.why_over());
         }
-        let mut turn = pin!(tokio::time::sleep(left.min(LOOK)));
+        let mut turn = pin!(tokio::time::timeout(left.min(LOOK), hold.over()));
         let step = std::future::poll_fn(|cx| {
             // The clock is asked before the work goes on: it may have stood still in between.
-            if session.expires_in() <= MARGIN {
-                return Poll::Ready(Step::Over);
+            if hold.left() <= MARGIN {
+                return Poll::Ready(Step::Over(hold.why_over()));
             }
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Step::Done(output));
             }
-            turn.as_mut().poll(cx).map(|()| Step::Look)
+            turn.as_mut().poll(cx).map(|over| over.map_or(Step::Look, Step::Over))
         });
         match step.await {
             Step::Done(output) => return Ok(output),
-            Step::Over => return Err(reason(session)),
+            Step::Over(why) => return Err(why),
             Step::Look => {}
         }
     }
@@ -77,12 +78,8 @@ pub(super) async fn run_under<F: Future>(session: &Session, work: F) -> Result<F
 
 enum Step<T> {
     Done(T),
-    Over,
+    Over(Lost),
     Look,
-}
-
-fn reason(session: &Session) -> Lost {
-    session.why_lost().unwrap_or(Lost::Silence)
 }
 
 impl Guard for Hold {
@@ -95,11 +92,11 @@ impl Guard for Hold {
     }
 
     fn valid_for(&self) -> Option<Duration> {
-        Some(self.session().expires_in()).filter(|left| !left.is_zero())
+        Some(self.left()).filter(|left| !left.is_zero())
     }
 
     async fn lost(&self) -> Lost {
-        self.session().lost().await
+        self.over().await
     }
 
     async fn run<F>(&self, work: F) -> Result<F::Output, Lost>
@@ -107,7 +104,7 @@ impl Guard for Hold {
         F: Future + Send,
         F::Output: Send,
     {
-        run_under(self.session(), work).await
+        run_under(self, work).await
     }
 }
 

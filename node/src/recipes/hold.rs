@@ -9,15 +9,17 @@ use futures_util::future::BoxFuture;
 use protocol::state::{Grant, Mode, RightId};
 
 use super::place::{Patience, Place, Wish};
+use crate::claims::Watched;
 use crate::client::Client;
 use crate::error::Error;
-use crate::session::Session;
+use crate::session::{Lost, Session};
 
-/// A right that is held under a session of this process.
+/// A right that is held under a session of this process, until that is over or the claim is.
 pub(super) struct Hold {
     place: Place,
     grant: Grant,
     session: Session,
+    watched: Watched,
 }
 
 impl Hold {
@@ -25,8 +27,24 @@ impl Hold {
         &self.grant
     }
 
-    pub(super) fn session(&self) -> &Session {
-        &self.session
+    /// For how long it certainly lasts from now on.
+    pub(super) fn left(&self) -> Duration {
+        if self.watched.is_over() { Duration::ZERO } else { self.session.expires_in() }
+    }
+
+    /// Waits until it is over, and says why.
+    pub(super) async fn over(&self) -> Lost {
+        tokio::select! {
+            biased;
+            why = self.session.lost() => why,
+            () = self.watched.over() => self.why_over(),
+        }
+    }
+
+    /// Why it is over, or will be in a moment.
+    pub(super) fn why_over(&self) -> Lost {
+        let of_claim = if self.watched.is_over() { Lost::Gone } else { Lost::Silence };
+        self.session.why_lost().unwrap_or(of_claim)
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -133,7 +151,8 @@ impl<G: 'static> IntoFuture for Acquire<G> {
             };
             let wish = Wish { right, session: session.id(), mode, value, patience };
             let (place, grant) = Place::take(&client, wish).await?;
-            Ok(make(Hold { place, grant, session }))
+            let watched = session.watch(place.claim());
+            Ok(make(Hold { place, grant, session, watched }))
         }
         .boxed()
     }

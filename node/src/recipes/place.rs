@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! * A claim that nobody waits for any more is withdrawn, also one whose answer had not come yet when the wait was dropped.
+//! * However many claims and ends of claims are under way while nobody answers, other calls find room beside them.
 //! * A right that is dropped is given back in the background; at the latest it ends with its session.
 
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub(crate) enum Patience {
 pub(crate) struct Place {
     client: Client,
     right: RightId,
+    session: SessionId,
     claim: ClaimId,
     /// Gives it up even where the place is dropped outside of any runtime.
     runtime: Handle,
@@ -82,6 +84,7 @@ impl Place {
         let (client, handle) = (client.clone(), runtime.clone());
         let patience = client.patience();
         let work = async move {
+            let Ok(_way) = tokio::time::timeout(patience, client.way()).await else { return };
             let entered = enter_for_certain(&client, wish, handle).await;
             // If nobody takes it, the place is dropped here and the claim withdrawn.
             let _ = sender.send(entered);
@@ -130,21 +133,22 @@ impl Place {
     /// Gives it back, and waits until that is done. What is gone already is given back.
     /// Dropped, it goes on in the background.
     pub(crate) async fn release(mut self) -> Result<(), Error> {
-        release(&self.client, self.right.clone(), self.claim).await?;
+        release(&self.client, self.right.clone(), (self.session, self.claim)).await?;
         self.is_over = true;
         Ok(())
     }
 
     /// Changes what stands beside it.
     pub(crate) async fn set_value(&self, value: Bytes) -> Result<Revision, Error> {
-        let (right, claim) = (self.right.clone(), self.claim);
-        written(self.client.write(Operation::Right(RightOperation::SetValue { right, claim, value })).await?)
+        let (right, session, claim) = (self.right.clone(), self.session, self.claim);
+        let operation = Operation::Right(RightOperation::SetValue { right, session, claim, value });
+        written(self.client.write(operation).await?)
     }
 
     /// Ends the right for good.
     pub(crate) async fn settle(mut self, outcome: Bytes) -> Result<Revision, Error> {
-        let (right, claim) = (self.right.clone(), self.claim);
-        let operation = Operation::Right(RightOperation::Settle { right, claim, outcome });
+        let (right, session, claim) = (self.right.clone(), self.session, self.claim);
+        let operation = Operation::Right(RightOperation::Settle { right, session, claim, outcome });
         let revision = written(self.client.write(operation).await?)?;
         self.is_over = true;
         Ok(revision)
@@ -154,11 +158,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if !self.is_over {
-            let (client, right, claim) = (self.client.clone(), self.right.clone(), self.claim);
+            let (client, right) = (self.client.clone(), self.right.clone());
+            let (session, claim) = (self.session, self.claim);
             self.runtime.spawn(async move {
                 // As long as its session may live, because nobody else can give it back.
                 let client = client.timeout(UNTIL_KNOWN);
-                while let Err(error) = release(&client, right.clone(), claim).await {
+                let _way = client.way().await;
+                while let Err(error) = release(&client, right.clone(), (session, claim)).await {
                     if !error.is_retryable() || matches!(error, Error::NoQuorum { .. }) {
                         return tracing::debug!(%claim, %error, "it is given back with its session");
                     }
@@ -178,7 +184,7 @@ async fn enter_for_certain(client: &Client, wish: Wish, runtime: Handle) -> Resu
     let patient = client.clone().timeout(UNTIL_KNOWN);
     match patient.write(Operation::Right(RightOperation::Claim(claim))).await {
         Ok(Answer::Claimed(Claimed { claim, fence })) => {
-            Ok((Place { client, right, claim, runtime, is_over: false }, fence))
+            Ok((Place { client, right, session, claim, runtime, is_over: false }, fence))
         }
         Ok(other) => Err(unexpected(&other)),
         Err(error) => {
@@ -191,9 +197,13 @@ async fn enter_for_certain(client: &Client, wish: Wish, runtime: Handle) -> Resu
     }
 }
 
-/// Gives a claim back.
-pub(crate) async fn release(client: &Client, right: RightId, claim: ClaimId) -> Result<(), Error> {
-    match client.write(Operation::Right(RightOperation::Release { right, claim })).await {
+/// Gives a claim of a session back.
+pub(crate) async fn release(
+    client: &Client,
+    right: RightId,
+    (session, claim): (SessionId, ClaimId),
+) -> Result<(), Error> {
+    match client.write(Operation::Right(RightOperation::Release { right, session, claim })).await {
         Ok(Answer::Ok) | Err(Error::NotFound) => Ok(()),
         Ok(other) => Err(unexpected(&other)),
         Err(error) => Err(error),

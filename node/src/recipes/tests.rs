@@ -1,13 +1,20 @@
 //! Every recipe on one real node, through the public face.
 
 use std::future::IntoFuture as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-
-use protocol::Fence;
+use actors::KeptSession;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::{FutureExt as _, StreamExt as _};
+use protocol::client::Work;
+use protocol::state::{Answer, Host, Mode, OpenSession, RightId, RightKind};
+use protocol::{Fence, SessionId};
 
 use super::OnceError;
+use super::place::{Patience, Place, Wish, release};
+use crate::client::Backend;
 use crate::kv::{held, put};
 use crate::prelude::*;
 
@@ -56,7 +63,7 @@ async fn whoever_stops_waiting_has_left_the_line() {
     let (one, two, three) = (node.client(), node.client(), node.client());
     let guard = one.lock("a").await.unwrap();
     let given_up = tokio::spawn(async move { two.lock("a").wait_long().await });
-    let right = protocol::state::RightId::new(protocol::state::RightKind::Lock, "a");
+    let right = RightId::new(RightKind::Lock, "a");
     while super::watch::look(&one, &right).await.unwrap().waiting == 0 {
         tokio::task::yield_now().await;
     }
@@ -78,6 +85,29 @@ async fn work_under_a_right_is_dropped_when_its_session_ends() {
     let (lost, ()) = tokio::join!(work, end);
     assert!(lost.is_err() && guard.valid_for().is_none());
     client.lock("a").wait_long().await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guard_hears_that_its_claim_was_given_back_in_its_name() {
+    let node = node().await;
+    let (client, other) = (node.client(), node.client());
+    let session = client.session(Duration::from_secs(60)).await.unwrap();
+    let (guard, kept) = (client.lock("a").session(&session).await.unwrap(), client.lock("b").session(&session).await);
+    let (right, claim) = (guard.hold.place().right().clone(), guard.hold.place().claim());
+    let by_a_stranger = release(&other, right.clone(), (SessionId(0), claim)).await;
+    assert!(matches!(by_a_stranger, Err(Error::NotHeld { current }) if current == guard.fence()));
+    assert!(guard.valid_for().is_some());
+
+    let work = guard.run(std::future::pending::<()>());
+    let release = release(&other, right, (session.id(), claim));
+    let (lost, released) = tokio::join!(work, release);
+    released.unwrap();
+    assert_eq!(lost, Err(crate::session::Lost::Gone));
+    assert_eq!((guard.lost().await, guard.valid_for()), (crate::session::Lost::Gone, None));
+    let kept = kept.unwrap();
+    assert!(!session.is_lost() && kept.valid_for().is_some(), "the session and its other rights go on");
+    let next = other.lock("a").await.unwrap();
+    assert!(next.fence() > guard.fence());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,4 +235,40 @@ async fn an_addition_under_a_key_counts_once() {
     assert_eq!(counter.get().await.unwrap(), 99);
     counter.remove().await.unwrap();
     assert_eq!(counter.get().await.unwrap(), 0);
+}
+
+/// A cluster that answers nothing, and how often it was asked.
+#[derive(Default)]
+struct Silent(AtomicUsize);
+
+impl Backend for Silent {
+    fn call(&self, _: Work, _: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        std::future::pending().boxed()
+    }
+
+    fn keep(&self, _: OpenSession, _: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
+        std::future::pending().boxed()
+    }
+
+    fn end(&self, _: SessionId) {}
+
+    fn host(&self) -> Option<Host> {
+        None
+    }
+}
+
+#[tokio::test]
+async fn claims_that_nobody_answers_leave_room_for_other_calls() {
+    let silent = Arc::new(Silent::default());
+    let client = Client::new(silent.clone()).timeout(SHORT);
+    let enter = |number| {
+        let right = RightId::new(RightKind::Lock, format!("a{number}"));
+        let (session, mode, value) = (SessionId(1), Mode::Exclusive, "".into());
+        Place::enter(&client, Wish { right, session, mode, value, patience: Patience::Endless })
+    };
+    for entered in join_all((0..1_000).map(enter)).await {
+        assert!(matches!(entered, Err(Error::NoQuorum { maybe_applied: false, .. })));
+    }
+    assert!(silent.0.load(Ordering::SeqCst) < 512, "fewer than one session has places for");
 }

@@ -1,6 +1,6 @@
 //! Is there an order in which one thing could have answered so?
 //!
-//! What clients saw of one thing (a key, a task) is a set of acts, each with a begin and, if its outcome is known, an end. It
+//! What clients saw of one thing (a key, a task, a lock) is a set of acts, each with a begin and, if its outcome is known, an end. It
 //! is linearizable if the acts can be put into one order that respects what ended before something else began, so that a
 //! single thing, asked in that order by one client after the other, gives the answers that were seen. An act of unknown
 //! outcome may stand anywhere after its begin, or nowhere.
@@ -14,6 +14,7 @@
 //! * It knows nothing of logs, epochs or nodes: what it judges is what anybody outside could have written down.
 //! * It gives no answer rather than a wrong one, where a history is too hard.
 
+mod lock;
 mod register;
 mod search;
 mod task;
@@ -23,6 +24,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+pub use lock::{Lock, LockAct, LockState};
 pub use register::{Held, Register, RegisterAct, RegisterState, Since, WriteAnswer};
 pub use search::{Fault, TRIES_MAX, check};
 pub use task::{CancelAnswer, Ending, Stage, Standing, Task, TaskAct, TaskState};

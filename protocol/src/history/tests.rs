@@ -1,6 +1,6 @@
 use super::*;
 use crate::state::{Delivery, Expect};
-use crate::types::{Fence, Revision};
+use crate::types::{ClaimId, Fence, Revision};
 
 fn timed<A>(begin: u64, end: u64, act: A) -> Timed<A> {
     Timed { begin, end: Some(end), act }
@@ -163,7 +163,7 @@ fn a_search_agrees_with_trying_every_order() {
 }
 
 /// The definition itself.
-fn some_order_holds(model: &Register, state: RegisterState, open: &[&Timed<RegisterAct>]) -> bool {
+fn some_order_holds<M: Model>(model: &M, state: M::State, open: &[&Timed<M::Act>]) -> bool {
     open.iter().all(|act| act.end.is_none())
         || (0..open.len()).any(|place| {
             let act = open[place];
@@ -250,4 +250,112 @@ fn a_submission_of_unknown_outcome_shows_itself() {
     assert!(check(&Task, &acts).is_ok());
     let early = [doubtful(30, ONCE), timed(20, 20, start(1, 10))];
     assert!(check(&Task, &early).is_err());
+}
+
+// ---- locks ----
+
+fn grant(claim: u64, fence: u64) -> LockAct {
+    LockAct::Grant { claim: ClaimId(claim), fence: Some(Fence(fence)), is_shared: false }
+}
+
+fn read_grant(claim: u64, fence: u64) -> LockAct {
+    LockAct::Grant { claim: ClaimId(claim), fence: Some(Fence(fence)), is_shared: true }
+}
+
+fn maybe_grant(claim: u64) -> LockAct {
+    LockAct::Grant { claim: ClaimId(claim), fence: None, is_shared: false }
+}
+
+fn end(claim: u64) -> LockAct {
+    LockAct::End(ClaimId(claim))
+}
+
+fn look(holders: &[(u64, u64)]) -> LockAct {
+    LockAct::Look(holders.iter().map(|(claim, fence)| (ClaimId(*claim), Fence(*fence))).collect())
+}
+
+fn locks(acts: &[Timed<LockAct>]) -> bool {
+    match check(&Lock::of(acts), acts) {
+        Ok(()) => true,
+        Err(Fault::NoOrder { .. }) => false,
+        Err(Fault::TooHard) => panic!("too hard"),
+    }
+}
+
+fn lock(acts: Vec<LockAct>) -> bool {
+    let acts: Vec<_> = (0..).zip(acts).map(|(place, act)| timed(10 * place, 10 * place + 5, act)).collect();
+    locks(&acts)
+}
+
+#[test]
+fn a_lock_is_granted_again_when_its_holder_has_ended_and_under_a_greater_fence() {
+    assert!(lock(vec![grant(1, 10), end(1), grant(2, 20), end(2)]));
+    assert!(!lock(vec![grant(1, 10), grant(2, 20), end(1)]));
+    assert!(!lock(vec![grant(1, 20), end(1), grant(2, 10)]), "fences grow");
+    assert!(!lock(vec![grant(1, 10), end(1), grant(2, 10)]), "and none comes twice");
+    assert!(!lock(vec![grant(1, 10), end(1), end(1)]), "a claim ends once");
+    assert!(!lock(vec![end(1), grant(1, 10)]));
+    assert!(lock(vec![end(7), grant(1, 10)]), "one that was in line");
+}
+
+#[test]
+fn a_holder_that_may_have_died_may_have_handed_over_since_and_not_before() {
+    let acts = |death| [timed(0, 5, grant(1, 10)), doubtful(death, end(1)), timed(10, 15, grant(2, 20))];
+    assert!(locks(&acts(7)) && locks(&acts(12)));
+    assert!(!locks(&acts(16)));
+    let back = [&acts(7)[..], &[timed(20, 25, end(1))]].concat();
+    assert!(!locks(&back), "it cannot give back what another one holds");
+}
+
+#[test]
+fn readers_share_a_lock_and_a_writer_does_not() {
+    assert!(lock(vec![read_grant(1, 10), read_grant(2, 20), look(&[(1, 10), (2, 20)]), end(1), end(2), grant(3, 30)]));
+    assert!(!lock(vec![read_grant(1, 10), read_grant(2, 20), end(1), grant(3, 30)]));
+    assert!(!lock(vec![grant(1, 10), read_grant(2, 20)]));
+}
+
+#[test]
+fn who_holds_a_lock_is_what_is_seen_and_why_others_are_refused() {
+    assert!(lock(vec![look(&[]), grant(1, 10), look(&[(1, 10)]), LockAct::Refuse(Fence(10)), end(1), look(&[])]));
+    assert!(!lock(vec![grant(1, 10), look(&[])]));
+    assert!(!lock(vec![grant(1, 10), end(1), look(&[(1, 10)])]));
+    assert!(!lock(vec![LockAct::Refuse(Fence(10)), grant(1, 10)]));
+    assert!(!lock(vec![grant(1, 10), end(1), LockAct::Refuse(Fence(10))]));
+    let unknown = [doubtful(0, maybe_grant(1)), timed(5, 6, LockAct::Refuse(Fence(3)))];
+    assert!(locks(&unknown), "one of unknown outcome may be in the way");
+    assert!(!locks(&[&unknown[..], &[timed(10, 11, grant(2, 20))]].concat()), "and then it is");
+    assert!(locks(&[&unknown[..], &[doubtful(7, end(1)), timed(10, 11, grant(2, 20))]].concat()));
+}
+
+#[test]
+fn a_search_for_an_order_of_a_lock_agrees_with_trying_every_order() {
+    let mut random = 11_u64;
+    let mut dice = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % below
+    };
+    let mut counts = [0; 2];
+    for _ in 0..20_000 {
+        let acts: Vec<_> = (0..6)
+            .map(|place| {
+                let (claim, fence) = (1 + dice(3), 1 + dice(5));
+                let (act, is_doubtful) = match dice(8) {
+                    0 | 1 => (grant(claim, fence), false),
+                    2 => (read_grant(claim, fence), false),
+                    3 => (maybe_grant(100 + place), true),
+                    4 => (end(claim), false),
+                    5 => (end([claim, 100 + dice(6)][dice(2) as usize]), true),
+                    6 => (LockAct::Refuse(Fence(fence)), false),
+                    _ => (look(&[(claim, fence)][dice(2) as usize..]), false),
+                };
+                let begin = dice(12);
+                Timed { begin, end: (!is_doubtful).then(|| begin + dice(8)), act }
+            })
+            .collect();
+        let model = Lock::of(&acts);
+        let expected = some_order_holds(&model, model.initial(), &acts.iter().collect::<Vec<_>>());
+        assert_eq!(locks(&acts), expected, "{acts:#?}");
+        counts[usize::from(expected)] += 1;
+    }
+    assert!(counts[0] > 1_000 && counts[1] > 1_000, "{counts:?}");
 }

@@ -222,7 +222,8 @@ mod tests {
             value: "v".into(),
             wait: true,
         });
-        let settle = RightOperation::Settle { right: right.clone(), claim: ClaimId(u64::MAX), outcome: "o".into() };
+        let (session, last) = (SessionId(u64::MAX), ClaimId(u64::MAX));
+        let settle = RightOperation::Settle { right: right.clone(), session, claim: last, outcome: "o".into() };
         let push = RightOperation::Push { queue: "q".into(), value: "v".into(), priority: i32::MIN };
         let add = CounterOperation::Add(Add { counter: "n".into(), by: i64::MIN, once: Some("m".into()) });
         let transaction = Transaction {

@@ -5,6 +5,7 @@
 //! * A decision of the master enters the log only in the epoch in which it was made (F7).
 //! * An entry of another epoch at the place of ours means that ours is certainly not in the log (F30).
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::Replica;
@@ -149,8 +150,11 @@ impl Replica {
                 ClusterChange::Ended { task, .. } => self.answer_waiting(&Subject::Task(*task), effects),
                 ClusterChange::Right(change) => {
                     let granted = change.granted.iter().map(|(claim, _)| claim);
-                    for &claim in granted.chain(&change.ended) {
+                    for &claim in granted.chain(change.ended.iter().map(|(claim, _)| claim)) {
                         self.answer_waiting(&Subject::Claim(claim), effects);
+                    }
+                    for session in change.ended.iter().map(|(_, session)| *session).collect::<BTreeSet<_>>() {
+                        self.answer_waiting(&Subject::Claims(session), effects);
                     }
                     self.answer_waiting(&Subject::Right(change.right.clone()), effects);
                 }

@@ -209,6 +209,7 @@ fn is_to_come(query: &Query, answer: &Answer) -> Option<Subject> {
     match (query, answer) {
         (Query::Await(task), Answer::Task(view)) if !view.state.is_final() => Some(Subject::Task(*task)),
         (Query::AwaitClaim { claim, .. }, Answer::Claim(ClaimState::Waiting)) => Some(Subject::Claim(*claim)),
+        (Query::AwaitEnd { session, .. }, Answer::Ended(ended)) if ended.is_empty() => Some(Subject::Claims(*session)),
         (Query::AwaitRight { right, after }, Answer::Right(view)) if view.revision == *after => {
             Some(Subject::Right(right.clone()))
         }

@@ -276,16 +276,24 @@ fn whoever_waits_for_a_right_hears_when_it_is_granted_and_whoever_watches_it_hea
     let Some(Answer::Right(view)) = shown else { panic!("it is shown: {shown:?}") };
     assert_eq!(alone.ask(6, read(Query::AwaitRight { right: right.clone(), after: view.revision })), None);
 
-    let release = write(RightOperation::Release { right: right.clone(), claim: first.claim });
+    let claims = vec![first.claim, second.claim];
+    assert_eq!(alone.ask(9, read(Query::AwaitEnd { session, claims })), None);
+
+    let release = write(RightOperation::Release { right: right.clone(), session, claim: first.claim });
     let request = Request { origin: Origin { node: NodeId(9), number: 7, turn: 0 }, forwarded: false, body: release };
     let heard = alone.step(Input::Request { from: NodeId(9), request });
     let mut answers: Vec<_> = heard.into_iter().map(|response| (response.origin.number, response.result)).collect();
     answers.sort_by_key(|(number, _)| *number);
-    let [(4, Ok(Answer::Claim(ClaimState::Held(grant)))), (6, Ok(Answer::Right(after))), (7, Ok(Answer::Ok))] =
-        &answers[..]
+    let [
+        (4, Ok(Answer::Claim(ClaimState::Held(grant)))),
+        (6, Ok(Answer::Right(after))),
+        (7, Ok(Answer::Ok)),
+        (9, Ok(Answer::Ended(ended))),
+    ] = &answers[..]
     else {
-        panic!("both hear of it: {answers:?}")
+        panic!("all hear of it: {answers:?}")
     };
+    assert_eq!(*ended, [first.claim]);
     assert_eq!(after.holders[0].fence, grant.fence);
     assert!(after.revision > view.revision && alone.replica.waiting.is_empty());
     let gone = read(Query::AwaitClaim { right, claim: first.claim });

@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use super::batch::Waiter;
 use crate::client::Origin;
 use crate::state::{Query, RightId};
-use crate::types::{ClaimId, Nanos, NodeId, TaskId};
+use crate::types::{ClaimId, Nanos, NodeId, SessionId, TaskId};
 
 /// Who waits for what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Waiting {
     places: BTreeMap<Subject, BTreeMap<Origin, Place>>,
+    /// The weight of all places.
     len: usize,
 }
 
@@ -26,6 +27,8 @@ pub(super) struct Waiting {
 pub(super) enum Subject {
     /// The end of a task.
     Task(TaskId),
+    /// The end of a claim of this session.
+    Claims(SessionId),
     /// A change of a key that begins with this.
     Keys(String),
     /// A claim that is in line.
@@ -48,19 +51,20 @@ pub(super) struct Place {
 impl Waiting {
     /// Lets a question wait, in the place of an earlier try of it. Says whether there was room.
     pub(super) fn insert(&mut self, subject: Subject, place: Place) -> bool {
-        if self.len >= WAITING_MAX {
+        if self.len + place.weight() > WAITING_MAX {
             return false;
         }
+        self.len += place.weight();
         let of_subject = self.places.entry(subject).or_default();
         let earlier = of_subject.insert(place.waiter.origin.request(), place);
-        self.len += usize::from(earlier.is_none());
+        self.len -= earlier.as_ref().map_or(0, Place::weight);
         true
     }
 
     /// Takes everybody who waits for this.
     pub(super) fn take(&mut self, subject: &Subject) -> impl Iterator<Item = Place> + use<> {
         let places = self.places.remove(subject).unwrap_or_default();
-        self.len -= places.len();
+        self.len -= places.values().map(Place::weight).sum::<usize>();
         places.into_values()
     }
 
@@ -122,10 +126,23 @@ impl Waiting {
             taken.extend(places.extract_if(.., |_, place| is_meant(place)).map(|(_, place)| place));
             !places.is_empty()
         });
-        self.len -= taken.len();
+        self.len -= taken.iter().map(Place::weight).sum::<usize>();
         taken
     }
 }
 
-/// How many questions may wait; one more is `Busy`.
+impl Place {
+    /// How many questions of the usual length it counts for.
+    fn weight(&self) -> usize {
+        match &self.query {
+            Query::AwaitEnd { claims, .. } => 1 + claims.len() / CLAIMS_PER_PLACE,
+            _ => 1,
+        }
+    }
+}
+
+/// How many questions may wait, long ones counted as several; one more is `Busy`.
 const WAITING_MAX: usize = 262_144;
+
+/// So many claims take as much memory as any other question.
+const CLAIMS_PER_PLACE: usize = 64;

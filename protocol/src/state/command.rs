@@ -354,6 +354,14 @@ pub enum Query {
         /// The claim.
         claim: ClaimId,
     },
+    /// Which of these claims of a session are over, as soon as one of them is. Answered with [`Answer::Ended`]. The state answers
+    /// at once; the replica waits.
+    AwaitEnd {
+        /// Whose they are.
+        session: SessionId,
+        /// The claims that the asker takes for standing.
+        claims: Vec<ClaimId>,
+    },
     /// A counter. Answered with [`Answer::Counted`].
     Counter(Arc<str>),
     /// Who shall vote, and how far that is. Answered with [`Answer::Roster`].
@@ -372,7 +380,7 @@ impl Query {
     /// in time, even if nothing happens.
     #[must_use]
     pub fn waits(&self) -> bool {
-        matches!(self, Self::Await(_) | Self::AwaitRight { .. } | Self::AwaitClaim { .. })
+        matches!(self, Self::Await(_) | Self::AwaitRight { .. } | Self::AwaitClaim { .. } | Self::AwaitEnd { .. })
     }
 }
 
@@ -426,6 +434,8 @@ pub enum Answer {
     Claimed(Claimed),
     /// Where a claim stands.
     Claim(ClaimState),
+    /// The claims asked about that do not stand.
+    Ended(Vec<ClaimId>),
     /// A right.
     Right(Box<RightView>),
     /// A counter.

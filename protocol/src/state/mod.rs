@@ -55,7 +55,7 @@ pub use self::keys::{
     SEQUENCE_DIGITS, Transacted, Transaction, Value, Watch,
 };
 use self::keys::{Ground, Keys};
-use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE};
+use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE, MAX_OWNED};
 use self::nodes::Nodes;
 use self::rights::Rights;
 use self::tasks::Tasks;
@@ -174,6 +174,10 @@ impl State {
             Query::Rights { after, limit } => Answer::Rights(self.rights.page(after.as_ref(), *limit)),
             Query::AwaitRight { right, .. } => Answer::Right(Box::new(self.rights.view(right, Fence(0)))),
             Query::AwaitClaim { right, claim } => Answer::Claim(self.rights.claim_state(right, *claim)),
+            Query::AwaitEnd { claims, .. } if claims.len() > MAX_OWNED => {
+                Answer::Refused(Refused::TooLarge { len: claims.len() as u64, limit: MAX_OWNED as u64 })
+            }
+            Query::AwaitEnd { session, claims } => Answer::Ended(self.rights.ended(*session, claims)),
             Query::Counter(counter) => Answer::Counted(self.counters.get(counter)),
             Query::Roster => {
                 Answer::Roster(Box::new(RosterView { roster: self.roster.clone(), ..RosterView::default() }))

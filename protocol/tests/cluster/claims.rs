@@ -8,7 +8,7 @@ use protocol::state::{
     Add, Answer, Claim, ClaimState, CounterOperation, Mode, Operation, Query, Refused, RightId, RightKind,
     RightOperation,
 };
-use protocol::{ClaimId, Fence, Revision};
+use protocol::{ClaimId, Fence, Revision, SessionId};
 
 use crate::check::Verdict;
 use crate::dice::Dice;
@@ -19,6 +19,8 @@ use crate::oracle::Oracle;
 pub struct Claims {
     /// Claims that were acknowledged, newest last.
     made: Vec<(RightId, ClaimId)>,
+    /// Grants that somebody was told of, newest last.
+    granted: Vec<(RightId, Fence)>,
     /// The newest revision of each right that anybody was shown.
     shown: BTreeMap<RightId, Revision>,
     /// Additions that were acknowledged.
@@ -28,20 +30,41 @@ pub struct Claims {
 /// What was asked, as far as the answer must be judged by it.
 pub enum Asked {
     /// For a right.
-    Claim,
+    Claim(Claim),
+    /// To give one back.
+    Release {
+        /// Which.
+        right: RightId,
+        /// Whose claim.
+        claim: ClaimId,
+    },
     /// For something that changes a right, or for an addition of which another may have been the first.
     Other,
     /// For an addition.
     Add,
     /// To wait for a claim.
     Await(RightId, ClaimId),
+    /// Which claims of a session are over.
+    AwaitEnd(SessionId, Vec<ClaimId>),
     /// For a right as it is now.
     View(RightId, Revision),
 }
 
+impl Asked {
+    /// The right that it is about, if it is about one.
+    pub fn right(&self) -> Option<&RightId> {
+        match self {
+            Self::Claim(claim) => Some(&claim.right),
+            Self::Release { right, .. } | Self::Await(right, _) | Self::View(right, _) => Some(right),
+            Self::Other | Self::Add | Self::AwaitEnd(..) => None,
+        }
+    }
+}
+
 impl Claims {
     /// Draws the next call.
-    pub fn draw(&mut self, call: u64, oracle: &Oracle, dice: &mut Dice) -> (Asked, Work) {
+    /// `own` are the sessions on which the application of the caller relies.
+    pub fn draw(&mut self, call: u64, own: &BTreeSet<SessionId>, oracle: &Oracle, dice: &mut Dice) -> (Asked, Work) {
         let right = RightId::new(dice.pick(&KINDS), format!("r{}", dice.between(1, 2)));
         let known = self.made.len() as u64;
         let of_right = self.made.iter().rev().take(30).find(|(other, _)| *other == right).map(|(_, claim)| *claim);
@@ -51,22 +74,37 @@ impl Claims {
             _ => any.unwrap_or_else(|| (right.clone(), ClaimId(call))),
         };
         let value = Bytes::copy_from_slice(&call.to_be_bytes());
+        let owner = oracle.rights.owner(claim).filter(|_| dice.happens(850));
+        let session = owner.or_else(|| pick(&oracle.rights.sessions, dice)).unwrap_or(SessionId(0));
         let operation = match dice.between(0, 99) {
             0..30 => {
-                let Some(session) = pick(&oracle.rights.sessions, dice) else { return count(call, dice) };
+                let own = pick(own, dice).filter(|_| dice.happens(600));
+                let Some(session) = own.or_else(|| pick(&oracle.rights.sessions, dice)) else {
+                    return count(call, dice);
+                };
                 let mode = mode(right.kind, dice);
                 let claim = Claim { right, session, mode, value, wait: dice.happens(800) };
-                return (Asked::Claim, Work::Write(Operation::Right(RightOperation::Claim(claim))));
+                return (Asked::Claim(claim.clone()), Work::Write(Operation::Right(RightOperation::Claim(claim))));
             }
-            30..45 => RightOperation::Release { right: place, claim },
-            45..50 => RightOperation::SetValue { right: place, claim, value },
+            30..45 => {
+                let operation = RightOperation::Release { right: place.clone(), session, claim };
+                return (Asked::Release { right: place, claim }, Work::Write(Operation::Right(operation)));
+            }
+            45..50 => RightOperation::SetValue { right: place, session, claim, value },
             50..58 => {
                 let outcome = if place.kind == RightKind::Queue { Bytes::new() } else { value };
-                RightOperation::Settle { right: place, claim, outcome }
+                RightOperation::Settle { right: place, session, claim, outcome }
             }
             58..66 => RightOperation::Push { queue: right.name, value, priority: dice.between(0, 1) as i32 },
             66..68 => RightOperation::Forget(right),
-            68..80 => {
+            68..72 => {
+                let claims: Vec<_> = self.made.iter().rev().take(8).map(|(_, claim)| *claim).collect();
+                let claims: Vec<_> =
+                    claims.into_iter().filter(|claim| oracle.rights.owner(*claim) == Some(session)).collect();
+                let query = Query::AwaitEnd { session, claims: claims.clone() };
+                return (Asked::AwaitEnd(session, claims), Work::Read(query, Consistency::Linearizable));
+            }
+            72..80 => {
                 let query = Query::AwaitClaim { right: place.clone(), claim };
                 return (Asked::Await(place, claim), Work::Read(query, Consistency::Linearizable));
             }
@@ -80,23 +118,33 @@ impl Claims {
         (Asked::Other, Work::Write(Operation::Right(operation)))
     }
 
+    /// A grant that may be live, or may have been.
+    pub fn grant(&self, dice: &mut Dice) -> Option<(RightId, Fence)> {
+        let last = self.granted.len().checked_sub(1)?;
+        Some(self.granted[dice.between(last.saturating_sub(4) as u64, last as u64) as usize].clone())
+    }
+
     /// Judges an answer.
     pub fn judge(&mut self, asked: Asked, answer: &Answer, oracle: &mut Oracle, is_read_safe: bool) -> Verdict {
         let rights = &oracle.rights;
         match (asked, answer) {
-            (Asked::Claim, Answer::Claimed(claimed)) => {
+            (Asked::Claim(_), Answer::Claimed(claimed)) => {
                 let right =
                     rights.right(claimed.claim).ok_or_else(|| format!("I5 {} is not in the log", claimed.claim))?;
                 let granted = rights.grant(claimed.claim).flatten();
                 if claimed.fence.is_some() && claimed.fence != granted {
                     return Err(format!("I5 {} was granted {granted:?} and told {:?}", claimed.claim, claimed.fence));
                 }
+                self.granted.extend(claimed.fence.map(|fence| (right.clone(), fence)));
                 self.made.push((right, claimed.claim));
                 Ok(())
             }
             (Asked::Await(right, claim), Answer::Claim(state)) => {
                 let is_true = match state {
-                    ClaimState::Held(grant) => rights.grant(claim) == Some(Some(grant.fence)),
+                    ClaimState::Held(grant) => {
+                        self.granted.push((right.clone(), grant.fence));
+                        rights.grant(claim) == Some(Some(grant.fence))
+                    }
                     ClaimState::Settled(_) => rights.was_settled(&right),
                     // A claim that was guessed before there were any may stand by now, to something else.
                     ClaimState::Gone => {
@@ -105,6 +153,15 @@ impl Claims {
                     ClaimState::Waiting => false,
                 };
                 if is_true { Ok(()) } else { Err(format!("I5 {claim} to the {right} was said to be {state:?}")) }
+            }
+            (Asked::AwaitEnd(session, claims), Answer::Ended(ended)) => {
+                let is_over = |claim: &ClaimId| {
+                    claims.contains(claim) && (rights.owner(*claim) != Some(session) || !is_read_safe)
+                };
+                if !ended.is_empty() && ended.iter().all(is_over) {
+                    return Ok(());
+                }
+                Err(format!("I5 of {claims:?} of {session}, {ended:?} were said to be over"))
             }
             (Asked::View(right, floor), Answer::Right(view)) => {
                 if view.revision != Revision(0) && view.revision < floor && is_read_safe {
@@ -132,7 +189,7 @@ impl Claims {
                 Some(value) if *value == counted.value => Ok(()),
                 other => Err(format!("I3 a counter was shown as {counted:?}, in the log is {other:?}")),
             },
-            (Asked::Other, Answer::Ok | Answer::Written(_)) => Ok(()),
+            (Asked::Release { .. }, Answer::Ok) | (Asked::Other, Answer::Written(_)) => Ok(()),
             (_, Answer::Refused(refused)) if !matches!(refused, Refused::Conflict { .. }) => Ok(()),
             (_, answer) => Err(format!("I3 a call about rights was answered with {answer:?}")),
         }

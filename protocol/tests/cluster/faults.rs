@@ -23,6 +23,7 @@ impl World {
         let waiting = self.hosts[at].disk.waiting.len() as u64;
         let old = self.hosts[at].disk.durable.hard_state;
         let survivors = self.dice.between(0, waiting) as usize;
+        self.note_relied_on(at, true);
         self.hosts[at].crash(survivors);
         self.hosts[at].paused_until = 0;
         self.asleep[at].clear();

@@ -175,6 +175,9 @@ impl History {
     }
 
     fn condition(&mut self, options: &Options, dice: &mut Dice) -> Condition {
+        if let Some((right, fence)) = self.claims.grant(dice).filter(|_| dice.happens(500)) {
+            return Condition::Held { right, fence };
+        }
         let name = key(options, dice);
         match (dice.between(0, 3), self.owner(dice)) {
             (0, Some(session)) => Condition::Lives(session),

@@ -17,6 +17,7 @@ mod dice;
 mod faults;
 mod host;
 mod keys;
+mod locks;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod net;

@@ -89,6 +89,11 @@ impl Rights {
         self.claims.values().any(|entry| entry.right == *right && entry.fence == Some(fence))
     }
 
+    /// Whose claim this is, if it stands.
+    pub fn owner(&self, claim: ClaimId) -> Option<SessionId> {
+        self.claims.get(&claim).map(|entry| entry.session)
+    }
+
     /// Says whether a claim stands.
     pub fn stands(&self, claim: ClaimId) -> bool {
         self.claims.contains_key(&claim)
@@ -109,21 +114,46 @@ impl Rights {
                 self.grants.insert(*id, (right.clone(), None));
                 self.claims.insert(*id, Entry { right, session, mode, fence: None });
             }
-            (RightOperation::Settle { right, claim, .. }, Answer::Written(revision)) if *revision > before => {
-                if self.claims.get(claim).is_none_or(|entry| entry.fence.is_none() || entry.right != *right) {
-                    return Err(format!("I5 {claim} settled the {right} and did not hold it"));
-                }
+            (RightOperation::Settle { right, session, claim, .. }, Answer::Written(revision)) if *revision > before => {
+                self.holds_by(right, *session, *claim)?;
                 self.settled.insert(right.clone());
             }
+            (RightOperation::SetValue { right, session, claim, .. }, Answer::Written(revision))
+                if *revision > before =>
+            {
+                self.holds_by(right, *session, *claim)?;
+            }
+            // The remembered answer of a request that came twice speaks of a claim that is gone.
+            (RightOperation::Release { right, session, claim }, Answer::Ok) => match self.owner(*claim) {
+                Some(owner) if owner != *session => {
+                    return Err(format!("I5 {session} released the claim {claim} of {owner} to the {right}"));
+                }
+                _ => {}
+            },
             _ => {}
         }
         Ok(())
     }
 
+    /// Whoever changes or settles a right holds it.
+    fn holds_by(&self, right: &RightId, session: SessionId, claim: ClaimId) -> Result<(), String> {
+        let is_held = self
+            .claims
+            .get(&claim)
+            .is_some_and(|entry| entry.fence.is_some() && entry.right == *right && entry.session == session);
+        if is_held { Ok(()) } else { Err(format!("I5 {claim} changed the {right} for {session} and did not hold it")) }
+    }
+
     fn follow_change(&mut self, change: &RightChange, all: &[ClusterChange]) -> Result<(), String> {
         let right = &change.right;
-        for claim in &change.ended {
-            self.claims.remove(claim).ok_or_else(|| format!("I5 {claim} to the {right} ended twice"))?;
+        for (claim, session) in &change.ended {
+            let entry = self.claims.remove(claim).ok_or_else(|| format!("I5 {claim} to the {right} ended twice"))?;
+            if entry.session != *session {
+                return Err(format!(
+                    "I5 {claim} to the {right} was {}'s, and ended as that of {session}",
+                    entry.session
+                ));
+            }
         }
         for (claim, fence) in &change.granted {
             if *fence <= self.last_fence {

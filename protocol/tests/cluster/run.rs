@@ -34,6 +34,8 @@ pub struct Report {
     pub unanswered: u64,
     /// Histories of a key or task that were too hard to judge.
     pub unjudged: usize,
+    /// Grants of locks that somebody was told of.
+    pub grants: usize,
     /// Changes of keys that watches were told.
     pub watched: usize,
 }
@@ -43,7 +45,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, options, Profile::LAN);
         world.is_told = is_told;
-        let verdict = live(&mut world).and_then(|()| world.history.witness.unjudged());
+        let verdict = live(&mut world).and_then(|()| judge_histories(&mut world));
         let report = Report {
             nanos: world.time,
             steps: world.steps,
@@ -56,6 +58,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
             answered: world.history.answered,
             unanswered: world.history.unanswered(),
             unjudged: verdict.as_ref().copied().unwrap_or_default(),
+            grants: world.history.witness.locks.grants(),
             watched: world.history.told_changes,
         };
         verdict.map(|_| report).map_err(|why| format!("at {:.4} s: {why}", world.time as f64 / SECOND as f64))
@@ -82,6 +85,14 @@ fn live(world: &mut World) -> Verdict {
     every_seat_is_taken(world)?;
     world.sessions_live_with_their_owners()?;
     world.history.certainly_not_done_is_not_done(&world.check.oracle)
+}
+
+/// What was seen from outside has an order.
+fn judge_histories(world: &mut World) -> Result<usize, String> {
+    for at in 0..world.hosts.len() {
+        world.note_relied_on(at, false);
+    }
+    world.history.witness.unjudged(world.options.is_clock_bound_kept)
 }
 
 /// I11: ten election timeouts after the faults stopped, one node leads and nobody else believes to.

@@ -101,15 +101,27 @@ impl World {
     /// An application hears that its session lives until then.
     pub(crate) fn note_kept(&mut self, at: usize, session: SessionId, until: u64) {
         self.hosts[at].kept.insert(session, until);
+        self.history.witness.locks.is_relied_on(session);
     }
 
     /// An application hears that its session is over: if the cluster says so, it is true.
     pub(crate) fn note_ended(&mut self, at: usize, session: SessionId, why: Loss) -> Verdict {
-        self.hosts[at].kept.remove(&session);
+        if let Some(until) = self.hosts[at].kept.remove(&session) {
+            self.history.witness.locks.may_be_over(session, until.min(self.time));
+        }
         if why == Loss::Gone && self.check.oracle.state.has_session(session) {
             return Err(format!("I6 {session} lives, and n{} was told that it ended", at + 1));
         }
         Ok(())
+    }
+
+    /// What a host relies on may be over: it crashes, or the time of some of it has passed and it has not looked.
+    pub(crate) fn note_relied_on(&mut self, at: usize, crashes: bool) {
+        for (&session, &until) in &self.hosts[at].kept {
+            if crashes || until <= self.time {
+                self.history.witness.locks.may_be_over(session, until.min(self.time));
+            }
+        }
     }
 
     /// I11: long after the faults, applications rely on nothing that has ended, and nothing outlives its process.

@@ -79,6 +79,7 @@ impl Report {
         self.answered += other.answered;
         self.unanswered += other.unanswered;
         self.unjudged += other.unjudged;
+        self.grants += other.grants;
         self.watched += other.watched;
     }
 }

@@ -17,6 +17,7 @@ use protocol::state::{Answer, Delivery, Expect, Refused, TaskState, TaskView};
 use protocol::types::Fence;
 use protocol::worker::Run;
 
+use crate::locks::Locks;
 use crate::oracle::token;
 use crate::work::Kind;
 
@@ -25,6 +26,8 @@ use crate::work::Kind;
 pub struct Witness {
     registers: History<String, RegisterAct>,
     tasks: History<TaskId, TaskAct>,
+    /// Locks and the sessions that hold them.
+    pub locks: Locks,
     /// Submissions of unknown outcome by their tokens.
     doubtful: Vec<(u64, Timed<TaskAct>)>,
     /// The tasks that workers were given, by their tokens.
@@ -33,8 +36,13 @@ pub struct Witness {
 
 impl Witness {
     /// A call was answered.
-    pub fn answered(&mut self, begin: u64, end: u64, kind: &Kind, answer: &Answer) {
+    pub fn answered(&mut self, begin: u64, end: u64, kind: &Kind, answer: &Answer, is_read_safe: bool) {
         match (kind, answer) {
+            (Kind::Right(asked), answer) => self.locks.answered((begin, end), asked, answer, is_read_safe),
+            // False evidence may end it although its owner lives.
+            (Kind::OpenSession { fast_release: true }, Answer::Registered(session)) => {
+                self.locks.may_be_over(*session, 0);
+            }
             (Kind::Put { key, token, expect, .. }, answer) => {
                 self.written((begin, end), key, Some(*token), *expect, answer);
             }
@@ -94,10 +102,10 @@ impl Witness {
             | Kind::Transaction { .. }
             | Kind::List { .. }
             | Kind::Watch { .. }
-            | Kind::OpenSession
+            | Kind::OpenSession { .. }
             | Kind::EndSession
-            | Kind::Roster
-            | Kind::Right(_) => {}
+            | Kind::Roster => {}
+            Kind::Right(asked) => self.locks.in_doubt(begin, asked),
         }
     }
 
@@ -109,13 +117,14 @@ impl Witness {
         self.tasks.add(attempt.task, Timed { begin: at, end: Some(at), act });
     }
 
-    /// I3: one register per key and one task per id could have answered so. Says how many histories were too hard to judge.
-    pub fn unjudged(&mut self) -> Result<usize, String> {
+    /// I3, I5: one register per key, one task per id and one lock per name could have answered so. Says how many histories were too hard
+    /// to judge.
+    pub fn unjudged(&mut self, is_clock_bound_kept: bool) -> Result<usize, String> {
         self.settle_doubtful_submissions();
         let registers =
             self.registers.check(Register::of).map_err(|why| format!("I3 no register answers so: {why}"))?;
         let tasks = self.tasks.check(|_| Task).map_err(|why| format!("I3 no task answers so: {why}"))?;
-        Ok(registers + tasks)
+        Ok(registers + tasks + self.locks.unjudged(is_clock_bound_kept)?)
     }
 
     /// A submission of unknown outcome made the task that a worker was given for it. A task that somebody knows and nobody was

@@ -50,7 +50,7 @@ pub struct History {
     /// Tasks whose submission was acknowledged.
     pub acknowledged: Vec<TaskId>,
     /// What is known of rights.
-    claims: Claims,
+    pub(crate) claims: Claims,
     /// The tokens of writes that were certainly not done.
     pub(crate) undone: Vec<u64>,
     /// All that was seen from outside.
@@ -93,7 +93,10 @@ pub enum Kind {
     /// Who shall vote is changed.
     Roster,
     /// A session is opened.
-    OpenSession,
+    OpenSession {
+        /// Evidence of death may end it.
+        fast_release: bool,
+    },
     /// A session is ended.
     EndSession,
     /// Something about a right or a counter.
@@ -191,6 +194,7 @@ impl History {
         let last = self.sessions.len() as u64;
         if last > 0 && (host.kept.len() >= KEPT_MAX || dice.happens(200)) {
             let session = self.sessions[dice.between(last.saturating_sub(6), last - 1) as usize];
+            self.witness.locks.may_be_over(session, begin);
             self.pending.insert(call, Pending { host: at, begin, kind: Kind::EndSession });
             return (call, Work::Write(Operation::EndSession { session, cause: ClientEnd::Killed }), timeout);
         }
@@ -201,20 +205,23 @@ impl History {
             fast_release: host.is_node && dice.happens(300),
         };
         let ttl = Duration::from_millis(dice.pick(&[800, 3_000, 12_000]));
-        self.pending.insert(call, Pending { host: at, begin, kind: Kind::OpenSession });
+        let kind = Kind::OpenSession { fast_release: about.fast_release };
+        self.pending.insert(call, Pending { host: at, begin, kind });
         (call, Work::Keep(OpenSession { ttl, about }), timeout)
     }
 
     /// Draws the next call of a client that has to do with rights or counters.
     pub fn draw_right(
         &mut self,
-        (host, begin): (usize, u64),
+        (at, begin): (usize, u64),
+        host: &Host,
         oracle: &Oracle,
         dice: &mut Dice,
     ) -> (u64, Work, Duration) {
         let call = self.number();
-        let (asked, work) = self.claims.draw(call, oracle, dice);
-        self.pending.insert(call, Pending { host, begin, kind: Kind::Right(asked) });
+        let own = host.kept.keys().copied().collect();
+        let (asked, work) = self.claims.draw(call, &own, oracle, dice);
+        self.pending.insert(call, Pending { host: at, begin, kind: Kind::Right(asked) });
         (call, work, Duration::from_millis(dice.pick(&[300, 2_000, 10_000])))
     }
 
@@ -250,7 +257,7 @@ impl History {
                 Kind::Get { key: key.clone(), floor: self.floor(key), is_stale, after: self.frontier }
             }
             Work::Write(Operation::Roster(_)) => Kind::Roster,
-            Work::Keep(_) => Kind::OpenSession,
+            Work::Keep(opening) => Kind::OpenSession { fast_release: opening.about.fast_release },
             Work::Write(Operation::EndSession { .. }) => Kind::EndSession,
             other => panic!("no script says {other:?}"),
         };
@@ -327,7 +334,7 @@ impl History {
         };
         self.answered += 1;
         if kind.is_bound(is_read_safe) {
-            self.witness.answered(begin, end, &kind, answer);
+            self.witness.answered(begin, end, &kind, answer, is_read_safe);
         }
         match (kind, answer) {
             (Kind::Submit { tokens, is_once, .. }, Answer::Submitted(tasks)) => {
@@ -396,7 +403,7 @@ impl History {
             (Kind::Delete { key, floor, .. }, Answer::Refused(Refused::NotFound)) => {
                 self.note(oracle, &key, floor, true, "not found", |version| version.value.is_none())
             }
-            (Kind::OpenSession, Answer::Registered(session)) => {
+            (Kind::OpenSession { .. }, Answer::Registered(session)) => {
                 self.sessions.push(*session);
                 Ok(())
             }

@@ -9,6 +9,7 @@
 //!   then whoever is next is granted anything (F5).
 //! * Every grant has a revision of its own as its fence, so fences of a right grow.
 //! * A right that nobody uses has no record, unless it is settled or has items.
+//! * A claim is ended, settled or changed by its own session only, or ends with it.
 
 mod record;
 mod words;
@@ -62,18 +63,26 @@ impl Rights {
         check_key(&operation.right().name)?;
         match operation {
             RightOperation::Claim(claim) => self.claim(claim, room, step).map(Answer::Claimed),
-            RightOperation::Release { right, claim } => self.release(right, *claim, step).map(|()| Answer::Ok),
-            RightOperation::SetValue { right, claim, value } => {
-                self.set_value(right, *claim, value, room, step).map(Answer::Written)
+            RightOperation::Release { right, session, claim } => {
+                self.release(right, (*session, *claim), step).map(|()| Answer::Ok)
             }
-            RightOperation::Settle { right, claim, outcome } => {
-                self.settle(right, *claim, outcome, room, step).map(Answer::Written)
+            RightOperation::SetValue { right, session, claim, value } => {
+                self.set_value(right, (*session, *claim), value, room, step).map(Answer::Written)
+            }
+            RightOperation::Settle { right, session, claim, outcome } => {
+                self.settle(right, (*session, *claim), outcome, room, step).map(Answer::Written)
             }
             RightOperation::Push { value, priority, .. } => {
                 self.push(&operation.right(), value, *priority, room, step).map(Answer::Written)
             }
             RightOperation::Forget(right) => self.forget(right, step).map(Answer::Written),
         }
+    }
+
+    /// Which of these are no claims of this session, or not any more.
+    pub(super) fn ended(&self, session: SessionId, claims: &[ClaimId]) -> Vec<ClaimId> {
+        let owned = self.owned.get(&session);
+        claims.iter().copied().filter(|claim| owned.is_none_or(|owned| !owned.contains_key(claim))).collect()
     }
 
     /// How many claims this session has.
@@ -87,13 +96,13 @@ impl Rights {
             return;
         }
         let Some(owned) = self.owned.remove(&session) else { return };
-        let mut ended: BTreeMap<RightId, Vec<ClaimId>> = BTreeMap::new();
+        let mut ended: BTreeMap<RightId, Vec<(ClaimId, SessionId)>> = BTreeMap::new();
         for (claim, right) in owned {
-            ended.entry(right).or_default().push(claim);
+            ended.entry(right).or_default().push((claim, session));
         }
         for (right, claims) in &ended {
             let mut record = self.open(right);
-            for &claim in claims {
+            for &(claim, _) in claims {
                 self.end_claim(right, &mut record, claim);
             }
             self.put_back(right, record, *step.revision);
@@ -142,26 +151,35 @@ impl Rights {
         Ok(Claimed { claim: id, fence })
     }
 
-    fn release(&mut self, right: &RightId, id: ClaimId, step: &mut Step<'_>) -> Result<(), Refused> {
-        self.find(right, id)?;
+    fn release(
+        &mut self,
+        right: &RightId,
+        (session, id): (SessionId, ClaimId),
+        step: &mut Step<'_>,
+    ) -> Result<(), Refused> {
+        let record = self.records.get(right).ok_or(Refused::NotFound)?;
+        let owner = record.claim(id).ok_or(Refused::NotFound)?.session;
+        if owner != session && !is_on(Bug::ReleasesForAnybody) {
+            return Err(Refused::NotHeld { current: record.newest() });
+        }
         let revision = step.grant();
         let mut record = self.open(right);
         self.end_claim(right, &mut record, id);
         self.put_back(right, record, revision);
-        self.advance(right.clone(), vec![id], step);
+        self.advance(right.clone(), vec![(id, owner)], step);
         Ok(())
     }
 
     fn set_value(
         &mut self,
         right: &RightId,
-        id: ClaimId,
+        (session, id): (SessionId, ClaimId),
         value: &Bytes,
         room: u64,
         step: &mut Step<'_>,
     ) -> Result<Revision, Refused> {
         check_size(value.len(), MAX_CLAIM_VALUE)?;
-        self.find_held(right, id)?;
+        self.find_held(right, session, id)?;
         if value.len() as u64 > room {
             return Err(full());
         }
@@ -178,7 +196,7 @@ impl Rights {
     fn settle(
         &mut self,
         right: &RightId,
-        id: ClaimId,
+        (session, id): (SessionId, ClaimId),
         outcome: &Bytes,
         room: u64,
         step: &mut Step<'_>,
@@ -186,28 +204,26 @@ impl Rights {
         check_size(outcome.len(), MAX_OUTCOME)?;
         let item = match right.kind {
             RightKind::Once => None,
-            RightKind::Queue if outcome.is_empty() => self.find_held(right, id)?.item,
+            RightKind::Queue if outcome.is_empty() => self.find_held(right, session, id)?.item,
             RightKind::Queue => return invalid("an item of a queue has no outcome"),
             _ => return invalid("only a once and the items of a queue are settled"),
         };
         if right.kind == RightKind::Once && !is_on(Bug::SettlesWithoutRight) {
-            self.find_held(right, id)?;
+            self.find_held(right, session, id)?;
         }
         if outcome.len() as u64 > room {
             return Err(full());
         }
         let revision = step.grant();
         let mut record = self.open(right);
-        let mut ended = vec![id];
-        self.end_claim(right, &mut record, id);
+        let mut ended = Vec::from_iter(self.end_claim(right, &mut record, id));
         if let Some(key) = item {
             let value = record.drop_item(key).expect("a live grant holds its item");
             self.books.remove_item(right, key, &value);
         } else {
             record.head.settled = Some(outcome.clone());
             for claim in record.waiting() {
-                self.end_claim(right, &mut record, claim);
-                ended.push(claim);
+                ended.extend(self.end_claim(right, &mut record, claim));
             }
         }
         self.put_back(right, record, revision);
@@ -256,7 +272,12 @@ impl Rights {
     }
 
     /// Grants a right to whoever is next, and tells what became of its claims.
-    fn advance(&mut self, right: RightId, ended: Vec<ClaimId>, step: &mut Step<'_>) -> Vec<(ClaimId, Fence)> {
+    fn advance(
+        &mut self,
+        right: RightId,
+        ended: Vec<(ClaimId, SessionId)>,
+        step: &mut Step<'_>,
+    ) -> Vec<(ClaimId, Fence)> {
         let next = self.records.get(&right).map_or(Vec::new(), |record| record.next(right.kind));
         let mut granted: Vec<(ClaimId, Fence)> = Vec::new();
         if !next.is_empty() {
@@ -294,8 +315,9 @@ impl Rights {
         self.records.insert(right.clone(), Arc::new(record));
     }
 
-    fn end_claim(&mut self, right: &RightId, record: &mut Record, id: ClaimId) {
-        let Some(claim) = record.remove(id) else { return };
+    /// Ends a claim, if it stands.
+    fn end_claim(&mut self, right: &RightId, record: &mut Record, id: ClaimId) -> Option<(ClaimId, SessionId)> {
+        let claim = record.remove(id)?;
         self.books.remove_claim(right, id, &claim);
         if let Some(owned) = self.owned.get_mut(&claim.session) {
             owned.remove(&id);
@@ -303,6 +325,7 @@ impl Rights {
                 self.owned.remove(&claim.session);
             }
         }
+        Some((id, claim.session))
     }
 
     /// What is known of a right, with a page of holders that have greater fences than `after`.
@@ -330,7 +353,8 @@ impl Rights {
 
     /// Says whether a grant is live: the condition of whatever must happen only under it.
     pub(super) fn is_held(&self, right: &RightId, fence: Fence) -> bool {
-        self.records.get(right).is_some_and(|record| record.is_held(fence))
+        let is_held = |record: &Arc<Record>| record.is_held(fence) || is_on(Bug::HeldByAnybody);
+        self.records.get(right).is_some_and(is_held)
     }
 
     /// How many rights are in use.
@@ -348,13 +372,11 @@ impl Rights {
         self.books.digest.value()
     }
 
-    fn find(&self, right: &RightId, id: ClaimId) -> Result<&Standing, Refused> {
-        self.records.get(right).and_then(|record| record.claim(id)).ok_or(Refused::NotFound)
-    }
-
-    fn find_held(&self, right: &RightId, id: ClaimId) -> Result<Held, Refused> {
+    /// What this session holds by this claim.
+    fn find_held(&self, right: &RightId, session: SessionId, id: ClaimId) -> Result<Held, Refused> {
         let record = self.records.get(right);
-        let held = record.and_then(|record| record.claim(id)).and_then(|claim| claim.held);
+        let claim = record.and_then(|record| record.claim(id)).filter(|claim| claim.session == session);
+        let held = claim.and_then(|claim| claim.held);
         held.ok_or_else(|| Refused::NotHeld { current: record.map_or(Fence(0), |record| record.newest()) })
     }
 
@@ -490,6 +512,11 @@ impl Rights {
             assert!(!record.is_empty(), "{right} is of no use");
             assert!(record.next(right.kind).is_empty(), "{right} is free and not granted");
         }
+    }
+
+    /// Whose claim this is.
+    pub(super) fn owner(&self, right: &RightId, id: ClaimId) -> Option<SessionId> {
+        self.records.get(right)?.claim(id).map(|claim| claim.session)
     }
 
     /// The sessions that claim something.

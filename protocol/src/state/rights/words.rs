@@ -83,12 +83,16 @@ pub enum RightOperation {
     ///
     /// [`Answer::Claimed`]: crate::state::Answer::Claimed
     Claim(Claim),
-    /// Give a right back, or the place in line for it. Answered with [`Answer::Ok`].
+    /// Give a right back, or the place in line for it. Answered with [`Answer::Ok`]. Refused with [`Refused::NotHeld`] if the
+    /// claim stands and is another session's.
     ///
     /// [`Answer::Ok`]: crate::state::Answer::Ok
+    /// [`Refused::NotHeld`]: crate::state::Refused::NotHeld
     Release {
         /// Which right.
         right: RightId,
+        /// Whose claim.
+        session: SessionId,
         /// The claim.
         claim: ClaimId,
     },
@@ -98,6 +102,8 @@ pub enum RightOperation {
     SetValue {
         /// Which right.
         right: RightId,
+        /// Who holds it.
+        session: SessionId,
         /// The holder's claim.
         claim: ClaimId,
         /// From now on.
@@ -110,6 +116,8 @@ pub enum RightOperation {
     Settle {
         /// Which right.
         right: RightId,
+        /// Who holds it.
+        session: SessionId,
         /// The holder's claim.
         claim: ClaimId,
         /// What came of it; nothing for a queue.
@@ -236,8 +244,8 @@ pub struct RightChange {
     pub right: RightId,
     /// Claims that were granted, in that order.
     pub granted: Vec<(ClaimId, Fence)>,
-    /// Claims that are over.
-    pub ended: Vec<ClaimId>,
+    /// Claims that are over, each with the session that it belonged to.
+    pub ended: Vec<(ClaimId, SessionId)>,
 }
 
 impl RightId {
@@ -318,6 +326,6 @@ impl RightOperation {
             Self::Settle { outcome, .. } => outcome.len(),
             Self::Release { .. } | Self::Forget(_) => 0,
         };
-        60 + self.right().name.len() + content
+        70 + self.right().name.len() + content
     }
 }

@@ -106,7 +106,7 @@ impl World {
             }
         }
         let right = RightId::new(RightKind::Once, "r");
-        let settle = RightOperation::Settle { right, claim: runner, outcome: Bytes::from_static(b"done") };
+        let settle = RightOperation::Settle { right, session, claim: runner, outcome: Bytes::from_static(b"done") };
         assert!(matches!(self.client(Operation::Right(settle)), Answer::Written(_)));
         let add = Add { counter: "n".into(), by: -7, once: Some("mark".into()) };
         self.client(Operation::Counter(CounterOperation::Add(add)));

@@ -41,23 +41,26 @@ impl Naive {
         let revision = Revision(self.revision + 1);
         match operation {
             RightOperation::Claim(claim) => return self.claim(claim),
-            RightOperation::Release { claim, .. } => {
-                self.named(&right, *claim).ok_or(Refused::NotFound)?;
+            RightOperation::Release { session, claim, .. } => {
+                let named = self.named(&right, *claim).ok_or(Refused::NotFound)?;
+                if named.session != *session {
+                    return Err(Refused::NotHeld { current: self.newest(&right) });
+                }
                 self.grant();
                 self.rights().claims.retain(|other| other.id != *claim);
                 self.advance(&right);
                 return Ok(Answer::Ok);
             }
-            RightOperation::SetValue { claim, value, .. } => {
+            RightOperation::SetValue { session, claim, value, .. } => {
                 check_size(value.len(), MAX_CLAIM_VALUE)?;
-                self.held(&right, *claim)?;
+                self.held(&right, *session, *claim)?;
                 self.rights().claims.iter_mut().find(|other| other.id == *claim).unwrap().value = value.clone();
             }
-            RightOperation::Settle { claim, outcome, .. } => {
+            RightOperation::Settle { session, claim, outcome, .. } => {
                 check_size(outcome.len(), MAX_OUTCOME)?;
                 match right.kind {
                     RightKind::Once => {
-                        self.held(&right, *claim)?;
+                        self.held(&right, *session, *claim)?;
                         self.rights().claims.retain(|other| other.right != right);
                         self.rights().settled.push((right.clone(), outcome.clone()));
                     }
@@ -65,7 +68,7 @@ impl Naive {
                         return Err(Refused::Invalid("an item of a queue has no outcome".into()));
                     }
                     RightKind::Queue => {
-                        let item = self.held(&right, *claim)?.item.unwrap().id;
+                        let item = self.held(&right, *session, *claim)?.item.unwrap().id;
                         self.rights().claims.retain(|other| other.id != *claim);
                         self.rights().items.retain(|(_, other)| other.id != item);
                     }
@@ -273,6 +276,12 @@ impl Naive {
         }
     }
 
+    pub(super) fn ended(&self, session: SessionId, claims: &[ClaimId]) -> Vec<ClaimId> {
+        let stands =
+            |id: &ClaimId| self.content.rights.claims.iter().any(|claim| (claim.id, claim.session) == (*id, session));
+        claims.iter().copied().filter(|claim| !stands(claim)).collect()
+    }
+
     fn rights(&mut self) -> &mut NaiveRights {
         &mut self.content.rights
     }
@@ -281,8 +290,8 @@ impl Naive {
         self.content.rights.claims.iter().find(|claim| claim.id == id && claim.right == *right)
     }
 
-    fn held(&self, right: &RightId, id: ClaimId) -> Result<Grant, Refused> {
-        let held = self.named(right, id).and_then(|claim| claim.held.clone());
+    fn held(&self, right: &RightId, session: SessionId, id: ClaimId) -> Result<Grant, Refused> {
+        let held = self.named(right, id).filter(|claim| claim.session == session).and_then(|claim| claim.held.clone());
         held.ok_or_else(|| Refused::NotHeld { current: self.newest(right) })
     }
 

@@ -179,6 +179,10 @@ impl Run {
                 assert_eq!(state, Answer::Claim(self.naive.claim_state(&right, claim)), "{place}");
             }
         }
+        for session in self.naive.sessions() {
+            let ended = self.state.query(&Query::AwaitEnd { session, claims: self.claims.clone() });
+            assert_eq!(ended, Answer::Ended(self.naive.ended(session, &self.claims)), "{place}");
+        }
         for counter in KEYS {
             let counted = self.state.query(&Query::Counter(counter.into()));
             assert_eq!(counted, Answer::Counted(self.naive.counter(counter)), "{place}");
@@ -451,9 +455,12 @@ impl Run {
         let right = rights[self.chance.below(rights.len())].clone();
         let is_once = right.kind == RightKind::Once;
         let claims = self.naive.content.rights.claims.iter();
-        let of_right: Vec<_> = claims.filter(|claim| claim.right == right).map(|claim| claim.id).collect();
+        let of_right: Vec<_> =
+            claims.filter(|claim| claim.right == right).map(|claim| (claim.session, claim.id)).collect();
         let first = of_right.first().copied().filter(|_| self.chance.one_in(2));
-        let claim = first.or_else(|| self.chance.pick(&of_right)).unwrap_or(ClaimId(self.chance.below(60) as u64));
+        let none = (SessionId(0), ClaimId(self.chance.below(60) as u64));
+        let (owner, claim) = first.or_else(|| self.chance.pick(&of_right)).unwrap_or(none);
+        let session = if self.chance.one_in(9) { self.any_session() } else { owner };
         let value = Bytes::from(vec![5; self.chance.below(9)]);
         match self.chance.below(12) {
             0..=4 => {
@@ -471,12 +478,14 @@ impl Run {
                 let session = self.chance.pick(&live).filter(|_| !self.chance.one_in(20)).unwrap_or(self.any_session());
                 RightOperation::Claim(Claim { right, session, mode, value, wait: !self.chance.one_in(3) })
             }
-            5..=7 if is_once && self.chance.one_in(2) => RightOperation::Settle { right, claim, outcome: value },
-            5..=7 => RightOperation::Release { right, claim },
-            8 => RightOperation::SetValue { right, claim, value },
+            5..=7 if is_once && self.chance.one_in(2) => {
+                RightOperation::Settle { right, session, claim, outcome: value }
+            }
+            5..=7 => RightOperation::Release { right, session, claim },
+            8 => RightOperation::SetValue { right, session, claim, value },
             9 => {
                 let outcome = if right.kind == RightKind::Queue { Bytes::new() } else { value };
-                RightOperation::Settle { right, claim, outcome }
+                RightOperation::Settle { right, session, claim, outcome }
             }
             10 if self.chance.one_in(2) => RightOperation::Forget(right),
             _ => {

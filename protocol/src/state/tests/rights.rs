@@ -27,11 +27,18 @@ impl World {
     }
 
     fn free(&mut self, right: &RightId, claim: ClaimId) -> Answer {
-        self.right(RightOperation::Release { right: right.clone(), claim })
+        let session = self.owner(right, claim);
+        self.right(RightOperation::Release { right: right.clone(), session, claim })
     }
 
     fn settle(&mut self, right: &RightId, claim: ClaimId, outcome: &'static str) -> Answer {
-        self.right(RightOperation::Settle { right: right.clone(), claim, outcome: outcome.into() })
+        let session = self.owner(right, claim);
+        self.right(RightOperation::Settle { right: right.clone(), session, claim, outcome: outcome.into() })
+    }
+
+    /// Whose claim it is; nobody's, if it does not stand.
+    fn owner(&self, right: &RightId, claim: ClaimId) -> SessionId {
+        self.state.rights.owner(right, claim).unwrap_or(SessionId(0))
     }
 
     fn push(&mut self, queue: &RightId, value: &'static str, priority: i32) -> Answer {
@@ -100,8 +107,31 @@ fn a_lock_goes_from_one_to_the_next_in_the_order_of_their_claims_with_growing_fe
     assert!(next > fence && world.state.is_held(&lock(), next) && !world.state.is_held(&lock(), fence));
     assert_eq!(world.state_of(&lock(), third.claim), ClaimState::Waiting);
     assert_eq!(world.state_of(&lock(), first.claim), ClaimState::Gone);
-    let told = RightChange { right: lock(), granted: vec![(second.claim, next)], ended: vec![first.claim] };
+    let told = RightChange { right: lock(), granted: vec![(second.claim, next)], ended: vec![(first.claim, a)] };
     assert!(world.changes.contains(&ClusterChange::Right(Box::new(told))));
+}
+
+#[test]
+fn a_claim_ends_by_its_own_session_and_nobody_elses_word() {
+    let mut world = World::new();
+    let [a, b] = world.sessions();
+    let [first, second] = [a, b].map(|session| world.claim(&lock(), session, Mode::Exclusive));
+    let fence = first.fence.expect("it was free");
+    let release = |session, claim| RightOperation::Release { right: lock(), session, claim };
+    let refused = Answer::Refused(Refused::NotHeld { current: fence });
+    for (session, claim) in [(b, first.claim), (a, second.claim), (SessionId(0), first.claim)] {
+        assert_eq!(world.right(release(session, claim)), refused);
+    }
+    assert_eq!(world.right(release(b, ClaimId(0))), Answer::Refused(Refused::NotFound));
+
+    let claims = vec![first.claim, second.claim];
+    let ask = |world: &World, session| world.state.query(&Query::AwaitEnd { session, claims: claims.clone() });
+    assert_eq!(ask(&world, a), Answer::Ended(vec![second.claim]), "another session's claim is none of this one");
+    assert_eq!(world.right(release(a, first.claim)), Answer::Ok);
+    assert_eq!(ask(&world, a), Answer::Ended(claims.clone()));
+    assert_eq!(ask(&world, b), Answer::Ended(vec![first.claim]));
+    let many = Query::AwaitEnd { session: a, claims: vec![ClaimId(0); limits::MAX_OWNED + 1] };
+    assert!(matches!(world.state.query(&many), Answer::Refused(Refused::TooLarge { .. })));
 }
 
 #[test]
@@ -267,15 +297,19 @@ fn a_holder_and_nobody_else_says_what_stands_beside_it() {
     let election = RightId::new(RightKind::Election, "e");
     let leader = world.claim(&election, a, Mode::Exclusive);
     let other = world.claim(&election, b, Mode::Exclusive);
-    let say =
-        |claim, value: &'static str| RightOperation::SetValue { right: election.clone(), claim, value: value.into() };
+    let say = |session, claim, value: &'static str| {
+        let right = election.clone();
+        RightOperation::SetValue { right, session, claim, value: value.into() }
+    };
     let before = world.right_view(&election).revision;
-    let revision = written(world.right(say(leader.claim, "v2")));
+    let revision = written(world.right(say(a, leader.claim, "v2")));
     let view = world.right_view(&election);
     assert_eq!((view.holders[0].value.clone(), view.revision), ("v2".into(), revision));
     assert!(revision > before);
     let current = leader.fence.unwrap();
-    assert_eq!(world.right(say(other.claim, "no")), Answer::Refused(Refused::NotHeld { current }));
+    for (session, claim) in [(b, other.claim), (b, leader.claim)] {
+        assert_eq!(world.right(say(session, claim, "no")), Answer::Refused(Refused::NotHeld { current }));
+    }
 }
 
 #[test]

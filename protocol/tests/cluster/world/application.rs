@@ -91,7 +91,7 @@ impl World {
             let (call, work, timeout) = if self.options.sessions > 0 && self.dice.happens(self.options.sessions) {
                 self.history.draw_session((at, self.time), &self.hosts[at], &mut self.dice)
             } else if self.options.rights > 0 && self.dice.happens(self.options.rights) {
-                self.history.draw_right((at, self.time), &self.check.oracle, &mut self.dice)
+                self.history.draw_right((at, self.time), &self.hosts[at], &self.check.oracle, &mut self.dice)
             } else {
                 self.history.draw((at, self.time), &self.options, &mut self.dice, is_full)
             };
