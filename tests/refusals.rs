@@ -86,7 +86,7 @@ fn every_refusal_has_one_code_over_http_and_at_the_terminal() {
     refusing.refuses(Code::Held, Request::post("/v1/locks/a").json(&claim), &["lock", "a", "--", "true"]);
     refusing.refuses(
         Code::Fenced,
-        put("/v1/locks/a/claims/c999999"),
+        put("/v1/locks/a/claims/c999999?session=s1"),
         &["fence", "check", &fenced_file(&refusing), "--fence", "7"],
     );
     refusing.refuses_verb(Code::NotFound, &["right", "show", "lock", "nobody"]);
@@ -94,7 +94,7 @@ fn every_refusal_has_one_code_over_http_and_at_the_terminal() {
     assert!(out(&ask(&refusing.cluster, &["right", "show", "lock", "a"])).contains(&session));
 
     // A fence of a holder who was replaced: the transaction is told apart from one that cannot be read.
-    let place = format!("/v1/locks/a/claims/{}", grant["claim"].as_str().expect("a claim"));
+    let place = format!("/v1/locks/a/claims/{}?session={session}", grant["claim"].as_str().expect("a claim"));
     refusing.send(Request::new(Method::DELETE, place.clone())).expect("it is given back");
     assert_eq!(refusing.send(put(&place)).expect_err("it was given back").code, Code::Fenced);
     let late =

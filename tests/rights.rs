@@ -2,7 +2,10 @@
 
 use std::process::{Command, Stdio};
 
-use nix::sys::signal::Signal;
+use axum::http::Method;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tenure::cli::Request;
 
 use crate::support::{Running, TestCluster, command};
 
@@ -104,4 +107,65 @@ fn a_killed_holder_hands_over_at_once_however_long_its_session_would_live() {
     cluster.until("the second one holds it", || lines(&cluster, "ledger").len() == 2);
     std::fs::write(cluster.processes.folder().join("go"), "").expect("written");
     assert_eq!(second.code(), Some(0));
+}
+
+/// A command whose children, one of them in a session of its own, write their fence into `ledger` for ever.
+const BROOD: &str = "tick='while :; do echo tick $TENURE_FENCE >> ledger; sleep 0.005; done'
+    sh -c \"$tick\" & (sh -c \"$tick\" &); setsid sh -c \"$tick\" & wait";
+
+/// A child of a process, as soon as there is one.
+fn child_of(cluster: &TestCluster, parent: Pid) -> Pid {
+    let mut found = None;
+    cluster.until("it has a child", || {
+        let text = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+        found = text.split_whitespace().next().map(|pid| Pid::from_raw(pid.parse().expect("a number")));
+        found.is_some()
+    });
+    found.expect("waited for it")
+}
+
+#[test]
+fn a_right_passes_on_when_all_that_its_command_has_started_is_gone_whoever_is_killed() {
+    let cluster = TestCluster::start();
+    let guardian = |holder: &Running| child_of(&cluster, holder.pid());
+    let command = |holder: &Running| child_of(&cluster, guardian(holder));
+    let victims: [&dyn Fn(&Running) -> Pid; 3] = [&Running::pid, &guardian, &command];
+    let mut holder = start(&cluster, &["lock", "c", "--wait", "--ttl", "1h", "--", "sh", "-c", BROOD]);
+    for victim in victims {
+        cluster.until("all of the command is at work", || lines(&cluster, "ledger").len() > 20);
+        let next =
+            start(&cluster, &["lock", "c", "--wait", "--ttl", "1h", "--", "sh", "-c", &format!("rm ledger; {BROOD}")]);
+        cluster.until("the next one stands in line", || {
+            let shown = cluster.wait(cluster.client.get("/v1/locks/c"));
+            shown.is_ok_and(|shown| shown["waiting"] == 1)
+        });
+        let fence = lines(&cluster, "ledger")[0].1;
+        kill(victim(&holder), Signal::SIGKILL).expect("it runs");
+        holder.code();
+        cluster.until("the next one is at work", || {
+            let lines = lines(&cluster, "ledger");
+            lines.len() > 20 && lines[0].1 != fence
+        });
+        let fences: Vec<u64> = lines(&cluster, "ledger").iter().map(|(_, fence)| *fence).collect();
+        assert!(fences.iter().all(|other| *other == fences[0]), "two holders at once: {fences:?}");
+        holder = next;
+    }
+}
+
+#[test]
+fn a_command_is_stopped_when_its_claim_was_given_back_in_its_name() {
+    let cluster = TestCluster::start();
+    let under = script("ledger", "never");
+    let mut holder = start(&cluster, &["lock", "d", "--ttl", "1h", "--", "sh", "-c", &under]);
+    cluster.until("it holds the lock", || lines(&cluster, "ledger").len() == 1);
+    let shown = cluster.wait(cluster.client.get("/v1/locks/d")).expect("it is shown");
+    let holder_shown = &shown["holders"][0];
+    let (claim, session) = (holder_shown["claim"].as_str().unwrap(), holder_shown["session"].as_str().unwrap());
+    let release = |query: &str| Request::new(Method::DELETE, format!("/v1/locks/d/claims/{claim}{query}"));
+    for refused in ["", "?session=s1"] {
+        assert!(cluster.wait(cluster.http().send(release(refused))).is_err(), "it is somebody else's");
+    }
+    cluster.wait(cluster.http().send(release(&format!("?session={session}")))).expect("it is given back");
+    assert_eq!(holder.code(), Some(75));
+    assert_eq!(lines(&cluster, "ledger").len(), 1);
 }

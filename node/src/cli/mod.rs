@@ -16,6 +16,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub mod context;
 pub mod exit;
 mod fence;
+mod guardian;
 pub mod http;
 mod kv;
 mod log;
@@ -148,6 +149,9 @@ enum Verb {
     /// Run a command that ends with its parent (used by `exec` tasks)
     #[command(name = parent::VERB, hide = true)]
     Parented(parent::Args),
+    /// Guard a command, and all that it starts (used by `lock` and its kin)
+    #[command(name = guardian::VERB, hide = true)]
+    Guardian(guardian::Args),
     /// Hold a session and a lock until it is killed (used by `bench`)
     #[command(name = crate::bench::primitives::VERB, hide = true)]
     Hold(crate::bench::primitives::Holder),
@@ -248,6 +252,7 @@ async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
         }
         Verb::Help { topic } => help(&topic, frame),
         Verb::Parented(args) => parent::run(args),
+        Verb::Guardian(args) => guardian::run(&args),
         Verb::Hold(args) => crate::bench::primitives::hold(args).await,
     }
 }

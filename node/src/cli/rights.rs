@@ -344,7 +344,7 @@ async fn run_under(
             frame.output.note("it is done already");
             Ok(Exit::OK)
         }
-        Ok(grant) => run_granted(&cluster, &keeper, &path, &grant, &under, ending).await,
+        Ok(grant) => run_granted(&cluster, &mut keeper, &path, &grant, &under, ending).await,
         Err(error) if error.code == Code::Settled => {
             frame.output.note("it is done already");
             Ok(Exit::OK)
@@ -357,7 +357,7 @@ async fn run_under(
 
 async fn run_granted(
     cluster: &Cluster,
-    keeper: &Keeper,
+    keeper: &mut Keeper,
     path: &str,
     grant: &Value,
     under: &Under,
@@ -368,9 +368,10 @@ async fn run_granted(
     if let Some(item) = grant["value"].as_str() {
         environment.push(("TENURE_ITEM", item.to_owned()));
     }
-    let exit = supervise(keeper, &under.command, &environment, under.grace).await?;
+    let place = format!("{path}/claims/{}", word(&grant["claim"]));
+    let exit = supervise(keeper, &place, &under.command, &environment, under.grace).await?;
     if exit == Exit::OK && matches!(ending, Ending::Settle) {
-        let settle = format!("{path}/claims/{}/settle?session={}", word(&grant["claim"]), keeper.session());
+        let settle = format!("{place}/settle?session={}", keeper.session());
         match cluster.send(Request::post(settle).repeatable()).await {
             Ok(_) => {}
             // It was settled by the try before, whose answer was lost; or it is lost, and somebody else does it again.

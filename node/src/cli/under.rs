@@ -3,23 +3,23 @@
 //! # Invariants
 //!
 //! * The end of the session is counted from the moment at which a renewal was sent, by a clock that goes on while the machine sleeps.
+//! * A command is killed as soon as the cluster says that its claim has ended, though its session lives.
 //! * A command is told to end (SIGTERM) its grace before that end, and is killed before it, with all that it started. It is also killed
-//!   when this process is.
+//!   when this process is, before its right passes on (see `guardian`).
 
 use std::ffi::OsString;
-use std::os::unix::process::ExitStatusExt as _;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::Method;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use protocol::{Nanos, NodeId, SessionId};
 use serde_json::json;
-use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use super::guardian::{Ended, Guarded};
 use super::{Cluster, Code, Diagnostic, Exit, Request};
 use crate::witness::{Watched, be_watched};
 
@@ -30,7 +30,7 @@ pub(super) struct Keeper {
     until: Arc<Mutex<Nanos>>,
     renewals: JoinHandle<()>,
     /// Killed, this process loses the session at once if the node that opened it is on the same machine.
-    _watched: Option<Watched>,
+    watched: Option<Watched>,
 }
 
 impl Keeper {
@@ -44,8 +44,8 @@ impl Keeper {
         let session = opened["session"].as_str().unwrap_or_default().to_owned();
         let until = Arc::new(Mutex::new(sent + valid_for(&opened)));
         let renewals = tokio::spawn(renew(cluster.clone(), session.clone(), ttl, until.clone()));
-        let _watched = watched(&opened).await;
-        Ok(Self { cluster: cluster.clone(), session, until, renewals, _watched })
+        let watched = watched(&opened).await;
+        Ok(Self { cluster: cluster.clone(), session, until, renewals, watched })
     }
 
     /// Its id.
@@ -72,6 +72,20 @@ impl Keeper {
             }
             // Timers stand still while the machine sleeps, our clock does not.
             tokio::time::sleep(left.min(LOOK)).await;
+        }
+    }
+
+    /// Waits until a claim of it is over, as far as the cluster says.
+    async fn taken(&self, place: &str) {
+        let request = format!("{place}?wait={}s&held-by={}", TURN.as_secs(), self.session);
+        loop {
+            let reply = self.cluster.send(Request::get(request.as_str()).waits(TURN)).await;
+            match reply.and_then(|reply| reply.json()) {
+                Ok(claim) if claim["state"] == "gone" || claim["state"] == "settled" => return,
+                // Nobody says that it has ended: also where nobody could be asked.
+                Ok(_) => {}
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
         }
     }
 
@@ -126,58 +140,43 @@ fn valid_for(document: &serde_json::Value) -> Duration {
     Duration::from_millis(document["valid_for_ms"].as_u64().unwrap_or_default())
 }
 
-/// Runs a command as long as the session lives; its exit code is ours.
+/// Runs a command as long as the session lives and its claim at `place` stands; its exit code is ours.
 pub(super) async fn supervise(
-    keeper: &Keeper,
+    keeper: &mut Keeper,
+    place: &str,
     command: &[OsString],
     environment: &[(&str, String)],
     grace: Duration,
 ) -> Result<Exit, Diagnostic> {
     let signals = |kind| signal(kind).map_err(|error| Diagnostic::new(Code::Internal, format!("no signals: {error}")));
     let (mut interrupted, mut terminated) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
-    let mut child = start(command, environment)?;
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-    let send = |signal| {
-        if let Some(group) = group {
-            let _ = killpg(group, signal); // It may be over already.
-        }
-    };
+    let mut guarded = Guarded::start(command, environment, keeper.watched.as_mut()).await?;
+    let keeper = &*keeper;
     let mut is_told = false;
+    let mut taken = pin!(keeper.taken(place));
     loop {
         let bound = if is_told { KILL } else { grace + KILL };
         tokio::select! {
-            status = child.wait() => {
-                send(Signal::SIGKILL); // Whatever it left behind must not outlive the right either.
-                let status = status.map_err(|error| Diagnostic::new(Code::Internal, format!("cannot wait: {error}")))?;
-                let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
-                return Ok(if is_told { Exit::LOST } else { Exit(u8::try_from(code).unwrap_or(1)) });
-            }
+            ended = guarded.ended() => return Ok(match ended? {
+                Ended::Itself(code) if !is_told => Exit(code),
+                Ended::Itself(_) | Ended::Unguarded => Exit::LOST,
+            }),
             () = keeper.less_than(bound) => {
-                send(if is_told { Signal::SIGKILL } else { Signal::SIGTERM });
                 if is_told {
-                    let _ = child.wait().await;
+                    guarded.kill().await;
                     return Ok(Exit::LOST);
                 }
+                guarded.signal(Signal::SIGTERM);
                 is_told = true;
             }
-            _ = interrupted.recv() => send(Signal::SIGINT),
-            _ = terminated.recv() => send(Signal::SIGTERM),
+            () = &mut taken => {
+                guarded.kill().await;
+                return Ok(Exit::LOST);
+            }
+            _ = interrupted.recv() => guarded.signal(Signal::SIGINT),
+            _ = terminated.recv() => guarded.signal(Signal::SIGTERM),
         }
     }
-}
-
-fn start(command: &[OsString], environment: &[(&str, String)]) -> Result<Child, Diagnostic> {
-    Command::new("/proc/self/exe")
-        .arg0("tenure")
-        .arg(super::parent::VERB)
-        .arg(std::process::id().to_string())
-        .arg("--")
-        .args(command)
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| Diagnostic::new(Code::Internal, format!("cannot start a process: {error}")))
 }
 
 /// How long before the end of its right a command is killed.
@@ -185,6 +184,12 @@ const KILL: Duration = Duration::from_millis(100);
 
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long one question for the end of a claim waits.
+const TURN: Duration = Duration::from_secs(20);
+
+/// The wait before a question that nobody answered is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long the end of a session is asked for.
 const GOODBYE: Duration = Duration::from_secs(3);

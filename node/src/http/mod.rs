@@ -17,8 +17,8 @@
 //! | `GET /v1/sessions?after=&limit=`, `GET\|PUT\|DELETE /v1/sessions/{id}` | look, renew (`valid_for_ms`), end |
 //! | `POST /v1/locks/{name}` | claim for a session: `{"session": "s42", "wait_ms": 5000}`; `"stay": true` stays in line |
 //! | `GET /v1/locks/{name}?after=REVISION&wait=30s` | who holds it, as soon as that is not as it was; `?watch`: all that is, as server-sent events |
-//! | `GET\|PUT\|DELETE /v1/locks/{name}/claims/{claim}` | where a claim stands (`?wait=30s`), its value, give it back |
-//! | `POST /v1/once/{name}/claims/{claim}/settle` | done: the outcome of a once, or an item of a queue |
+//! | `GET\|PUT\|DELETE /v1/locks/{name}/claims/{claim}` | where a claim stands (`?wait=30s`; with `held-by=s42`, when it is over), its value, give it back (`?session=s42`) |
+//! | `POST /v1/once/{name}/claims/{claim}/settle?session=s42` | done: the outcome of a once, or an item of a queue |
 //! | the same for `elections` (`/campaign`, `/leader`), `semaphores`, `groups`, `barriers`, `once`, `queues` (`/items`) | |
 //! | `GET /v1/rights?kind=&after=&limit=` | the rights that are in use |
 //! | `GET\|POST\|DELETE /v1/counters/{name}` | a counter; `{"by": 1}` adds, `Idempotency-Key` makes it count once |

@@ -153,6 +153,7 @@ async fn claim(
     };
     let claim = place.keep();
     let mut document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string() });
+    document["session"] = session.to_string().into();
     show_state(&mut document, &state);
     let status = if new.stay { StatusCode::ACCEPTED } else { StatusCode::CREATED };
     Ok((status, Json(document)).into_response())

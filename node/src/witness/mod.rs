@@ -12,7 +12,9 @@
 //! * A closed socket is no proof, and neither is silence on it: only the kernel's word about the process is.
 //! * A handle stands for the process that opened the socket: somebody answered on it after the handle was taken, so its number had not
 //!   been given to another process by then.
-//! * What a client can make a node hold is bounded: [`CONNECTIONS_MAX`] sockets, [`NAMED_MAX`] sessions each.
+//! * Sessions of a process that named others beside itself end when all of these have ended too.
+//! * What a client can make a node hold is bounded: [`CONNECTIONS_MAX`] sockets, [`NAMED_MAX`] sessions each. A session beyond that
+//!   expires.
 
 mod node;
 mod process;
@@ -32,25 +34,29 @@ enum Word {
     Mine(SessionId),
     /// I own it no more.
     NotMine(SessionId),
+    /// What I own is not over before this process is.
+    With(u32),
 }
 
 impl Word {
     fn encode(self) -> [u8; WORD] {
-        let (kind, session) = match self {
-            Self::Mine(session) => (1, session),
-            Self::NotMine(session) => (0, session),
+        let (kind, number) = match self {
+            Self::Mine(session) => (1, session.0),
+            Self::NotMine(session) => (0, session.0),
+            Self::With(process) => (2, u64::from(process)),
         };
         let mut bytes = [kind; WORD];
-        bytes[1..].copy_from_slice(&session.0.to_be_bytes());
+        bytes[1..].copy_from_slice(&number.to_be_bytes());
         bytes
     }
 
     fn decode(bytes: [u8; WORD]) -> Option<Self> {
-        let (&kind, session) = bytes.split_first()?;
-        let session = SessionId(u64::from_be_bytes(session.try_into().ok()?));
+        let (&kind, number) = bytes.split_first()?;
+        let number = u64::from_be_bytes(number.try_into().ok()?);
         match kind {
-            1 => Some(Self::Mine(session)),
-            0 => Some(Self::NotMine(session)),
+            1 => Some(Self::Mine(SessionId(number))),
+            0 => Some(Self::NotMine(SessionId(number))),
+            2 => u32::try_from(number).ok().map(Self::With),
             _ => None,
         }
     }
@@ -75,8 +81,11 @@ const GREETING: usize = 16;
 /// How many processes a node watches at once.
 const CONNECTIONS_MAX: usize = 1_024;
 
-/// How many sessions one process may name.
-const NAMED_MAX: usize = 4_096;
+/// How many sessions of one process are watched: as many as may live in all.
+const NAMED_MAX: usize = protocol::state::limits::MAX_SESSIONS;
+
+/// How many processes one may name beside itself.
+const OTHERS_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -84,10 +93,10 @@ mod tests {
 
     #[test]
     fn words_are_read_as_they_were_said_and_nonsense_is_none() {
-        for word in [Word::Mine(SessionId(7)), Word::NotMine(SessionId(u64::MAX))] {
+        for word in [Word::Mine(SessionId(7)), Word::NotMine(SessionId(u64::MAX)), Word::With(42)] {
             assert_eq!(Word::decode(word.encode()), Some(word));
         }
-        for kind in 2..=u8::MAX {
+        for kind in 3..=u8::MAX {
             assert_eq!(Word::decode([kind; WORD]), None);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{CONNECTIONS_MAX, GREETING, NAMED_MAX, WORD, Word, address, is_trusted};
+use super::{CONNECTIONS_MAX, GREETING, NAMED_MAX, OTHERS_MAX, WORD, Word, address, is_trusted};
 use crate::client::Client;
 use crate::error::Error;
 
@@ -30,9 +31,14 @@ struct Process {
     handle: AsyncFd<OwnedFd>,
 }
 
-/// The sessions that one process named, counted among the figures.
+/// What one process named.
 #[derive(Default)]
-struct Named(BTreeSet<SessionId>);
+struct Named {
+    /// Its sessions, counted among the figures.
+    sessions: BTreeSet<SessionId>,
+    /// The processes that must have ended too.
+    others: Vec<Process>,
+}
 
 impl Stand {
     /// Listens for the processes of this machine.
@@ -81,17 +87,21 @@ async fn watch(mut stream: UnixStream, client: &Client) -> io::Result<()> {
     tokio::time::timeout(DEADLINE, greet(&mut stream)).await??;
     let mut named = Named::default();
     {
-        let left = listen(&mut stream, &mut named);
+        let mut left = pin!(listen(&mut stream, &mut named));
         tokio::select! {
             biased;
-            () = process.ended() => {}
+            // What it said last may be on its way still.
+            () = process.ended() => drop(tokio::time::timeout(DEADLINE, left).await),
             // The sockets of a process are closed before it has ended: what its handle says is still to come.
-            _ = left => if tokio::time::timeout(LINGER, process.ended()).await.is_err() {
+            _ = &mut left => if tokio::time::timeout(LINGER, process.ended()).await.is_err() {
                 return Ok(());
             },
         }
     }
-    testify(process.id, &named.0, client).await;
+    for other in &named.others {
+        other.ended().await;
+    }
+    testify(process.id, &named.sessions, client).await;
     Ok(())
 }
 
@@ -110,7 +120,8 @@ async fn listen(stream: &mut UnixStream, named: &mut Named) -> io::Result<()> {
         let mut word = [0; WORD];
         stream.read_exact(&mut word).await?;
         match Word::decode(word) {
-            Some(Word::Mine(session)) => named.insert(session)?,
+            Some(Word::Mine(session)) => named.insert(session),
+            Some(Word::With(other)) => named.add(other)?,
             Some(Word::NotMine(session)) => named.remove(session),
             None => return Err(io::Error::other("not a word")),
         }
@@ -146,6 +157,10 @@ impl Process {
         // A process of another pid namespace has no number here.
         let id =
             credentials.pid().filter(|&id| id > 0).ok_or_else(|| io::Error::other("it cannot be seen from here"))?;
+        Self::numbered(id)
+    }
+
+    fn numbered(id: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(id).ok_or_else(|| io::Error::other("no number of a process"))?;
         let handle = pidfd_open(pid, PidfdFlags::empty())?;
         #[expect(
@@ -166,18 +181,28 @@ impl Process {
 }
 
 impl Named {
-    fn insert(&mut self, session: SessionId) -> io::Result<()> {
-        if self.0.len() >= NAMED_MAX {
-            return Err(io::Error::other("it names too many sessions"));
-        }
-        if self.0.insert(session) {
+    fn insert(&mut self, session: SessionId) {
+        if self.sessions.len() < NAMED_MAX && self.sessions.insert(session) {
             metrics::gauge!("tenure_sessions_witnessed").increment(1.0);
+        }
+    }
+
+    /// Whoever names another process is still there, and so is its number. If not, both have ended.
+    fn add(&mut self, other: u32) -> io::Result<()> {
+        if self.others.len() >= OTHERS_MAX {
+            return Err(io::Error::other("it names too many processes"));
+        }
+        let id = i32::try_from(other).map_err(|_| io::Error::other("no number of a process"))?;
+        match Process::numbered(id) {
+            Ok(process) => self.others.push(process),
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32) => {}
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
     fn remove(&mut self, session: SessionId) {
-        if self.0.remove(&session) {
+        if self.sessions.remove(&session) {
             metrics::gauge!("tenure_sessions_witnessed").decrement(1.0);
         }
     }
@@ -185,7 +210,7 @@ impl Named {
 
 impl Drop for Named {
     fn drop(&mut self) {
-        metrics::gauge!("tenure_sessions_witnessed").decrement(self.0.len() as f64);
+        metrics::gauge!("tenure_sessions_witnessed").decrement(self.sessions.len() as f64);
     }
 }
 

@@ -34,7 +34,7 @@ struct Witness {
 
 /// A session of this process that one node watches, for as long as this is held.
 pub(crate) struct Watched {
-    _witness: Witness,
+    witness: Witness,
 }
 
 /// Names a session to one node, once.
@@ -45,7 +45,18 @@ pub(crate) struct Watched {
 pub(crate) fn be_watched(node: NodeId, session: SessionId) -> io::Result<Watched> {
     let mut witness = Witness::meet(node)?;
     witness.tell(&BTreeSet::from([session]))?;
-    Ok(Watched { _witness: witness })
+    Ok(Watched { witness })
+}
+
+impl Watched {
+    /// The session does not end with this process alone, only when that one has ended too.
+    ///
+    /// # Errors
+    ///
+    /// If the node does not listen any more.
+    pub(crate) fn together_with(&mut self, process: u32) -> io::Result<()> {
+        self.witness.stream.write_all(&Word::With(process).encode())
+    }
 }
 
 impl Witnesses {

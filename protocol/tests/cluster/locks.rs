@@ -43,7 +43,7 @@ struct Seen {
 impl Locks {
     /// A call was answered. `is_read_safe` says whether a read may show nothing older than what was acknowledged.
     pub fn answered(&mut self, (begin, end): (u64, u64), asked: &Asked, answer: &Answer, is_read_safe: bool) {
-        if !asked.right().is_some_and(|right| right.kind == RightKind::Lock) {
+        if asked.right().is_none_or(|right| right.kind != RightKind::Lock) {
             return;
         }
         let timed = |act| Timed { begin, end: Some(end), act };

@@ -95,7 +95,7 @@ async fn a_transaction_under_a_right_does_nothing_for_a_grant_that_is_over() {
         fixture.post("/v1/txn", transaction)
     };
     assert_eq!(write(&grant["fence"]).await.unwrap()["held"], true);
-    let claim = format!("/v1/locks/stock/claims/{}", grant["claim"].as_str().unwrap());
+    let claim = format!("/v1/locks/stock/claims/{}?session={session}", grant["claim"].as_str().unwrap());
     fixture.once(Request::new(Method::DELETE, claim)).await.unwrap();
     assert_eq!(write(&grant["fence"]).await.unwrap()["held"], false);
     for wrong in [

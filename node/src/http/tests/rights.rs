@@ -8,9 +8,13 @@ impl Fixture {
     }
 
     async fn free(&self, grant: &Value, path: &str) {
-        let path = format!("{path}/claims/{}", grant["claim"].as_str().unwrap());
-        self.once(Request::new(Method::DELETE, path)).await.unwrap();
+        self.once(Request::new(Method::DELETE, self::path(path, "", grant))).await.unwrap();
     }
+}
+
+/// Where a claim is changed in the name of its session.
+fn path(right: &str, what: &str, grant: &Value) -> String {
+    format!("{right}/claims/{}{what}?session={}", grant["claim"].as_str().unwrap(), grant["session"].as_str().unwrap())
 }
 
 #[tokio::test]
@@ -28,11 +32,20 @@ async fn a_lock_is_held_by_one_session_and_handed_on_in_order() {
     assert_eq!((&view["holders"][0]["value"], &view["waiting"]), (&json!("me"), &json!(1)));
     let place = format!("/v1/locks/a/claims/{}", waiting["claim"].as_str().unwrap());
     assert_eq!(fixture.get(&format!("{place}?wait=1ms")).await["state"], "waiting");
+    let mut stranger = grant.clone();
+    stranger["session"] = two.clone().into();
+    for (wrong, code) in [
+        (path("/v1/locks/a", "", &stranger), Code::Fenced),
+        (format!("/v1/locks/a/claims/{}", grant["claim"].as_str().unwrap()), Code::Usage),
+    ] {
+        let refused = fixture.once(Request::new(Method::DELETE, wrong)).await.unwrap_err();
+        assert_eq!(refused.code, code, "a claim ends in the name of its own session");
+    }
     fixture.free(&grant, "/v1/locks/a").await;
     let next = fixture.get(&format!("{place}?wait=30s")).await;
     assert_eq!(next["state"], "held");
     assert!(next["fence"].as_u64() > grant["fence"].as_u64());
-    let old = format!("/v1/locks/a/claims/{}", grant["claim"].as_str().unwrap());
+    let old = path("/v1/locks/a", "", &grant);
     let fenced = fixture.once(Request::new(Method::PUT, old).bytes("late")).await.unwrap_err();
     assert_eq!((fenced.code, fenced.code.exit()), (Code::Fenced, 6));
 }
@@ -62,7 +75,7 @@ async fn an_election_is_watched_from_what_is_to_whatever_comes() {
     watch.until("\"holders\":[]").await;
     let grant = fixture.claim("/v1/elections/e/campaign", json!({ "session": session, "value": "node-a" })).await;
     watch.until("node-a").await;
-    let place = format!("/v1/elections/e/claims/{}", grant["claim"].as_str().unwrap());
+    let place = path("/v1/elections/e", "", &grant);
     fixture.once(Request::new(Method::PUT, place).bytes("node-a2")).await.unwrap();
     watch.until("node-a2").await;
     let revision = fixture.get("/v1/elections/e").await["revision"].clone();
@@ -96,7 +109,7 @@ async fn what_is_done_once_is_settled_until_it_is_forgotten() {
     let fixture = fixture();
     let session = fixture.session().await;
     let grant = fixture.claim("/v1/once/migrate", json!({ "session": session })).await;
-    let settle = format!("/v1/once/migrate/claims/{}/settle", grant["claim"].as_str().unwrap());
+    let settle = path("/v1/once/migrate", "/settle", &grant);
     fixture.once(Request::post(settle).bytes("v7")).await.unwrap();
     let again = fixture.post("/v1/once/migrate", json!({ "session": session })).await.unwrap_err();
     assert_eq!((again.code, again.code.exit()), (Code::Settled, 6));
@@ -119,7 +132,7 @@ async fn a_queue_gives_out_the_highest_item_and_takes_it_back() {
     fixture.free(&taken, "/v1/queues/q").await;
     let again = take().await;
     assert_eq!((&again["value"], &again["item"]), (&json!("high"), &taken["item"]));
-    let settle = format!("/v1/queues/q/claims/{}/settle", again["claim"].as_str().unwrap());
+    let settle = path("/v1/queues/q", "/settle", &again);
     fixture.once(Request::post(settle)).await.unwrap();
     assert_eq!(take().await["value"], "low");
 }

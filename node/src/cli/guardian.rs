@@ -1,0 +1,229 @@
+//! The guardian of a command that runs under a right: the right does not pass on while anything of the command lives.
+//!
+//! `tenure lock` may be killed without a chance to clean up, and what its command has started would go on. So the command is started by a
+//! process of its own, to which all falls that loses its parent below it. It kills all of that when the command has ended, when it is told
+//! to, and when `tenure lock` is gone; and the witness takes the session for dead only when both of them are.
+//!
+//! # Invariants
+//!
+//! * Whatever descends from the command descends from its guardian, also in a process group or session of its own; the guardian ends after
+//!   the last of it. Killed itself, it leaves all of it to the process that started it, which then does the same.
+//! * The command begins when the witness knows its guardian.
+//!
+//! Killed both at once, they leave the command itself to be killed by the kernel, and nobody to end what that has started. Nobody here can
+//! kill a process of another user, or one that was started by a service on behalf of the command.
+
+use std::ffi::OsString;
+use std::io::{Read as _, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, getpid};
+
+use super::{Exit, parent};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::witness::Watched;
+
+/// The hidden verb of the guardian.
+pub(super) const VERB: &str = "guardian";
+
+/// `tenure guardian SOCKET -- CMD ARGS…`
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where whoever started it listens
+    socket: String,
+    /// The command
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+/// A command with its guardian. Dropped, all of it is killed in the background.
+pub(super) struct Guarded {
+    guardian: tokio::process::Child,
+    /// Closed, the guardian kills all.
+    link: Option<UnixStream>,
+    command: Pid,
+}
+
+/// How a command ended.
+pub(super) enum Ended {
+    /// By itself, with this code; a signal counts 128 and its number.
+    Itself(u8),
+    /// Somebody killed its guardian.
+    Unguarded,
+}
+
+impl Guarded {
+    /// Starts a command. Nothing of it outlives what `watched` is about.
+    pub(super) async fn start(
+        command: &[OsString],
+        environment: &[(&str, String)],
+        watched: Option<&mut Watched>,
+    ) -> Result<Self, Diagnostic> {
+        let failed = |error: std::io::Error| wrong(&format!("cannot start a process: {error}"));
+        set_child_subreaper(true).map_err(|error| failed(error.into()))?;
+        let name = format!("tenure-guardian-{:032x}", rand::random::<u128>());
+        let listener = UnixListener::bind_addr(&address(&name).map_err(failed)?).map_err(failed)?;
+        let mut guardian = tokio::process::Command::new("/proc/self/exe")
+            .arg0("tenure")
+            .args([VERB, &name, "--"])
+            .args(command)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .process_group(0)
+            .spawn()
+            .map_err(failed)?;
+        let id = guardian.id().ok_or_else(|| wrong("a process has ended before it began"))?;
+        let meeting = tokio::time::timeout(DEADLINE, meet(listener, id));
+        let link = tokio::select! {
+            link = meeting => link.map_err(|_| wrong("a process does not begin"))?.map_err(failed)?,
+            status = guardian.wait() => {
+                let status = status.map_err(failed)?;
+                return Err(wrong(&format!("a process has ended before it began: {status}")));
+            }
+        };
+        if let Some(watched) = watched {
+            // The witness that does not hear of it knows nothing of us either.
+            let _ = watched.together_with(id);
+        }
+        let (link, command) = begin(link).await.map_err(failed)?;
+        Ok(Self { guardian, link: Some(link), command })
+    }
+
+    /// Sends a signal to the command's process group.
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = killpg(self.command, signal); // It may be over already.
+    }
+
+    /// Waits until nothing of it is left, unless its guardian was killed. Cancellation safe.
+    pub(super) async fn ended(&mut self) -> Result<Ended, Diagnostic> {
+        let status = self.guardian.wait().await.map_err(|error| wrong(&format!("cannot wait: {error}")))?;
+        match status.code() {
+            Some(code) => Ok(Ended::Itself(u8::try_from(code).unwrap_or(1))),
+            None => {
+                // All that was its guardian's has fallen to us.
+                let _ = tokio::task::spawn_blocking(end_children).await;
+                Ok(Ended::Unguarded)
+            }
+        }
+    }
+
+    /// Kills all of it, and waits until nothing is left.
+    pub(super) async fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.link = None;
+        let _ = self.ended().await;
+    }
+}
+
+/// Waits for the guardian to call.
+async fn meet(listener: UnixListener, guardian: u32) -> std::io::Result<tokio::net::UnixStream> {
+    listener.set_nonblocking(true)?;
+    let listener = tokio::net::UnixListener::from_std(listener)?;
+    loop {
+        let (link, _) = listener.accept().await?;
+        if link.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok()) == Some(guardian) {
+            return Ok(link);
+        }
+    }
+}
+
+/// Lets the guardian begin; answers with the id of the command.
+async fn begin(mut link: tokio::net::UnixStream) -> std::io::Result<(UnixStream, Pid)> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    link.write_all(&[GO]).await?;
+    let command = link.read_i32().await?;
+    Ok((link.into_std()?, Pid::from_raw(command)))
+}
+
+/// Guards a command until all of it is gone.
+pub(super) fn run(args: &Args) -> Result<Exit, Diagnostic> {
+    let failed = |error: std::io::Error| wrong(&format!("cannot guard a command: {error}"));
+    set_child_subreaper(true).map_err(|error| failed(error.into()))?;
+    let mut link = UnixStream::connect_addr(&address(&args.socket).map_err(failed)?).map_err(failed)?;
+    let mut go = [0];
+    link.read_exact(&mut go).map_err(|_| wrong("whoever started the guardian has gone"))?;
+    let started = Command::new("/proc/self/exe")
+        .arg0("tenure")
+        .args([parent::VERB, &getpid().to_string(), "--"])
+        .args(&args.command)
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let id = i32::try_from(started.id()).map_err(|_| wrong("a process has a strange number"))?;
+    // Whoever hears this, or has gone, is heard of below.
+    let _ = link.write_all(&id.to_be_bytes());
+    std::thread::spawn(move || {
+        // Nothing more is ever said.
+        let _ = link.read(&mut [0]);
+        end_children();
+        std::process::exit(Exit::LOST.0.into());
+    });
+    let code = code_of(Pid::from_raw(id));
+    end_children(); // Whatever it left behind must not outlive the right either.
+    Ok(Exit(code))
+}
+
+/// Waits for the end of the command itself.
+fn code_of(command: Pid) -> u8 {
+    loop {
+        match waitpid(None::<Pid>, None) {
+            Ok(WaitStatus::Exited(child, code)) if child == command => return u8::try_from(code).unwrap_or(1),
+            Ok(WaitStatus::Signaled(child, signal, _)) if child == command => return 128 + signal as u8,
+            Err(Errno::ECHILD) => return Exit::LOST.0, // We were told to end it meanwhile.
+            _ => {}
+        }
+    }
+}
+
+/// Kills all children of this process, and theirs, which become ours by that, until none is left.
+fn end_children() {
+    loop {
+        match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {
+                for child in children() {
+                    let _ = kill(child, Signal::SIGKILL); // It may be over already.
+                }
+                std::thread::sleep(LOOK);
+            }
+            Err(Errno::ECHILD) => return,
+            _ => {}
+        }
+    }
+}
+
+/// The children of this process, as far as one look shows.
+fn children() -> Vec<Pid> {
+    let own = getpid().to_string();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name before it may have anything in it, brackets too.
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)) == Some(own.as_str())
+    };
+    pids.filter(is_child).map(Pid::from_raw).collect()
+}
+
+fn address(name: &str) -> std::io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(name)
+}
+
+fn wrong(why: &str) -> Diagnostic {
+    Diagnostic::new(Code::Internal, why)
+}
+
+/// Let it begin.
+const GO: u8 = 1;
+
+/// How long a guardian has to begin.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Between two looks at what was killed.
+const LOOK: Duration = Duration::from_millis(1);
