@@ -41,7 +41,8 @@ pub enum Message {
         /// The master's epoch.
         epoch: Epoch,
     },
-    /// "An operator removed you from the cluster: stop." In the place of `Leads`. Lost: said again. Repeated: no change.
+    /// "An operator removed you from the cluster: stop." In the place of `Leads`. Lost: said again. Repeated: believed, if a
+    /// renewal period lies between.
     Removed,
 }
 

@@ -76,10 +76,21 @@ impl Replica {
         if epoch > consensus::EPOCH_MAX || self.herald.is_some_and(is_outranked) {
             return;
         }
+        self.removed_since = None;
         let is_news = self.herald.is_none_or(|herald| herald.node != node);
         self.herald = Some(Herald { node, epoch, at: now });
         if is_news && self.is_outside() {
             self.give_back_forwarded(|forwarded| forwarded.to != node, effects);
+        }
+    }
+
+    /// A master says that this node is removed. To a process that was frozen this may be old news, and taken back since: it counts if it
+    /// is still said after a renewal period, in which nobody sent entries.
+    pub(super) fn on_removed(&mut self, now: Nanos, effects: &mut Effects) {
+        if self.consensus.is_fresh(now) {
+            self.removed_since = None;
+        } else if now >= *self.removed_since.get_or_insert(now) + self.profile.renewal {
+            effects.publish.push(Event::Removed);
         }
     }
 

@@ -151,6 +151,8 @@ pub struct Replica {
     leader: Option<NodeId>,
     /// The master that told a node without a place in the log that it leads.
     herald: Option<Herald>,
+    /// Since when masters say that this node is removed, and nothing else.
+    removed_since: Option<Nanos>,
     staff: Staff,
     /// When those who hold no log are told again who leads.
     leads_at: Nanos,
@@ -224,6 +226,7 @@ impl Replica {
             mastering: None,
             leader: None,
             herald: None,
+            removed_since: None,
             staff: Staff::new(config.node, config.profile, config.replace_after),
             leads_at: Nanos(0),
             told_part: Part::Outside,
@@ -260,7 +263,7 @@ impl Replica {
             Input::Founding { from, message: founding::Message::Leads { epoch } } => {
                 self.on_master_heard(now, from, epoch, effects);
             }
-            Input::Founding { message: founding::Message::Removed, .. } => effects.publish.push(Event::Removed),
+            Input::Founding { message: founding::Message::Removed, .. } => self.on_removed(now, effects),
             Input::Founding { from, message } => {
                 self.found(now, effects, |founding, out| founding.message(now, from, message, out));
             }

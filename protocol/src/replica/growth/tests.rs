@@ -246,6 +246,23 @@ fn d4_a_removed_node_is_told_when_its_seat_is_free() {
 }
 
 #[test]
+fn d4_a_word_of_removal_that_was_taken_back_while_its_reader_was_frozen_ends_nothing() {
+    let mut town = Town::founded(3);
+    town.start(4, 7404, vec!["host1:7400".into()]);
+    let from = NodeId(town.leader());
+    for node in [if from == NodeId(3) { 2 } else { 3 }, 4] {
+        for _ in 0..2 {
+            // All that waited is read in one moment, and then what is said now.
+            for _ in 0..20 {
+                town.handle(node, Input::Founding { from, message: founding::Message::Removed });
+            }
+            town.run(Duration::from_secs(5));
+        }
+    }
+    assert!(town.removed.is_empty());
+}
+
+#[test]
 fn f27_a_voter_that_stays_silent_is_replaced_and_not_before() {
     let mut town = Town::founded(3);
     town.start(4, 7404, vec!["host1:7400".into()]);
