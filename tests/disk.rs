@@ -17,10 +17,7 @@ fn a_node_whose_log_rots_comes_back_as_another_one_and_no_write_is_lost() {
         let key = format!("before-{number}");
         cluster.until("the write is acknowledged", || cluster.put(&key, ROTTING).is_ok());
     }
-    cluster.processes.ask_to_end(place);
-    while cluster.processes.is_alive(place) {
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    end(&mut cluster, place);
     let folder = cluster.processes.folder().join(cluster.processes.label(place));
     rot(&folder.join("tenure.redb"));
     cluster.processes.restart(place).expect("it starts again");
@@ -37,6 +34,38 @@ fn a_node_whose_log_rots_comes_back_as_another_one_and_no_write_is_lost() {
     cluster.until("writes go on", || cluster.put("after", "x").is_ok());
     for number in 0..20 {
         assert_eq!(cluster.get(&format!("before-{number}")).as_deref(), Some(ROTTING));
+    }
+}
+
+#[test]
+fn a_node_without_a_list_that_lost_its_log_founds_nothing_and_joins_the_others_again() {
+    let mut cluster = TestCluster::start();
+    let (master, _) = cluster.master_after(0);
+    let place = (master + 1) % 3;
+    let folder = cluster.processes.folder().join(cluster.processes.label(place));
+    let id = |cluster: &TestCluster| {
+        cluster.status(place).map(|status| (status["cluster_id"].clone(), status["node"].clone()))
+    };
+    for harm in ["gone", "rotten"] {
+        cluster.until("it has noted where the others are", || folder.join("members").exists());
+        for number in 0..20 {
+            cluster.until("the write is acknowledged", || cluster.put(&format!("{harm}-{number}"), ROTTING).is_ok());
+        }
+        let before = id(&cluster).expect("it runs");
+        end(&mut cluster, place);
+        if harm == "gone" {
+            for file in ["tenure.redb", "tenure.journal"] {
+                fs::remove_file(folder.join(file)).expect("it is there");
+            }
+        } else {
+            rot(&folder.join("tenure.redb"));
+        }
+        cluster.processes.restart_alone(place).expect("it starts again");
+        cluster.until("it is ready", || cluster.is_ready(place));
+        let after = id(&cluster).expect("it runs");
+        assert_eq!(after.0, before.0, "it is in the cluster in which it was");
+        assert_ne!(after.1, before.1, "what it had promised, nobody promises again");
+        assert_eq!(cluster.get(&format!("{harm}-0")).as_deref(), Some(ROTTING));
     }
 }
 
@@ -97,6 +126,14 @@ fn a_node_whose_disk_is_full_ends_with_an_error_and_loses_nothing_acknowledged()
     assert!(acknowledged.len() > 10);
     for key in &acknowledged {
         assert_eq!(cluster.get(key).as_ref(), Some(&value));
+    }
+}
+
+/// Lets a node end in order, and waits until it has.
+fn end(cluster: &mut TestCluster, place: usize) {
+    cluster.processes.ask_to_end(place);
+    while cluster.processes.is_alive(place) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

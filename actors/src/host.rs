@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use protocol::durable::Durable;
-use protocol::effects::{Local, Role};
+use protocol::effects::{Effects, Local, Role};
 use protocol::replica::{Replica, Status};
 use protocol::state::Offer;
 use protocol::{ClusterId, Incarnation, Nanos, NodeId, Profile, client, master, replica, worker};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub wires: Wires,
     /// The join list, in order, the same on every node. Empty: a cluster of its own.
     pub join: Vec<String>,
+    /// Whether it has met others in an earlier run: it is a part of their cluster then, whatever became of its log.
+    pub had_others: bool,
     /// The wish for voters; only read when a cluster is founded.
     pub voters: Option<u8>,
     /// The timers.
@@ -289,10 +291,11 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     assert!(late.set(outlet.clone()).is_ok(), "set once");
 
     let now = clock.now();
-    let Settings { cluster, join, voters, profile, offer, replace_after, compaction, .. } = settings;
+    let Settings { cluster, join, had_others, voters, profile, offer, replace_after, compaction, .. } = settings;
     let mastership = watch::Sender::new(Mastership { cluster: durable.cluster(), ..Mastership::default() });
     let is_idle = watch::Sender::new(false);
-    let replica = Replica::new(
+    let is_left_behind = had_others && join.len() <= 1 && durable.genesis.is_none();
+    let mut replica = Replica::new(
         replica::Config {
             node,
             profile,
@@ -307,6 +310,12 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
         durable,
         now,
     );
+    if is_left_behind {
+        tracing::warn!(
+            "this node was in a cluster and has no log: it waits for the others, and founds nothing by itself"
+        );
+        replica.step(now, replica::Input::ClusterExists, &mut Effects::new());
+    }
     let views = Views { mastership: mastership.clone(), links: Arc::clone(&links), fatal: fatal.clone() };
     let master = master::Mastership::new(node, profile);
     let worker = worker::Worker::new(worker::Config { node, incarnation, offer, profile }, now);
@@ -363,11 +372,12 @@ async fn end(inside: Inside) {
 }
 
 /// Opens and reads the store. A log that is damaged is replaced by an empty one, under a new identity (F2), if there are
-/// others to join: alone, the node would begin a new cluster without a word about what the old one held.
+/// others to join, on the list or from an earlier run: alone, the node would begin a new cluster without a word about what the
+/// old one held.
 fn open_store(settings: &Settings) -> Result<(Box<dyn LogStore>, Durable), StoreError> {
     let fresh = || NodeId(rand::random_range(1..=u64::MAX));
     match &settings.storage {
-        Storage::Folder(folder) if settings.join.len() > 1 => {
+        Storage::Folder(folder) if settings.join.len() > 1 || settings.had_others => {
             let (store, durable, replaced) = store::open_or_replace(folder, clock::unix_ms(), fresh)?;
             if let Some(replaced) = replaced {
                 tracing::error!("{replaced}; this node joins again as {}, with an empty log", durable.node);

@@ -38,6 +38,7 @@ fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
         storage: Storage::Memory,
         wires: Wires::Memory { hub: hub.clone(), address: Some(addresses[place]) },
         join: if count == 1 { Vec::new() } else { addresses.iter().map(ToString::to_string).collect() },
+        had_others: false,
         voters: None,
         profile: Profile::DEV,
         offer: Offer {

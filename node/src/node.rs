@@ -139,6 +139,7 @@ impl Node {
             storage: plan.storage,
             wires: Wires::Tcp { listen: plan.listen, insecure: plan.is_insecure },
             join: plan.join.clone(),
+            had_others: !known.is_empty(),
             voters: plan.voters,
             profile: plan.profile,
             offer: plan.offer.clone(),

@@ -49,7 +49,7 @@ fn store(error: &StoreError) -> Diagnostic {
         StoreError::InUse { .. } => diagnostic.hint("stop that process, or choose another folder with --data"),
         StoreError::Corrupt { .. } => diagnostic
             .cause("a node that is alone cannot fetch again what its damaged log held")
-            .hint("put a copy of the file in its place; or move it away, and the node begins anew, without its data"),
+            .hint("move tenure.redb and tenure.journal away, and the node begins anew, without its data"),
         StoreError::Format { found, known, .. } if found < known => diagnostic
             .cause("an earlier version of this program made it")
             .hint("start that version again, or another folder with --data"),

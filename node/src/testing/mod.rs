@@ -235,6 +235,7 @@ impl TestCluster {
             storage: Storage::Folder(self.folder.path().join(&offer.label)),
             wires: Wires::Memory { hub: self.hub.clone(), address: Some(address(place)) },
             join: if *nodes == 1 { Vec::new() } else { join.collect() },
+            had_others: false,
             voters: None,
             profile: *profile,
             offer,

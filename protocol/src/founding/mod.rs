@@ -127,7 +127,7 @@ impl Founding {
         }
         if self.handed_on().is_some() {
             self.hand_on(now, leads, effects);
-        } else if self.config.list.is_empty() {
+        } else if self.config.list.is_empty() && !self.exists {
             self.found_alone(effects);
         } else if self.is_founder() {
             self.deadline = now + self.config.retry;
