@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! journal = head, records of this round, whatever is left of earlier rounds
-//! record  = tag u32, length u32, checksum u32, body, zeros up to a multiple of eight bytes
+//! record  = tag u32, length u32, checksum u32, round u64, body, zeros up to a multiple of eight bytes
 //! ```
 //!
 //! Behind a record its page is filled with zeros, where the next record goes: so no write ever changes a part of a page that
@@ -17,7 +17,9 @@
 //!
 //! * A record counts as a whole or not at all, and one record is one commit.
 //! * At most the last record of a round is torn, because each is durable before the next is written: a record behind one
-//!   that does not count is rot, and so is a record of the round to come.
+//!   that does not count is rot.
+//! * The first record of a round stands where that of the round before stood. If it is of a later round than the engine's file says, that
+//!   file is an older one than the one which this journal was in front of.
 //! * What is written is never read again in the same run.
 
 use std::path::{Path, PathBuf};
@@ -51,8 +53,7 @@ impl Journal {
             .map_err(|cause| StoreError::io("create", path, cause))
     }
 
-    /// Reads what is in the file of `round`, in order. The next round must begin before anything is appended, as every start
-    /// does; none may be skipped, because a file that is behind its journal is known by the round that follows its own.
+    /// Reads what is in the file of `round`, in order. The next round must begin before anything is appended, as every start does.
     pub(super) fn open(
         file: Box<dyn StorageBackend>,
         path: PathBuf,
@@ -115,6 +116,7 @@ impl Key {
         for word in [tag, len, checksum(tag, &body)] {
             record.extend_from_slice(&word.to_le_bytes());
         }
+        record.extend_from_slice(&self.round.to_le_bytes());
         record.extend_from_slice(&body);
         record.resize(padded(record.len()), 0);
         record
@@ -125,11 +127,17 @@ impl Key {
         let (header, rest) = image.get(at..)?.split_first_chunk::<HEADER>()?;
         let word = |n: usize| u32::from_le_bytes([header[n], header[n + 1], header[n + 2], header[n + 3]]);
         let tag = self.tag(at);
-        if word(0) != tag {
+        if word(0) != tag || header[ROUND_AT..] != self.round.to_le_bytes() {
             return None;
         }
         let body = rest.get(..word(4) as usize)?;
         (word(8) == checksum(tag, body) || is_on(Bug::IgnoresChecksum)).then_some(body)
+    }
+
+    /// The round of which the first record says that it is, if it is a whole one.
+    fn newest_round(self, image: &[u8]) -> Option<u64> {
+        let round = image.get(FRONT..)?.get(ROUND_AT..)?.first_chunk().map(|round| u64::from_le_bytes(*round))?;
+        Key { round, ..self }.body(image, FRONT).map(|_| round)
     }
 
     fn tag(self, at: usize) -> u32 {
@@ -151,8 +159,8 @@ fn read(file: &dyn StorageBackend, path: &Path, key: Key) -> Result<Vec<Persist>
     if (Key { round: HEAD_ROUND, ..key }).body(&image, 0).is_none() {
         return Err(corrupt(format!("not a journal of node {}", key.node)));
     }
-    if (Key { round: key.round + 1, ..key }).body(&image, FRONT).is_some() {
-        return Err(corrupt(format!("in round {}, the log in round {}", key.round + 1, key.round)));
+    if let Some(round) = key.newest_round(&image).filter(|round| *round > key.round) {
+        return Err(corrupt(format!("in round {round}, the log in round {}", key.round)));
     }
     let mut batches = Vec::new();
     let mut at = FRONT;
@@ -240,5 +248,8 @@ const RECORD_MAX: usize = LEN / 4;
 /// Where records may begin.
 const ALIGN: usize = 8;
 
-/// Tag, length and checksum, in bytes.
-const HEADER: usize = 12;
+/// Tag, length, checksum and round, in bytes.
+const HEADER: usize = ROUND_AT + 8;
+
+/// Where the round stands in a record.
+const ROUND_AT: usize = 12;
