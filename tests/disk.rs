@@ -88,8 +88,11 @@ fn a_lone_node_with_a_damaged_log_refuses_to_start_and_leaves_it_alone() {
 #[test]
 fn a_node_whose_disk_is_full_ends_with_an_error_and_loses_nothing_acknowledged() {
     if !Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success()) {
-        println!("skipped: mounting a small file system needs root");
-        return;
+        assert!(
+            !std::env::var("TENURE_NETNS").is_ok_and(|word| word == "require"),
+            "mounting a file system needs root"
+        );
+        return println!("skipped: mounting a small file system needs root");
     }
     let tools = tempfile::tempdir().expect("a temporary folder");
     let wrapper = tools.path().join("small-disk");

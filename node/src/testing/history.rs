@@ -15,7 +15,8 @@ use protocol::history::{
     self, CancelAnswer, Ending, Register, RegisterAct, Standing, Task, TaskAct, Timed, WriteAnswer,
 };
 use protocol::state::{
-    Answer, Delivery, HistoryEvent, KeyOperation, Operation, Put, Query, Refused, Submitted, TaskState, TaskView,
+    Answer, Delivery, HistoryEvent, KeyOperation, Operation, Outcome, Put, Query, Refused, Submitted, TaskEffect,
+    TaskState, TaskView,
 };
 use protocol::{Attempt, Epoch, Fence, NodeId, TaskId};
 
@@ -170,7 +171,7 @@ impl History {
 
     fn registers(&self) -> history::History<String, RegisterAct> {
         let mut values = Values::default();
-        let unjudged = Unjudged::of(&self.seen.calls);
+        let unjudged = Unjudged::of(&self.seen);
         let mut registers = history::History::default();
         for call in &self.seen.calls {
             if let Some((key, act)) = values.register_act(call).filter(|(key, _)| !unjudged.has(key)) {
@@ -294,9 +295,14 @@ struct Unjudged {
 }
 
 impl Unjudged {
-    fn of(calls: &[Call]) -> Self {
+    fn of(seen: &Seen) -> Self {
         let mut unjudged = Self::default();
-        for call in calls {
+        for finish in &seen.finishes {
+            if let Outcome::Done { effects, .. } = &finish.outcome {
+                unjudged.keys.extend(effects.iter().filter_map(TaskEffect::key).map(str::to_owned));
+            }
+        }
+        for call in &seen.calls {
             match &call.work {
                 Work::Write(Operation::Put(put)) => unjudged.add(put, false),
                 Work::Write(Operation::Transact(transaction)) => {

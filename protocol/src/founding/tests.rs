@@ -1,4 +1,4 @@
-//! The rules of founding one by one, and the exhaustive search behind the claim of the module essay.
+//! The rules of founding one by one, and the search behind the claim of the module essay: breadth first, up to a bound.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
