@@ -48,6 +48,7 @@ fn a_node_without_a_list_that_lost_its_log_founds_nothing_and_joins_the_others_a
     };
     for harm in ["gone", "rotten"] {
         cluster.until("it has noted where the others are", || folder.join("members").exists());
+        cluster.until("it votes", || cluster.status(place).is_some_and(|status| status["part"] == "voter"));
         for number in 0..20 {
             cluster.until("the write is acknowledged", || cluster.put(&format!("{harm}-{number}"), ROTTING).is_ok());
         }
