@@ -312,7 +312,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     );
     if is_left_behind {
         tracing::warn!(
-            "this node was in a cluster and has no log: it waits for the others, and founds nothing by itself"
+            "this node was in a cluster and has no log: it waits for the others, and founds nothing by itself while there is a file `members` in its data folder"
         );
         replica.step(now, replica::Input::ClusterExists, &mut Effects::new());
     }

@@ -46,15 +46,16 @@ fn assigned(cluster: &TestCluster, task: &str) -> Vec<String> {
 
 #[test]
 fn a_master_that_is_slow_but_keeps_its_time_stays_and_nothing_runs_twice() {
-    // 200 ms of silence again and again, and no processor to be had: far below the two seconds of this profile.
+    // 400 ms of silence again and again, and no processor to be had: below the two seconds of this profile.
     let mut cluster = TestCluster::with(|settings| settings.profile = "wan".into());
     let started = cluster.ledger("started");
     let (master, epoch) = cluster.master_after(0);
     let clients = Clients::start(&cluster);
     let _burning = burn();
     let tasks = submit_tasks(&cluster, &started, 20);
-    for _ in 0..25 {
-        stutter(&mut cluster, master, Duration::from_millis(200), Duration::from_millis(200));
+    let seconds = std::env::var("TENURE_OVERLOAD_S").map_or(10, |text| text.parse().expect("a number of seconds"));
+    for _ in 0..seconds * 2 {
+        stutter(&mut cluster, master, Duration::from_millis(400), Duration::from_millis(100));
     }
     for task in &tasks {
         assert_eq!(cluster.ended(task)["state"], "done");

@@ -8,7 +8,7 @@
 //!
 //! * Whatever descends from the command descends from its guardian, also in a process group or session of its own; the guardian ends after
 //!   the last of it. Killed itself, it leaves all of it to the process that started it, which then does the same.
-//! * The command begins when the witness knows its guardian.
+//! * The command begins when the witness was told of its guardian.
 //!
 //! Killed both at once, they leave the command itself to be killed by the kernel, and nobody to end what that has started. Nobody here can
 //! kill a process of another user, or one that was started by a service on behalf of the command.
@@ -61,7 +61,7 @@ pub(super) enum Ended {
 }
 
 impl Guarded {
-    /// Starts a command. Nothing of it outlives what `watched` is about.
+    /// Starts a command. Nothing of it outlives what `watched` is about. Dropped before it has begun, it never begins, or is killed.
     pub(super) async fn start(
         command: &[OsString],
         environment: &[(&str, String)],
@@ -182,13 +182,15 @@ fn code_of(command: Pid) -> u8 {
     }
 }
 
-/// Kills all children of this process, and theirs, which become ours by that, until none is left.
+/// Kills all children of this process, and theirs, which become ours by that, until none is left that it may kill.
 fn end_children() {
     loop {
         match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) => {
-                for child in children() {
-                    let _ = kill(child, Signal::SIGKILL); // It may be over already.
+                let refusals: Vec<bool> = children().into_iter().map(refuses_to_die).collect();
+                // Those of another user would hold the right for as long as they like.
+                if !refusals.is_empty() && refusals.into_iter().all(|refuses| refuses) {
+                    return;
                 }
                 std::thread::sleep(LOOK);
             }
@@ -196,6 +198,11 @@ fn end_children() {
             _ => {}
         }
     }
+}
+
+/// Kills a child; says whether it is one of those that this process may not kill.
+fn refuses_to_die(child: Pid) -> bool {
+    kill(child, Signal::SIGKILL) == Err(Errno::EPERM)
 }
 
 /// The children of this process, as far as one look shows.

@@ -150,7 +150,12 @@ pub(super) async fn supervise(
 ) -> Result<Exit, Diagnostic> {
     let signals = |kind| signal(kind).map_err(|error| Diagnostic::new(Code::Internal, format!("no signals: {error}")));
     let (mut interrupted, mut terminated) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
-    let mut guarded = Guarded::start(command, environment, keeper.watched.as_mut()).await?;
+    let mut watched = keeper.watched.take();
+    let mut guarded = tokio::select! {
+        started = Guarded::start(command, environment, watched.as_mut()) => started?,
+        () = keeper.less_than(KILL) => return Ok(Exit::LOST),
+    };
+    keeper.watched = watched;
     let keeper = &*keeper;
     let mut is_told = false;
     let mut taken = pin!(keeper.taken(place));

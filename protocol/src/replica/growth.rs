@@ -87,9 +87,11 @@ impl Replica {
     /// A master says that this node is removed. To a process that was frozen this may be old news, and taken back since: it counts if it
     /// is still said after a renewal period, in which nobody sent entries.
     pub(super) fn on_removed(&mut self, now: Nanos, effects: &mut Effects) {
-        if self.consensus.is_fresh(now) {
-            self.removed_since = None;
-        } else if now >= *self.removed_since.get_or_insert(now) + self.profile.renewal {
+        // What was said long ago, and then no more, was taken back.
+        let is_going_on = |(_, last): &(Nanos, Nanos)| now < *last + self.profile.renewal * 4;
+        let since = self.removed_since.filter(is_going_on).map_or(now, |(since, _)| since);
+        self.removed_since = (!self.consensus.is_fresh(now)).then_some((since, now));
+        if self.removed_since.is_some() && now >= since + self.profile.renewal {
             effects.publish.push(Event::Removed);
         }
     }

@@ -151,8 +151,8 @@ pub struct Replica {
     leader: Option<NodeId>,
     /// The master that told a node without a place in the log that it leads.
     herald: Option<Herald>,
-    /// Since when masters say that this node is removed, and nothing else.
-    removed_since: Option<Nanos>,
+    /// Since when masters say that this node is removed, and nothing else, and when one said so last.
+    removed_since: Option<(Nanos, Nanos)>,
     staff: Staff,
     /// When those who hold no log are told again who leads.
     leads_at: Nanos,
