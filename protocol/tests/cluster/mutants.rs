@@ -17,8 +17,8 @@ use crate::swarm::cpu_seconds;
 fn every_deliberate_bug_is_found() {
     panic::set_hook(Box::new(|_| {})); // Each is expected to break something; the words are printed below.
     let bugs = asked().map_or_else(|| Bug::ALL.to_vec(), |bug| vec![bug]);
-    // Seeds that a bug may survive before the swarm counts as blind to it.
-    let seeds = crate::number("TENURE_SEEDS").unwrap_or(2_000);
+    // Seeds that a bug may survive before the swarm counts as blind to it: a minute of processor time, in the `sim` profile.
+    let seeds = crate::number("TENURE_SEEDS").unwrap_or(1_400);
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
