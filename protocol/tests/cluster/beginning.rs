@@ -87,6 +87,13 @@ impl World {
         }
     }
 
+    /// Whether no cluster was founded, and none can be: a founder was outbid by one that is no more, and to clear its disk would be one
+    /// loss more than F1 bears.
+    pub fn is_stillborn(&self) -> bool {
+        self.check.cluster().is_none()
+            && (0..self.hosts.len()).any(|at| self.hosts[at].is_at_home && self.is_outbid(at))
+    }
+
     /// Whether so many of its voters promised more than the genesis of this node that a majority never accepts it.
     fn is_outbid(&self, at: usize) -> bool {
         let Some(genesis) = &self.hosts[at].disk.durable.genesis else { return false };

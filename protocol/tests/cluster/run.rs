@@ -38,6 +38,8 @@ pub struct Report {
     pub grants: usize,
     /// Changes of keys that watches were told.
     pub watched: usize,
+    /// Worlds in which no cluster was founded, nor could be without an operator who risks two.
+    pub stillborn: usize,
 }
 
 /// Runs one seed. A panic of a machine is a violation like any other.
@@ -60,6 +62,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
             unjudged: verdict.as_ref().copied().unwrap_or_default(),
             grants: world.history.witness.locks.grants(),
             watched: world.history.told_changes,
+            stillborn: world.is_stillborn().into(),
         };
         verdict.map(|_| report).map_err(|why| format!("at {:.4} s: {why}", world.time as f64 / SECOND as f64))
     }));
@@ -75,6 +78,9 @@ fn live(world: &mut World) -> Verdict {
     world.start_all();
     world.run_until(faults)?;
     world.calm();
+    if world.is_stillborn() {
+        return Ok(());
+    }
     world.run_until(faults + 5 * SECOND)?;
     one_leader_soon_after_the_faults(world)?;
     world.is_idle = true;
