@@ -43,15 +43,11 @@ impl Clients {
             answers: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
         });
-        let addresses = cluster.processes.https();
-        let clients = (0..CLIENTS)
-            .map(|client| {
-                let mut nodes = addresses.clone();
-                let len = nodes.len();
-                nodes.rotate_left(client % len);
+        let clients = (0..)
+            .zip(cluster.spread(CLIENTS))
+            .map(|(client, nodes)| {
                 let clock = clock.clone();
-                let cluster_of_client = Cluster::new(nodes).timeout(TRY);
-                cluster.spawn(async move { drive(cluster_of_client, &clock, client as u64).await })
+                cluster.spawn(async move { drive(nodes.timeout(TRY), &clock, client).await })
             })
             .collect();
         Self { clock, clients }

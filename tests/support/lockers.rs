@@ -37,14 +37,11 @@ impl Lockers {
     pub fn start(cluster: &TestCluster) -> Self {
         let shared =
             Arc::new(Shared { begin: Instant::now(), unnamed: AtomicU64::new(0), is_over: AtomicBool::new(false) });
-        let addresses = cluster.processes.https();
-        let clients = (0..CLIENTS)
-            .map(|client| {
-                let mut nodes = addresses.clone();
-                let len = nodes.len();
-                nodes.rotate_left(client % len);
-                let (shared, cluster_of_client) = (shared.clone(), Cluster::new(nodes).timeout(TRY));
-                cluster.spawn(async move { drive(cluster_of_client, &shared, client).await })
+        let clients = (0..)
+            .zip(cluster.spread(CLIENTS))
+            .map(|(client, nodes)| {
+                let shared = shared.clone();
+                cluster.spawn(async move { drive(nodes.timeout(TRY), &shared, client).await })
             })
             .collect();
         Self { shared, clients }

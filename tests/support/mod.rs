@@ -191,6 +191,17 @@ impl TestCluster {
         self.wait(tenure::Client::connect("test", links)).expect("the addresses make sense").timeout(PATIENCE)
     }
 
+    /// So many clients over HTTP, each of which asks another node first.
+    pub fn spread(&self, count: usize) -> impl Iterator<Item = Cluster> {
+        let nodes = self.processes.https();
+        (0..count).map(move |client| {
+            let mut nodes = nodes.clone();
+            let len = nodes.len();
+            nodes.rotate_left(client % len);
+            Cluster::new(nodes)
+        })
+    }
+
     pub fn http(&self) -> Cluster {
         Cluster::new(self.processes.https())
     }

@@ -49,14 +49,11 @@ impl Submitters {
             starts: cluster.ledger("starts"),
             is_over: AtomicBool::new(false),
         });
-        let addresses = cluster.processes.https();
-        let clients = (0..CLIENTS)
-            .map(|client| {
-                let mut nodes = addresses.clone();
-                let len = nodes.len();
-                nodes.rotate_left(client % len);
-                let (shared, cluster_of_client) = (shared.clone(), Cluster::new(nodes).timeout(TRY));
-                cluster.spawn(async move { drive(cluster_of_client, &shared).await })
+        let clients = cluster
+            .spread(CLIENTS)
+            .map(|nodes| {
+                let shared = shared.clone();
+                cluster.spawn(async move { drive(nodes.timeout(TRY), &shared).await })
             })
             .collect();
         Self { shared, clients }
