@@ -12,17 +12,10 @@ use std::time::Duration;
 use tenure::prelude::*;
 
 /// A task that takes a moment.
-struct Square;
-
-impl TaskHandler for Square {
-    const NAME: &'static str = "square";
-    type Input = u64;
-    type Output = (u64, u32);
-
-    async fn run(&self, _cx: &TaskCx, number: u64) -> Result<(u64, u32), TaskError> {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        Ok((number * number, std::process::id()))
-    }
+#[task]
+async fn square(number: u64) -> Result<(u64, u32), TaskError> {
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    Ok((number * number, std::process::id()))
 }
 
 #[tokio::main]
@@ -35,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// What every one of the three processes does.
 async fn be_a_node(listen: &str, join: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let node = Node::builder("squares").ephemeral().listen(listen).join(join).slots(2).register(Square).start().await?;
+    let node = Node::builder("squares").ephemeral().listen(listen).join(join).slots(2).task::<square>().start().await?;
     Err(node.fatal().await.into())
 }
 
@@ -48,7 +41,7 @@ async fn ask_a_cluster() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::connect("squares", addresses.clone()).await?.timeout(Duration::from_secs(60));
     let mut handles = Vec::new();
     for number in 1..=20 {
-        handles.push(client.submit::<Square>(number).await?);
+        handles.push(client.submit::<square>(number).await?);
     }
     for (number, handle) in (1u64..).zip(handles) {
         let (square, process) = handle.result().await?;

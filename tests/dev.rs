@@ -2,13 +2,12 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::Stdio;
-use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Running, Turn, command, tenure};
+use crate::support::{Running, Turn, command, tenure};
 
 #[test]
 fn a_dev_cluster_is_found_without_flags_and_brings_killed_nodes_back() {
@@ -41,13 +40,7 @@ fn a_dev_cluster_is_found_without_flags_and_brings_killed_nodes_back() {
 fn a_dev_cluster_of_one_node_works_too() {
     let _turn = Turn::take();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let dev = command(&["dev", "-n", "1"], folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let mut dev = Running(dev.expect("the binary is there"));
-    let begin = Instant::now();
-    while !folder.path().join("context.json").exists() {
-        assert!(begin.elapsed() < PATIENCE, "it does not become ready");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    let mut dev = Running::dev(&["-n", "1"], folder.path());
     let output = tenure(&["submit", "tenure.echo", "7", "--wait"], folder.path());
     assert_eq!(output.stdout, b"7\n");
     dev.signal(Signal::SIGTERM);

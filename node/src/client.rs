@@ -84,15 +84,9 @@ impl Client {
     ///
     /// ```no_run
     /// # use tenure::prelude::*;
-    /// # struct Greet;
-    /// # impl TaskHandler for Greet {
-    /// #     const NAME: &'static str = "greet";
-    /// #     type Input = String;
-    /// #     type Output = String;
-    /// #     async fn run(&self, _: &TaskCx, name: String) -> Result<String, TaskError> { Ok(name) }
-    /// # }
+    /// # #[task] async fn greet(name: String) -> Result<String, TaskError> { Ok(format!("hello, {name}")) }
     /// # async fn example(client: Client) -> Result<(), Error> {
-    /// let handle = client.submit::<Greet>("Ada".to_owned()).key("greet-ada").await?;
+    /// let handle = client.submit::<greet>("Ada".to_owned()).key("greet-ada").await?;
     /// assert_eq!(handle.result().await?, "hello, Ada");
     /// # Ok(())
     /// # }

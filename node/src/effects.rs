@@ -17,18 +17,11 @@ use crate::task::TaskError;
 /// ```
 /// use tenure::prelude::*;
 ///
-/// struct Resize;
-///
-/// impl TaskHandler for Resize {
-///     const NAME: &'static str = "resize";
-///     type Input = String;
-///     type Output = ();
-///
-///     async fn run(&self, cx: &TaskCx, image: String) -> Result<(), TaskError> {
-///         let thumb = image.to_uppercase(); // the work
-///         cx.effects().put(format!("thumbs/{image}"), thumb)?.add("resized", 1)?;
-///         Ok(()) // the key is set and the counter goes up when this is recorded
-///     }
+/// #[task]
+/// async fn resize(cx: &TaskCx, image: String) -> Result<(), TaskError> {
+///     let thumb = image.to_uppercase(); // the work
+///     cx.effects().put(format!("thumbs/{image}"), thumb)?.add("resized", 1)?;
+///     Ok(()) // the key is set and the counter goes up when this is recorded
 /// }
 /// ```
 ///

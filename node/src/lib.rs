@@ -1,7 +1,7 @@
 //! Tenure: identical nodes that elect a master, notice every crash, run tasks exactly as often as asked, and lose nothing they
 //! acknowledged. This crate is the door: the library that applications use, and the binary `tenure`.
 //!
-//! Read in this order: [`Node`] (taking part), [`TaskHandler`] (the work), [`Client`] (asking for it), [`Error`] (what can go wrong).
+//! Read in this order: [`Node`] (taking part), [`#[task]`](macro@task) (the work), [`Client`] (asking for it), [`Error`] (what can go wrong).
 
 mod backstage;
 #[doc(hidden)]
@@ -48,6 +48,39 @@ pub use client::Client;
 pub use effects::{EffectError, Effects};
 pub use error::{Error, StartError, TaskEnd};
 pub use kv::Kv;
+/// Makes a kind of task of an `async fn`: nodes take it on ([`task::<greet>()`](Builder::task)) and clients submit it
+/// ([`submit::<greet>(input)`](Client::submit)), both by the function's name, which is then a type's name too.
+///
+/// ```no_run
+/// use tenure::prelude::*;
+///
+/// /// Takes its input and, first and only if it wants to, the context of its attempt.
+/// #[task]
+/// async fn repeat(cx: &TaskCx, word: String, times: usize) -> Result<String, TaskError> {
+///     cx.effects().add("repeated", 1)?;
+///     Ok(word.repeat(times))
+/// }
+///
+/// /// Submitted by another name, which stays when the function is renamed. Any error is worth another attempt.
+/// #[task(name = "clock.tick")]
+/// async fn tick() -> std::io::Result<()> {
+///     std::fs::write("tick", "tock")
+/// }
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder("orders").task::<repeat>().task::<tick>().start().await?;
+/// let client = node.client();
+/// client.submit::<tick>(()).await?;
+/// let echo = client.submit::<repeat>(("echo ".to_owned(), 3)).retries(5).await?; // several inputs are a tuple
+/// assert_eq!(echo.result().await?, "echo echo echo ");
+/// tick().await?; // it is a function still: this calls it, here and now
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Inputs and output travel as JSON: their types implement `serde`'s traits, and are owned. What has a state, or is generic, implements
+/// [`TaskHandler`] itself.
+pub use macros::task;
 pub use members::{MemberEvent, Members};
 pub use node::Node;
 pub use protocol::profile::Profile;
@@ -62,13 +95,15 @@ pub use remote::ClientSettings;
 pub use session::{Lost, Opening, Session};
 pub use site::{Member, Presence};
 pub use submit::{Handle, Submit};
+#[doc(hidden)]
+pub use task::Returned;
 pub use task::{RawHandler, TaskCx, TaskError, TaskHandler};
 
 /// What most programs need.
 pub mod prelude {
     pub use crate::{
         Client, Error, Expect, Fence, Guard, Handle, Kv, Node, Profile, RawHandler, Revision, Session, TaskCx, TaskEnd,
-        TaskError, TaskHandler, TaskId,
+        TaskError, TaskHandler, TaskId, task,
     };
 }
 

@@ -3,22 +3,20 @@
 //! ```no_run
 //! use tenure::prelude::*;
 //!
-//! # struct Greet;
-//! # impl TaskHandler for Greet {
-//! #     const NAME: &'static str = "greet";
-//! #     type Input = String;
-//! #     type Output = String;
-//! #     async fn run(&self, _: &TaskCx, name: String) -> Result<String, TaskError> { Ok(name) }
-//! # }
+//! #[task]
+//! async fn greet(name: String) -> Result<String, TaskError> {
+//!     Ok(format!("hello, {name}"))
+//! }
+//!
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let list = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"];   // the same on every node
 //! let node = Node::builder("orders")
 //!     .data_dir("./data-1").listen("127.0.0.1:7001").http("127.0.0.1:8001")
 //!     .join(list).label("name", "n1").slots(8)
-//!     .register(Greet)
+//!     .task::<greet>()
 //!     .start().await?;
 //! node.ready().await;
-//! let handle = node.client().submit::<Greet>("Ada".to_owned()).await?;
+//! let handle = node.client().submit::<greet>("Ada".to_owned()).await?;
 //! println!("{}", handle.result().await?);
 //! node.shutdown(std::time::Duration::from_secs(20)).await;
 //! # Ok(())

@@ -1,21 +1,14 @@
-//! Tasks as an application writes them: a type with a name, an input, an output and an async function.
+//! Tasks as an application writes them: an async function with a name, an input and an output.
 //!
 //! ```
 //! use tenure::prelude::*;
 //!
-//! struct Greet;
-//!
-//! impl TaskHandler for Greet {
-//!     const NAME: &'static str = "greet";
-//!     type Input = String;
-//!     type Output = String;
-//!
-//!     async fn run(&self, _cx: &TaskCx, name: String) -> Result<String, TaskError> {
-//!         if name.is_empty() {
-//!             return Err(TaskError::fatal("nobody to greet")); // another attempt would not help
-//!         }
-//!         Ok(format!("hello, {name}"))
+//! #[task]
+//! async fn greet(name: String) -> Result<String, TaskError> {
+//!     if name.is_empty() {
+//!         return Err(TaskError::fatal("nobody to greet")); // another attempt would not help
 //!     }
+//!     Ok(format!("hello, {name}"))
 //! }
 //! ```
 //!
@@ -39,12 +32,14 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::effects::Effects;
 
-/// Work that a node can do.
+/// Work that a node can do. A function becomes one by [`#[task]`](macro@crate::task); this is for work that has a state.
 ///
 /// ```
 /// use tenure::prelude::*;
 ///
-/// struct Greet;
+/// struct Greet {
+///     greeting: &'static str,
+/// }
 ///
 /// impl TaskHandler for Greet {
 ///     const NAME: &'static str = "greet";
@@ -55,12 +50,19 @@ use crate::effects::Effects;
 ///         if name.is_empty() {
 ///             return Err(TaskError::fatal("nobody to greet")); // another attempt would not help
 ///         }
-///         Ok(format!("hello, {name}, says attempt {}", cx.attempt()))
+///         Ok(format!("{}, {name}, says attempt {}", self.greeting, cx.attempt()))
 ///     }
 /// }
+///
+/// let builder = Node::builder("orders").register(Greet { greeting: "hello" });
+/// # drop(builder);
 /// ```
 ///
 /// Input and output travel as JSON. Whoever wants the bytes themselves implements [`RawHandler`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` handles no tasks",
+    note = "a function with `#[task]` is named, and not given: `.task::<greet>()` and `.submit::<greet>(input)`"
+)]
 pub trait TaskHandler: Send + Sync + 'static {
     /// The kind of task, unique in the cluster.
     const NAME: &'static str;
@@ -210,6 +212,27 @@ impl TaskError {
 impl<E: std::error::Error> From<E> for TaskError {
     fn from(error: E) -> Self {
         Self::retry(error.to_string())
+    }
+}
+
+/// What a function that is a task may return.
+#[diagnostic::on_unimplemented(
+    message = "a task returns a `Result`, not `{Self}`",
+    note = "its error is a `TaskError`, or one that becomes a `TaskError` by `?`"
+)]
+pub trait Returned {
+    /// What the submitter gets.
+    type Output;
+
+    /// With an error that says whether another attempt makes sense.
+    fn returned(self) -> Result<Self::Output, TaskError>;
+}
+
+impl<T, E: Into<TaskError>> Returned for Result<T, E> {
+    type Output = T;
+
+    fn returned(self) -> Result<T, TaskError> {
+        self.map_err(Into::into)
     }
 }
 

@@ -8,7 +8,7 @@ mod writer;
 
 use std::future::Future;
 use std::path::Path;
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -242,6 +242,18 @@ impl Drop for Running {
 }
 
 impl Running {
+    /// Starts `tenure dev` and waits until whoever has this context finds it.
+    pub fn dev(args: &[&str], context: &Path) -> Self {
+        let dev = command(&[&["dev"], args].concat(), context).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let dev = Self(dev.expect("the binary is there"));
+        let begin = Instant::now();
+        while !context.join("context.json").exists() {
+            assert!(begin.elapsed() < PATIENCE, "it does not become ready");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        dev
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.0.id()).expect("process numbers are small"))
     }

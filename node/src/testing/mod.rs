@@ -272,6 +272,11 @@ impl Builder {
         self
     }
 
+    /// Every node runs tasks of this kind: of a function with [`#[task]`](macro@crate::task), which is named here.
+    pub fn task<H: TaskHandler + Default>(self) -> Self {
+        self.register(H::default())
+    }
+
     /// Every node runs tasks of this handler's kind.
     pub fn register<H: TaskHandler>(mut self, handler: H) -> Self {
         self.handlers.insert(H::NAME.to_owned(), Arc::new(Typed(handler)));
