@@ -1,4 +1,4 @@
-//! Shows who is here: a second node comes and says goodbye, and the first one is told.
+//! Shows who is here: a second node comes and says goodbye. The first one sees it, and a client outside of both hears when it takes part.
 //!
 //! ```text
 //! cargo run -p tenure --example members
@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use tenure::MemberEvent;
 use tenure::prelude::*;
+use tenure::{MemberEvent, NodeEvent};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -19,22 +19,42 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 
     let list = [first.address().to_string()];
-    let mut second = Some(Node::builder("members").ephemeral().label("name", "second").join(list).start().await?);
+    let client = Client::connect("members", list.clone()).await?;
+    let mut sessions = client.members();
+    if let Some(NodeEvent::Snapshot(all)) = sessions.next().await.transpose()? {
+        println!("{} of them is given work", all.len());
+    }
+
+    let second = Node::builder("members").ephemeral().label("name", "second").join(list).start().await?;
     while let Some(event) = members.next().await {
         match event {
             MemberEvent::Up(member) => println!("{} came", member.node),
+            // Its name and its place travel behind it.
             MemberEvent::Changed(member) if member.name == "second" => {
-                // Its name and its place travel behind it.
                 println!("it is called {}", member.name);
-                if let Some(second) = second.take() {
-                    tokio::spawn(second.shutdown(Duration::from_secs(5)));
-                }
-            }
-            MemberEvent::Left(member) => {
-                println!("{} said goodbye", member.name);
                 break;
             }
             other => println!("{other:?}"),
+        }
+    }
+    while let Some(event) = sessions.next().await.transpose()? {
+        if let NodeEvent::Up(node) = event {
+            println!("{} is given work, under session {}", node.offer.label, node.session);
+            break;
+        }
+    }
+
+    second.shutdown(Duration::from_secs(5)).await;
+    while let Some(event) = members.next().await {
+        if let MemberEvent::Left(member) = event {
+            println!("{} said goodbye", member.name);
+            break;
+        }
+    }
+    while let Some(event) = sessions.next().await.transpose()? {
+        if let NodeEvent::Down(node) = event {
+            println!("{} is given no work any more", node.offer.label);
+            break;
         }
     }
     first.shutdown(Duration::from_secs(5)).await;

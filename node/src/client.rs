@@ -22,6 +22,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
 use crate::kv::Kv;
+use crate::nodes::NodeSessions;
 use crate::session::Session;
 use crate::submit::{Handle, Submit};
 use crate::task::TaskHandler;
@@ -139,17 +140,20 @@ impl Client {
         Kv::new(self.clone())
     }
 
-    /// The nodes that have a session, which is what the master gives work to. Who merely seems to be there, and as it changes, is told
-    /// by [`Node::members`](crate::Node::members).
+    /// The nodes that have a session, which is what the master gives work to: a stream that begins with all of them and tells what changes.
+    /// Whom one node merely *sees* is told by [`Node::members`](crate::Node::members).
+    #[must_use]
+    pub fn members(&self) -> NodeSessions {
+        NodeSessions::new(self.clone())
+    }
+
+    /// The nodes that have a session now.
     ///
     /// # Errors
     ///
     /// See [`Error`].
-    pub async fn members(&self) -> Result<Vec<NodeView>, Error> {
-        match self.read(Query::Nodes).await? {
-            Answer::Nodes(nodes) => Ok(nodes),
-            other => Err(unexpected(&other)),
-        }
+    pub async fn nodes(&self) -> Result<Vec<NodeView>, Error> {
+        nodes(self.read(Query::Nodes).await?)
     }
 
     /// Counts over the whole state, its revision and hash.
@@ -300,6 +304,13 @@ impl std::fmt::Debug for Client {
 fn view(answer: Answer) -> Result<TaskView, Error> {
     match answer {
         Answer::Task(task) => Ok(*task),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn nodes(answer: Answer) -> Result<Vec<NodeView>, Error> {
+    match answer {
+        Answer::Nodes(nodes) => Ok(nodes),
         other => Err(unexpected(&other)),
     }
 }

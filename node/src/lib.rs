@@ -31,6 +31,7 @@ pub mod kv;
 pub mod map;
 mod members;
 mod node;
+mod nodes;
 #[doc(hidden)]
 pub mod processes;
 mod recipes;
@@ -83,8 +84,9 @@ pub use kv::Kv;
 pub use macros::task;
 pub use members::{MemberEvent, Members};
 pub use node::Node;
+pub use nodes::{NodeEvent, NodeSessions};
 pub use protocol::profile::Profile;
-pub use protocol::state::{Delivery, Expect, TaskSpec, TaskState, TaskView};
+pub use protocol::state::{Delivery, Expect, NodeView, Offer, TaskSpec, TaskState, TaskView};
 pub use protocol::state::{RightId, RightKind, RightLine, SessionView};
 pub use protocol::{Attempt, Epoch, Fence, Incarnation, NodeId, Revision, SessionId, TaskId};
 pub use recipes::{
@@ -132,6 +134,8 @@ mod guides {
     struct Once;
     #[doc = include_str!("../../docs/guide/queue.md")]
     struct Queue;
+    #[doc = include_str!("../../docs/guide/rights.md")]
+    struct Rights;
     #[doc = include_str!("../../docs/guide/semaphore.md")]
     struct Semaphore;
     #[doc = include_str!("../../docs/guide/sessions.md")]

@@ -99,7 +99,7 @@ async fn a_node_alone_is_a_cluster_that_runs_tasks() {
     assert_eq!(ended.len(), 4);
     let status = client.status().await.unwrap();
     assert_eq!((status.done, status.results_recorded), (2, 2));
-    let members = client.members().await.unwrap();
+    let members = client.nodes().await.unwrap();
     assert_eq!((members.len(), members[0].offer.label.as_str()), (1, "solo"));
     assert_eq!(node.members().snapshot()[0].name, "solo");
     node.shutdown(Duration::from_secs(20)).await;

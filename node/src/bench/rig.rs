@@ -104,7 +104,7 @@ impl Rig {
         // The worker of a node that has just started gets work only when the master has opened its session.
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE {
-            match self.client.members().await {
+            match self.client.nodes().await {
                 Ok(members) if members.len() >= NODES => break,
                 _ => tokio::time::sleep(LOOK_EVERY).await,
             }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
 use axum::response::IntoResponse as _;
+use futures_util::StreamExt as _;
 use protocol::effects::Part;
 use protocol::state::{Answer as StateAnswer, NodeView, Query, Summary};
 use protocol::{ClusterId, NodeId, replica};
@@ -14,7 +16,11 @@ use serde_json::{Value, json};
 use super::Door;
 use super::json::SCHEMA;
 use super::problem::Answer;
+use super::query;
+use super::streams::named;
+use crate::client::Client;
 use crate::diagnostic::{Code, Diagnostic};
+use crate::nodes::NodeEvent;
 use crate::site::{Identity, Member};
 
 pub(super) async fn status(State(door): State<Door>) -> Answer {
@@ -126,7 +132,10 @@ fn counts(summary: &Summary) -> Value {
     })
 }
 
-pub(super) async fn members(State(door): State<Door>) -> Answer {
+pub(super) async fn members(State(door): State<Door>, RawQuery(asked): RawQuery, headers: HeaderMap) -> Answer {
+    if query::Query::parse(asked.as_deref(), &["watch"])?.flag("watch") {
+        return watch_members(&door, door.client(&headers));
+    }
     let status = door.site.status().await.ok_or_else(not_running)?;
     // The sessions are a detail here: without a quorum they are left out and gossip's view still answers.
     let client = door.site.client().timeout(PATIENCE);
@@ -150,6 +159,21 @@ pub(super) async fn members(State(door): State<Door>) -> Answer {
     Ok(Json(json!({ "schema": SCHEMA, "epoch": status.epoch.0, "members": list })).into_response())
 }
 
+/// Which nodes take part, by the log, as events.
+fn watch_members(door: &Door, client: Client) -> Answer {
+    let place = door.streams.take()?;
+    Ok(place.respond(client.members().map(|event| match event {
+        Ok(NodeEvent::Snapshot(all)) => {
+            let members: Vec<Value> = all.iter().map(of_session).collect();
+            named("snapshot", &json!({ "schema": SCHEMA, "members": members }))
+        }
+        Ok(NodeEvent::Up(view)) => named("up", &of_session(&view)),
+        Ok(NodeEvent::Changed(view)) => named("changed", &of_session(&view)),
+        Ok(NodeEvent::Down(view)) => named("down", &of_session(&view)),
+        Err(error) => named("problem", &Diagnostic::from(error).to_problem()),
+    })))
+}
+
 fn document(member: &Member, session: Option<&NodeView>, status: &replica::Status) -> Value {
     let mut document = session.map_or_else(|| json!({ "session": null, "kinds": [] }), of_session);
     document["node"] = member.node.to_string().into();
@@ -165,9 +189,6 @@ fn document(member: &Member, session: Option<&NodeView>, status: &replica::Statu
 
 fn unseen(node: NodeId, view: &NodeView, status: &replica::Status) -> Value {
     let mut document = of_session(view);
-    document["node"] = node.to_string().into();
-    document["label"] = view.offer.label.clone().into();
-    document["incarnation"] = view.incarnation.0.into();
     document["role"] = part(node, None, status).into();
     document["state"] = "unreachable".into();
     document
@@ -175,6 +196,9 @@ fn unseen(node: NodeId, view: &NodeView, status: &replica::Status) -> Value {
 
 fn of_session(view: &NodeView) -> Value {
     json!({
+        "node": view.node.to_string(),
+        "label": view.offer.label,
+        "incarnation": view.incarnation.0,
         "session": view.session.to_string(),
         "slots": view.offer.slots,
         "assigned": view.assigned,

@@ -7,7 +7,7 @@
 //! | `GET /v1/tasks?after=&limit=&state=` | tasks, oldest first |
 //! | `GET /v1/tasks/{id}?wait=30s` | one task, as soon as it has ended or the wait is over |
 //! | `POST /v1/tasks/{id}/cancel` | end it |
-//! | `GET /v1/members` | the nodes: gossip's view and the sessions that the master gives work to |
+//! | `GET /v1/members` | the nodes: gossip's view and the sessions that the master gives work to; `watch`: the sessions as events |
 //! | `GET /v1/status` | master, epoch and lease read atomically; commit, applied, state hash, voters |
 //! | `GET\|PUT\|DELETE /v1/kv/{key}` | keys; `If-Match: REVISION`, `If-None-Match: *`, `X-Revision`; `?session=s42`, `?ttl=30s`, `?seq` |
 //! | `GET /v1/kv?prefix=&after=&limit=` | keys in order; `keys_only`, `stale` |

@@ -6,7 +6,7 @@ use protocol::state::{Answer, TaskState};
 
 use super::notes::Call;
 use super::*;
-use crate::{Error, TaskCx, TaskError};
+use crate::{Error, NodeEvent, TaskCx, TaskError};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_the_master_and_what_was_written_outlives_its_node() {
@@ -40,6 +40,29 @@ async fn who_is_cut_off_or_paused_has_no_quorum_until_that_is_over() {
     cluster.client(others[0]).kv().put("k", "4").await.unwrap();
     cluster.resume(master);
     assert_eq!(cluster.client(master).kv().get("k").await.unwrap().unwrap().value, "4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_members_goes_on_over_the_death_of_the_master() {
+    let mut cluster = TestCluster::builder().start().await.unwrap();
+    let master = cluster.master().await;
+    let mut members = cluster.client((master + 1) % 3).members();
+    let mut here = BTreeMap::new();
+    let mut follow = async |wanted: usize| {
+        while here.len() != wanted {
+            match members.next().await.unwrap().unwrap() {
+                NodeEvent::Snapshot(all) => here.extend(all.into_iter().map(|node| (node.session, node.node))),
+                NodeEvent::Up(node) => assert_eq!(here.insert(node.session, node.node), None),
+                NodeEvent::Down(node) => assert_eq!(here.remove(&node.session), Some(node.node)),
+                NodeEvent::Changed(node) => assert!(here.contains_key(&node.session)),
+            }
+        }
+    };
+    follow(3).await;
+    cluster.kill(master);
+    follow(2).await;
+    cluster.restart(master).await.unwrap();
+    follow(3).await;
 }
 
 struct Double;

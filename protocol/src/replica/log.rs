@@ -148,6 +148,9 @@ impl Replica {
         for change in changes {
             match change {
                 ClusterChange::Ended { task, .. } => self.answer_waiting(&Subject::Task(*task), effects),
+                ClusterChange::NodeOpened(_) | ClusterChange::NodeEnded { .. } => {
+                    self.answer_waiting(&Subject::Nodes, effects);
+                }
                 ClusterChange::Right(change) => {
                     let granted = change.granted.iter().map(|(claim, _)| claim);
                     for &claim in granted.chain(change.ended.iter().map(|(claim, _)| claim)) {

@@ -14,7 +14,7 @@ use crate::consensus::{self, ReadMode};
 use crate::effects::{Effects, Role};
 use crate::mutants::{Bug, is_on};
 use crate::state::limits::MAX_RENEWED;
-use crate::state::{Answer, ClaimState, Command, Operation, Query, Refused};
+use crate::state::{Answer, ClaimState, Command, NodeView, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId};
 use crate::wire;
 
@@ -209,6 +209,7 @@ fn is_to_come(query: &Query, answer: &Answer) -> Option<Subject> {
     match (query, answer) {
         (Query::Await(task), Answer::Task(view)) if !view.state.is_final() => Some(Subject::Task(*task)),
         (Query::AwaitClaim { claim, .. }, Answer::Claim(ClaimState::Waiting)) => Some(Subject::Claim(*claim)),
+        (Query::AwaitNodes { known }, Answer::Nodes(nodes)) if NodeView::sum(nodes) == *known => Some(Subject::Nodes),
         (Query::AwaitEnd { session, .. }, Answer::Ended(ended)) if ended.is_empty() => Some(Subject::Claims(*session)),
         (Query::AwaitRight { right, after }, Answer::Right(view)) if view.revision == *after => {
             Some(Subject::Right(right.clone()))

@@ -4,8 +4,8 @@ use super::*;
 use crate::client::patience::{HOLD, WATCH_PATIENCE};
 use crate::client::{Consistency, Request, RequestBody, Response};
 use crate::state::{
-    Claim, ClaimState, Command, KeyOperation, MasterCommand, Mode, Operation, Put, Query, Refused, RightId, RightKind,
-    RightOperation, TaskSpec, TaskState, Transaction, Watch,
+    Claim, ClaimState, Command, KeyOperation, MasterCommand, Mode, NodeView, Operation, Put, Query, Refused, RightId,
+    RightKind, RightOperation, TaskSpec, TaskState, Transaction, Watch,
 };
 use crate::types::{Incarnation, Revision, Seq, SessionId, TaskId};
 
@@ -74,6 +74,14 @@ impl Alone {
         session
     }
 
+    /// Opens the session of a node with so many slots, or changes how many it has; hands out what others are answered by that.
+    fn open_node(&mut self, node: NodeId, slots: u32) -> Vec<Response> {
+        let (epoch, ttl) = (self.replica.consensus.epoch(), Duration::from_secs(600));
+        let offer = crate::state::Offer { slots, ..Default::default() };
+        let open = MasterCommand::OpenNode { node, incarnation: Incarnation(1), offer, ttl };
+        self.step(Input::Propose { epoch, commands: vec![Command::Master(open)] })
+    }
+
     fn ask(&mut self, number: u64, body: RequestBody) -> Option<Answer> {
         let origin = Origin { node: NodeId(9), number, turn: 0 };
         let request = Request { origin, forwarded: false, body };
@@ -86,10 +94,8 @@ impl Alone {
 fn a_task_is_granted_in_the_entry_that_records_it() {
     let mut alone = Alone::new();
     let client = alone.open_session();
-    let (epoch, ttl) = (alone.replica.consensus.epoch(), Duration::from_secs(600));
-    let offer = crate::state::Offer { slots: 1, ..Default::default() };
-    let open = MasterCommand::OpenNode { node: NodeId(1), incarnation: Incarnation(1), offer, ttl };
-    alone.step(Input::Propose { epoch, commands: vec![Command::Master(open)] });
+    let epoch = alone.replica.consensus.epoch();
+    alone.open_node(NodeId(1), 1);
     let session = alone.replica.state.master_view(epoch).nodes[0].session;
 
     let operation = Operation::Submit(vec![TaskSpec::new("echo", "x")]);
@@ -298,4 +304,28 @@ fn whoever_waits_for_a_right_hears_when_it_is_granted_and_whoever_watches_it_hea
     assert!(after.revision > view.revision && alone.replica.waiting.is_empty());
     let gone = read(Query::AwaitClaim { right, claim: first.claim });
     assert_eq!(alone.ask(8, gone), Some(Answer::Claim(ClaimState::Gone)));
+}
+
+#[test]
+fn whoever_waits_for_other_nodes_hears_of_one_that_comes_or_changes_and_not_of_one_that_is_renewed() {
+    let mut alone = Alone::new();
+    alone.open_node(NodeId(1), 1);
+    let read = |query| RequestBody::Read { query, consistency: Consistency::Linearizable };
+    let Some(Answer::Nodes(mut nodes)) = alone.ask(2, read(Query::Nodes)) else { panic!("they are shown") };
+    for (number, node, slots) in [(3, NodeId(2), 1), (4, NodeId(1), 5)] {
+        assert_eq!(alone.ask(number, read(Query::AwaitNodes { known: NodeView::sum(&nodes) })), None);
+        let (same, offered) = (nodes[0].node, nodes[0].offer.slots);
+        assert_eq!(alone.open_node(same, offered), [], "nothing is new");
+        let heard = alone.open_node(node, slots);
+        let [Response { result: Ok(Answer::Nodes(now)), .. }] = &heard[..] else { panic!("it hears of it: {heard:?}") };
+        assert!(now.iter().any(|view| view.node == node && view.offer.slots == slots), "{now:?}");
+        nodes.clone_from(now);
+    }
+    nodes.reverse();
+    assert_eq!(
+        alone.ask(5, read(Query::AwaitNodes { known: NodeView::sum(&nodes) })),
+        None,
+        "their order says nothing"
+    );
+    assert!(alone.ask(6, read(Query::AwaitNodes { known: NodeView::sum(&nodes[1..]) })).is_some());
 }

@@ -25,6 +25,8 @@ pub(super) struct Waiting {
 /// What a question can wait for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Subject {
+    /// A session of a node that begins, ends or offers something else.
+    Nodes,
     /// The end of a task.
     Task(TaskId),
     /// The end of a claim of this session.

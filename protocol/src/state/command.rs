@@ -373,6 +373,12 @@ pub enum Query {
         /// At most this many.
         limit: u32,
     },
+    /// The node sessions, as soon as they are not those of this [sum](NodeView::sum). States between may be passed over. Answered with
+    /// [`Answer::Nodes`]. The state answers at once; the replica waits.
+    AwaitNodes {
+        /// The sum of the sessions that the asker knows.
+        known: u64,
+    },
 }
 
 impl Query {
@@ -380,7 +386,8 @@ impl Query {
     /// in time, even if nothing happens.
     #[must_use]
     pub fn waits(&self) -> bool {
-        matches!(self, Self::Await(_) | Self::AwaitRight { .. } | Self::AwaitClaim { .. } | Self::AwaitEnd { .. })
+        use Query::{Await, AwaitClaim, AwaitEnd, AwaitNodes, AwaitRight};
+        matches!(self, Await(_) | AwaitNodes { .. } | AwaitRight { .. } | AwaitClaim { .. } | AwaitEnd { .. })
     }
 }
 

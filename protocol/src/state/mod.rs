@@ -162,7 +162,7 @@ impl State {
                 Answer::Keys(KeyPage { entries, more, at: self.revision })
             }
             Query::Watch(_) => Answer::Refused(Refused::Invalid("only a replica knows what changed".into())),
-            Query::Nodes => Answer::Nodes(
+            Query::Nodes | Query::AwaitNodes { .. } => Answer::Nodes(
                 self.nodes.sessions().iter().map(|(id, session)| session.view(id, self.tasks.held_by(id))).collect(),
             ),
             Query::Sessions { after, limit } => {

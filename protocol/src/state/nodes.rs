@@ -131,8 +131,18 @@ impl Nodes {
 
 impl Run {
     fn new(id: SessionId, node: NodeId, incarnation: Incarnation, offer: &Offer) -> Self {
-        let digest = fingerprint(Tag::Run, &(id, node, incarnation, offer));
+        let digest = digest(id, node, incarnation, offer);
         Self { node, incarnation, offer: offer.clone(), digest }
+    }
+}
+
+impl NodeView {
+    /// The same for two lists that name the same sessions with the same offers, in whatever order and however busy they are; another
+    /// one for others, as far as 64 bits can tell.
+    #[must_use]
+    pub fn sum(nodes: &[Self]) -> u64 {
+        let digests = nodes.iter().map(|view| digest(view.session, view.node, view.incarnation, &view.offer));
+        digests.fold(0, u64::wrapping_add)
     }
 }
 
@@ -148,6 +158,10 @@ impl Session<Run> {
         let Run { node, incarnation, ref offer, .. } = self.holder;
         NodeView { node, incarnation, session: id, offer: offer.clone(), ttl: self.ttl, assigned }
     }
+}
+
+fn digest(id: SessionId, node: NodeId, incarnation: Incarnation, offer: &Offer) -> u64 {
+    fingerprint(Tag::Run, &(id, node, incarnation, offer))
 }
 
 #[cfg(test)]

@@ -63,6 +63,18 @@ async fn members_join_gossip_with_sessions() {
 }
 
 #[tokio::test]
+async fn members_are_watched_from_who_is_here_to_whoever_comes() {
+    let fixture = fixture();
+    fixture.toy.add_worker("render");
+    let mut watch = fixture.stream("/v1/members?watch").await;
+    watch.until("event: snapshot").await;
+    watch.until("0000000000000002").await;
+    fixture.toy.add_worker("bake");
+    watch.until("event: changed").await;
+    watch.until("bake").await;
+}
+
+#[tokio::test]
 async fn a_foreign_page_or_host_is_refused() {
     let fixture = fixture();
     let page = fixture.once(Request::get("/v1/status").header("origin", "https://example.org")).await.unwrap_err();

@@ -18,7 +18,7 @@ use protocol::client::Work;
 use protocol::effects::Role;
 use protocol::replica::Status;
 use protocol::state::{
-    Answer, ClaimState, Command, MasterCommand, Offer, OpenSession, Operation, Outcome, Query, State,
+    Answer, ClaimState, Command, MasterCommand, NodeView, Offer, OpenSession, Operation, Outcome, Query, State,
 };
 use protocol::{Attempt, ClusterId, ClusterTime, Epoch, Fence, Incarnation, NodeId, Seq, SessionId, TaskId};
 use serde_json::{Value, json};
@@ -110,11 +110,14 @@ impl Backend for Toy {
                     tokio::time::sleep(timeout).await;
                     Err(Error::NoQuorum { maybe_applied: false, waited: timeout, master: None })
                 }
-                Work::Read(query @ (Query::AwaitClaim { .. } | Query::AwaitRight { .. }), _) => loop {
+                Work::Read(query, _) if query.waits() => loop {
                     let answer = self.state.lock().unwrap().0.query(&query);
                     match (&query, &answer) {
                         (_, Answer::Claim(ClaimState::Waiting)) => tokio::task::yield_now().await,
                         (Query::AwaitRight { after, .. }, Answer::Right(view)) if view.revision == *after => {
+                            tokio::task::yield_now().await;
+                        }
+                        (Query::AwaitNodes { known }, Answer::Nodes(nodes)) if NodeView::sum(nodes) == *known => {
                             tokio::task::yield_now().await;
                         }
                         _ => return Ok(answer),
