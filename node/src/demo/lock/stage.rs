@@ -1,74 +1,20 @@
-//! `tenure demo lock-is-not-enough`: one task, two workers, and what each way to guard its effect is worth.
-//!
-//! A task is given to a worker, which takes a lock, does the work and gives the lock back. Before it can report, it is frozen; the
-//! cluster must take it for dead and gives the task to another worker, which takes the lock too. No step of the two comes between
-//! the steps of the other, so no lock and no fence has anything to object to. What helps is a record that is kept with the effect.
-//!
-//! # Invariants
-//!
-//! * Effects are counted where they are: lines of a file outside the cluster, or a counter in it.
-//! * The frozen worker is never the master, so that a worker's death is all that happens.
-//! * The exit code is 0 only if the counts are what they must be.
+//! The cluster on which the stories are played: what is done to it, and what is shown of that.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::job::{self, PATIENCE};
-use super::screen::Screen;
+use super::journal::{BEGINS, ENDS, LOCKS, Line, SCRIPT, UNDER_LOCK, UNLOCKS};
+use super::{Story, Way, counted, failed};
 use crate::builtin::exec::{self, Exec};
-use crate::cli::{Cluster, Code, Diagnostic, Output, Paint, Patient, Request};
+use crate::cli::{Cluster, Diagnostic, Output, Paint, Patient, Request};
+use crate::demo::job::{self, PATIENCE};
+use crate::demo::screen::Screen;
 use crate::processes::Processes;
 
-/// One way to guard the effect of a task.
-struct Way {
-    name: &'static str,
-    title: &'static str,
-    /// The shell words of the effect. `$SINK` is a file, `$TENURE_FENCE` that of the lock.
-    effect: &'static str,
-    lesson: &'static str,
-}
-
-const WAYS: [Way; 4] = [
-    Way {
-        name: "lock",
-        title: "a lock",
-        effect: r#"echo $TENURE_ONCE_KEY >> "$SINK""#,
-        lesson: "The lock kept them apart. It does not know that the work was done before.",
-    },
-    Way {
-        name: "lock-and-fence",
-        title: "a lock, and a sink that compares fences",
-        effect: r#"tenure fence check "$SINK" && echo $TENURE_ONCE_KEY >> "$SINK""#,
-        lesson: "A fence refuses whoever writes after being replaced. Here nobody did: the second holder's fence is higher.",
-    },
-    Way {
-        name: "once-key",
-        title: "the same, and a once key that is kept with the data",
-        effect: r#"tenure fence check "$SINK" && { grep -sqx $TENURE_ONCE_KEY "$SINK" || echo $TENURE_ONCE_KEY >> "$SINK"; }"#,
-        lesson: "The sink itself knows what was done. The second worker finds the key, and does nothing.",
-    },
-    Way {
-        name: "effects",
-        title: "cx.effects(): the effect is a part of the report",
-        effect: r#"echo '{"add":"lock-is-not-enough"}' >> "$TENURE_EFFECTS""#,
-        lesson: "Effect and report are one step of the log. What was not reported has not happened; what comes late is refused.",
-    },
-];
-
-/// What became of one task.
-struct Story {
-    /// What is there, counted where it is.
-    effects: usize,
-    /// The workers that it was given to, in order, and the fence of each attempt.
-    attempts: Vec<(String, u64)>,
-    /// The fences under which the lock was granted, in order.
-    locks: Vec<u64>,
-}
-
 /// A cluster, and what is shown of it.
-struct Stage<'a> {
+pub(super) struct Stage<'a> {
     processes: &'a mut Processes,
     cluster: Patient,
     screen: Screen<'a>,
@@ -76,56 +22,14 @@ struct Stage<'a> {
     shown: usize,
 }
 
-/// Plays all of it, shows what came of it, and says whether that is what it must be.
-pub(super) async fn play(
-    processes: &mut Processes,
-    output: &Output,
-    is_shown: bool,
-    ready: Duration,
-) -> Result<bool, Diagnostic> {
-    let begin = Instant::now();
-    let cluster = Patient::new(Cluster::new(processes.https()), PATIENCE);
-    let mut stage = Stage { processes, cluster, screen: Screen::new(output, is_shown), shown: 0 };
-    let mut stories = Vec::new();
-    for way in &WAYS {
-        stories.push(stage.delayed(way).await?);
+impl<'a> Stage<'a> {
+    pub(super) fn new(processes: &'a mut Processes, output: &'a Output, is_shown: bool) -> Self {
+        let cluster = Patient::new(Cluster::new(processes.https()), PATIENCE);
+        Self { processes, cluster, screen: Screen::new(output, is_shown), shown: 0 }
     }
-    let reported = stage.reported(&WAYS[3]).await?;
-    let effects: Vec<usize> = stories.iter().map(|story| story.effects).collect();
-    let pass = effects == EXPECTED && (reported.effects, reported.attempts.len()) == (1, 1);
-    if output.is_json() {
-        let runs: Vec<Value> = stories.iter().zip(&WAYS).map(|(story, way)| story.to_json(way)).collect();
-        output.json(json!({
-            "pass": pass,
-            "effects": effects,
-            "runs": runs,
-            "reported": reported.to_json(&WAYS[3]),
-            "ready_ms": ms(ready),
-            "elapsed_ms": ms(begin.elapsed()),
-        }));
-    } else {
-        summarize(output, &stories, &reported);
-    }
-    Ok(pass)
-}
 
-fn summarize(output: &Output, stories: &[Story], reported: &Story) {
-    output.line("");
-    output.line("Done, unlocked, and taken for dead before the report");
-    let rows = stories.iter().zip(&WAYS).zip(EXPECTED).map(|((story, way), expected)| (way.title, story, expected));
-    for (title, story, expected) in rows.chain([("the last one, reported in time", reported, 1)]) {
-        let is_right = story.effects == expected;
-        let (paint, symbol) = if is_right { (Paint::Good, "✓") } else { (Paint::Bad, "✕") };
-        let (effects, attempts) = (counted(story.effects, "effect"), counted(story.attempts.len(), "attempt"));
-        let should = if is_right { String::new() } else { format!(", and should be {expected}") };
-        let mark = output.paint(paint, output.symbol(symbol));
-        output.line(format!("  {mark} {title:<52} {attempts:<11} {effects}{should}"));
-    }
-}
-
-impl Stage<'_> {
     /// A task whose first worker does the work and is frozen before it reports.
-    async fn delayed(&mut self, way: &Way) -> Result<Story, Diagnostic> {
+    pub(super) async fn delayed(&mut self, way: &Way) -> Result<Story, Diagnostic> {
         self.introduce(way, "");
         let task = self.submit(way, "delayed").await?;
         let first = self.granted(&task, 1).await?;
@@ -149,7 +53,7 @@ impl Stage<'_> {
     }
 
     /// A task whose report reaches the quorum before its worker is frozen.
-    async fn reported(&mut self, way: &Way) -> Result<Story, Diagnostic> {
+    pub(super) async fn reported(&mut self, way: &Way) -> Result<Story, Diagnostic> {
         let before = self.effects(way).await?;
         self.introduce(way, ", and the report is in time");
         // The gate is open by now.
@@ -341,75 +245,6 @@ impl Stage<'_> {
         self.processes.folder().join(format!("{name}-{}", way.name))
     }
 }
-
-/// One line of the journal: which attempt did what, and under which fence.
-struct Line {
-    attempt: String,
-    what: String,
-    fence: u64,
-}
-
-impl Line {
-    fn read(text: &str) -> Option<Self> {
-        let mut words = text.split(' ').map(str::to_owned);
-        let (attempt, what) = (words.next()?, words.next()?);
-        Some(Self { attempt, what, fence: words.next()?.parse().ok()? })
-    }
-
-    fn words(&self) -> String {
-        let Self { attempt, what, fence } = self;
-        match what.as_str() {
-            LOCKS => format!("{attempt} has the lock, fence {fence}"),
-            UNLOCKS => format!("{attempt} did the work, and gives the lock back"),
-            BEGINS => format!("{attempt} begins, fence {fence}"),
-            _ => format!("{attempt} {what}"),
-        }
-    }
-}
-
-impl Story {
-    fn to_json(&self, way: &Way) -> Value {
-        let attempts: Vec<Value> =
-            self.attempts.iter().map(|(worker, fence)| json!({ "worker": worker, "fence": fence })).collect();
-        json!({ "guard": way.name, "effects": self.effects, "attempts": attempts, "lock_fences": self.locks })
-    }
-}
-
-fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
-fn ms(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn failed(why: impl Into<String>) -> Diagnostic {
-    Diagnostic::new(Code::TaskFailed, why)
-}
-
-/// What every attempt runs. The first one holds its report back until it may go on.
-const SCRIPT: &str = r#"
-echo "$TENURE_ATTEMPT begins $TENURE_FENCE" >> "$JOURNAL"
-"$TENURE" lock "$LOCK" --wait -- sh -c "$UNDER_LOCK" || exit
-case $TENURE_ATTEMPT in *'#1') while [ ! -e "$GATE" ]; do sleep 0.05; done;; esac
-echo "$TENURE_ATTEMPT ends $TENURE_FENCE" >> "$JOURNAL"
-"#;
-
-/// What runs under the lock, whose fence it has.
-const UNDER_LOCK: &str = r#"
-echo "$TENURE_ATTEMPT locks $TENURE_FENCE" >> "$JOURNAL"
-EFFECT
-echo "$TENURE_ATTEMPT unlocks $TENURE_FENCE" >> "$JOURNAL"
-"#;
-
-/// Words of the journal.
-const BEGINS: &str = "begins";
-const LOCKS: &str = "locks";
-const UNLOCKS: &str = "unlocks";
-const ENDS: &str = "ends";
-
-/// How many effects there must be, by the order of the ways.
-const EXPECTED: [usize; 4] = [2, 2, 1, 1];
 
 /// From the last word of a script to its end.
 const SETTLE: Duration = Duration::from_millis(100);
