@@ -156,3 +156,41 @@ async fn a_session_outlives_clocks_within_their_bound_and_a_clock_that_is_slow_l
     assert!(!kept.is_lost());
     cluster.history().await.unwrap().assert_single_master_per_epoch();
 }
+
+/// Who leads and in which epoch, as a node that runs sees it.
+fn leadership(cluster: &TestCluster, place: usize) -> (protocol::Epoch, Option<NodeId>) {
+    let State::Up(host) = &cluster.members[place].state else { panic!("node {place} does not run") };
+    let view = *host.mastership().borrow();
+    (view.epoch, view.leader)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_far_from_its_peers_stays_and_nothing_runs_twice() {
+    const FAR: Duration = Duration::from_millis(800);
+    assert!(2 * FAR < Profile::WAN.election_timeout);
+    let cluster = TestCluster::builder().profile(Profile::WAN).register(Double).start().await.unwrap();
+    let master = cluster.master().await;
+    let before = leadership(&cluster, master);
+    cluster.lag(master, FAR);
+    let seconds = std::env::var("TENURE_OVERLOAD_S").map_or(8, |text| text.parse().expect("a number of seconds"));
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let mut tasks = Vec::new();
+    while tokio::time::Instant::now() < end {
+        let number = tasks.len() as u32;
+        let task = cluster.client(tasks.len() % 3).submit::<Double>(number).await.unwrap();
+        assert_eq!(task.result().await.unwrap(), 2 * number);
+        tasks.push(task);
+    }
+    cluster.lag(master, Duration::ZERO);
+    assert_eq!(leadership(&cluster, master), before, "nobody took over");
+    for task in &tasks {
+        assert_eq!(task.view().await.unwrap().attempts, 1, "it was given to one worker");
+    }
+    cluster
+        .history()
+        .await
+        .unwrap()
+        .assert_single_master_per_epoch()
+        .assert_commits_at_most_once()
+        .assert_no_task_lost();
+}
