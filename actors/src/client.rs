@@ -185,7 +185,7 @@ impl Actor for Client {
         _: ActorRef<Message>,
         (machine, outlet): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        let shell = Shell::new(machine, outlet);
+        let shell = Shell::new(machine, outlet)?;
         Ok(State { shell, waiting: HashMap::new(), sessions: Sessions::default(), last_call: 0 })
     }
 

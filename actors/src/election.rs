@@ -73,7 +73,7 @@ impl Actor for Election {
     type Arguments = Arguments;
 
     async fn pre_start(&self, _: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        Ok(State { shell: Shell::new(arguments.replica, arguments.outlet), views: arguments.views })
+        Ok(State { shell: Shell::new(arguments.replica, arguments.outlet)?, views: arguments.views })
     }
 
     async fn handle(

@@ -2,6 +2,7 @@
 //!
 //! [`Host`] is a node; [`Remote`] is an outside process that talks to one. Nothing of ractor shows in either.
 
+mod alarm;
 mod client;
 mod clock;
 mod control;

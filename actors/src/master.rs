@@ -26,7 +26,7 @@ impl Actor for Master {
         _: ActorRef<Message>,
         (machine, outlet): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(Shell::new(machine, outlet))
+        Ok(Shell::new(machine, outlet)?)
     }
 
     async fn handle(

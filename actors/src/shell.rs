@@ -10,13 +10,13 @@
 //!   and a follower's promise longer, both on the safe side.
 //! * A message leaves only when the batch that it names is durable.
 
-use std::time::Duration;
+use std::io;
 
 use protocol::effects::{Effects, Event, Local};
 use protocol::gate::Gate;
 use protocol::{Nanos, client, master, replica, worker};
-use tokio::task::AbortHandle;
 
+use crate::alarm::Alarm;
 use crate::outlet::Outlet;
 
 /// What every machine of `protocol` has in common.
@@ -42,8 +42,17 @@ pub(crate) struct Shell<M> {
 }
 
 impl<M: Machine> Shell<M> {
-    pub(crate) fn new(machine: M, outlet: Outlet) -> Self {
-        Self { machine, outlet, effects: Effects::new(), gate: Gate::default(), alarm: Alarm::default() }
+    /// A shell around this machine. Must be called on a runtime.
+    ///
+    /// # Errors
+    ///
+    /// The system has no timer left.
+    pub(crate) fn new(machine: M, outlet: Outlet) -> io::Result<Self> {
+        let alarm = Alarm::new({
+            let outlet = outlet.clone();
+            move || outlet.deliver(M::TICK())
+        })?;
+        Ok(Self { machine, outlet, effects: Effects::new(), gate: Gate::default(), alarm })
     }
 
     /// Handles one input and carries out what follows; `publish` takes what the application may see.
@@ -75,45 +84,7 @@ impl<M: Machine> Shell<M> {
             self.outlet.deliver(local);
         }
         self.effects.publish.drain(..).for_each(publish);
-        self.alarm.set(self.machine.next_deadline(), &self.outlet, M::TICK);
-    }
-}
-
-/// One timer that is moved only when it would come too late; when it comes too early, the machine finds nothing due and the
-/// timer is set again.
-#[derive(Default)]
-struct Alarm {
-    set: Option<(Nanos, AbortHandle)>,
-}
-
-impl Alarm {
-    fn set(&mut self, deadline: Nanos, outlet: &Outlet, tick: fn() -> Local) {
-        if let Some((at, timer)) = &self.set {
-            if *at <= deadline && !timer.is_finished() {
-                return;
-            }
-            timer.abort();
-        }
-        self.set = None;
-        if deadline == Nanos::NEVER {
-            return;
-        }
-        let outlet = outlet.clone();
-        // The timer of the runtime counts milliseconds and rounds up: a deadline is never announced before its time.
-        let wait = outlet.clock().until(deadline).max(Duration::from_millis(1));
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            outlet.deliver(tick());
-        });
-        self.set = Some((deadline, timer.abort_handle()));
-    }
-}
-
-impl<M> Drop for Shell<M> {
-    fn drop(&mut self) {
-        if let Some((_, timer)) = self.alarm.set.take() {
-            timer.abort();
-        }
+        self.alarm.set(self.machine.next_deadline(), self.outlet.clock());
     }
 }
 

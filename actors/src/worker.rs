@@ -75,7 +75,7 @@ impl Actor for Worker {
         _: ActorRef<Message>,
         (machine, outlet, executor, is_idle): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { shell: Shell::new(machine, outlet), executor, is_idle })
+        Ok(State { shell: Shell::new(machine, outlet)?, executor, is_idle })
     }
 
     async fn handle(
