@@ -79,13 +79,10 @@ pub enum Bug {
     NamesCommit,
     /// The log is cut where it is applied, not where the durable snapshot ends (F16).
     CutsUnsaved,
-    /// A follower acknowledges a snapshot before it has it (S3). No law of the log breaks by this: what a snapshot stands for is
-    /// committed already, and the next append is refused.
-    AcksAnnouncements,
 }
 
 impl Bug {
-    /// All that the swarm is known to find.
+    /// All of them.
     pub const ALL: [Self; 30] = [
         Self::CommitsOldEpochs,
         Self::VotesAtBoot,

@@ -112,9 +112,6 @@ impl Consensus {
         }
         if meta.last.index > self.commit.index {
             self.fetching = Some((from, epoch, sent));
-            if broken!(self, AcksAnnouncements) {
-                self.answer_snapshot(from, meta.last.index, sent, effects);
-            }
             return effects.push(Effect::Fetch { from, meta });
         }
         if self.log.epoch_at(meta.last.index).is_some_and(|held| held != meta.last.epoch) {
@@ -128,8 +125,7 @@ impl Consensus {
     fn answer_snapshot(&self, to: NodeId, index: Index, sent: Nanos, effects: &mut Vec<Effect>) {
         let (epoch, promise): (_, Duration) = (self.hard.epoch, self.profile.promise);
         let message = Message::SnapshotReply(SnapshotReply { epoch, index, sent, promise });
-        let after = if broken!(self, AcksAnnouncements) { self.hard_pending() } else { self.log_pending(index) };
-        effects.push(Effect::Send { to, message, after });
+        effects.push(Effect::Send { to, message, after: self.log_pending(index) });
     }
 
     /// The image of a snapshot is staged: installs it, unless what it stands for is committed here by now (S3).
