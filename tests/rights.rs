@@ -1,13 +1,25 @@
 //! Rights of processes that are killed and frozen, while masters die: `tenure lock` and its kin.
 
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::http::Method;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, getuid};
+use serde_json::json;
 use tenure::cli::Request;
 
-use crate::support::{Running, TestCluster, command};
+use crate::support::{BINARY, PATIENCE, Running, TestCluster, command};
 
 /// Starts `tenure` with these arguments.
 fn start(cluster: &TestCluster, args: &[&str]) -> Running {
@@ -169,3 +181,146 @@ fn a_command_is_stopped_when_its_claim_was_given_back_in_its_name() {
     assert_eq!(holder.code(), Some(75));
     assert_eq!(lines(&cluster, "ledger").len(), 1);
 }
+
+#[test]
+fn a_command_ends_before_the_next_one_begins_although_its_holder_is_frozen() {
+    let cluster = TestCluster::start();
+    let lock = ["lock", "f", "--wait", "--ttl", "2s", "--grace", "100ms", "--", "sh", "-c", BROOD];
+    let mut first = start(&cluster, &lock);
+    cluster.until("all of the command is at work", || lines(&cluster, "ledger").len() > 20);
+    let _second = start(&cluster, &lock);
+    cluster.until("the next one stands in line", || {
+        let shown = cluster.wait(cluster.client.get("/v1/locks/f"));
+        shown.is_ok_and(|shown| shown["waiting"] == 1)
+    });
+    first.signal(Signal::SIGSTOP);
+    let fence = lines(&cluster, "ledger")[0].1;
+    cluster.until("the next one is at work", || {
+        lines(&cluster, "ledger").iter().filter(|(_, other)| *other != fence).count() > 20
+    });
+    let fences: Vec<u64> = lines(&cluster, "ledger").iter().map(|(_, fence)| *fence).collect();
+    assert!(fences.is_sorted(), "two holders at once: {fences:?}");
+    first.signal(Signal::SIGCONT);
+    assert_eq!(first.code(), Some(75));
+}
+
+#[test]
+fn a_command_is_not_begun_when_its_right_is_about_to_end() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let name = format!("tenure-test-{:032x}", rand::random::<u128>());
+    let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+    let listener = UnixListener::bind_addr(&address).expect("nobody else has it");
+    let begun = folder.path().join("begun");
+    // Plays `tenure lock`: the guardian hears from it until when the right lasts.
+    let guard = |left: Duration| {
+        let mut command = command(&["guardian", &name, "1s", "--", "touch"], folder.path());
+        let mut guardian = Running(command.arg(&begun).spawn().expect("the binary is there"));
+        let (mut link, _) = listener.accept().expect("it calls");
+        let now = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME).expect("the boot clock exists"));
+        let until = u64::try_from((now + left).as_nanos()).expect("the machine is young");
+        link.write_all(&until.to_be_bytes()).expect("it listens");
+        guardian.code()
+    };
+    assert_eq!((guard(Duration::from_millis(50)), begun.exists()), (Some(75), false));
+    assert_eq!((guard(PATIENCE), begun.exists()), (Some(0), true));
+}
+
+#[test]
+fn a_process_of_another_user_that_the_guardian_may_not_kill_holds_up_nobody() {
+    if !getuid().is_root() {
+        println!("skipped: only root can start processes of other users");
+        return;
+    }
+    let cluster = TestCluster::start();
+    let folder = cluster.processes.folder();
+    // Whoever runs it is root from then on, for whatever it starts.
+    let root = folder.join("root");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let setpriv = std::env::split_paths(&path).map(|path| path.join("setpriv")).find(|path| path.exists());
+    std::fs::copy(setpriv.expect("a system has it"), &root).expect("there is room");
+    std::fs::set_permissions(&root, Permissions::from_mode(0o4755)).expect("it is ours");
+    std::fs::set_permissions(folder, Permissions::from_mode(0o777)).expect("it is ours");
+    let script = "./root --reuid=0 sleep 1000 & echo $! > pid; until grep -q sleep /proc/$!/comm; do sleep 0.01; done";
+
+    let nodes = cluster.processes.https().join(",");
+    let mut lock = command(&["--node", &nodes, "lock", "g", "--", "sh", "-c", script], folder);
+    lock.current_dir(folder).uid(NOBODY).gid(NOBODY);
+    let mut holder = Running(lock.spawn().expect("everybody may run the binary"));
+    assert_eq!(holder.code(), Some(0));
+    let left = std::fs::read_to_string(folder.join("pid")).expect("it was noted");
+    // It runs still, and is ours to kill.
+    kill(Pid::from_raw(left.trim().parse().expect("a number")), Signal::SIGKILL).expect("it was not killed");
+    let mut next = start(&cluster, &["lock", "g", "--", "true"]);
+    assert_eq!(next.code(), Some(0), "the lock is free");
+}
+
+#[test]
+fn a_command_with_a_session_owns_what_goes_with_it() {
+    let cluster = TestCluster::start();
+    let nodes = cluster.processes.https().join(",");
+    let script = format!(
+        "{BINARY} --node {nodes} kv put workers/w1 here --session $TENURE_SESSION; until [ -e go ]; do sleep 0.05; done"
+    );
+    let mut open = start(&cluster, &["session", "open", "--label", "indexer", "--", "sh", "-c", &script]);
+    cluster.until("it is there", || cluster.get("workers/w1").is_some());
+    let sessions = cluster.wait(cluster.client.get("/v1/sessions")).expect("they are shown");
+    assert!(sessions["sessions"].as_array().expect("a list").iter().any(|session| session["label"] == "indexer"));
+    std::fs::write(cluster.processes.folder().join("go"), "").expect("written");
+    assert_eq!(open.code(), Some(0));
+    assert_eq!(cluster.get("workers/w1"), None);
+}
+
+#[test]
+fn what_was_recorded_is_said_to_be_although_the_first_answer_is_lost() {
+    let cluster = TestCluster::start();
+    let item = json!({ "value": "holiday.png" });
+    cluster.wait(cluster.client.post("/v1/queues/thumbs/items", &item)).expect("it is pushed");
+    for args in [&["once", "migrate", "--", "true"][..], &["queue", "pop", "thumbs", "--", "true"]] {
+        let node = without_first_answer(cluster.processes.https()[0].clone(), "/settle");
+        let mut runner = Running(
+            command(&[&["--node", &node], args].concat(), cluster.processes.folder()).spawn().expect("it is there"),
+        );
+        assert_eq!(runner.code(), Some(0), "{args:?}");
+    }
+    let queue = cluster.wait(cluster.client.get("/v1/queues/thumbs")).expect("it is shown");
+    assert_eq!(queue["items"], 0, "the item was taken: {queue}");
+}
+
+/// A way to a node, on which the answer to the first request that contains this word is lost.
+fn without_first_answer(node: String, word: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let is_first = Arc::new(AtomicBool::new(true));
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&node)) else { return };
+            let (is_first, is_lost) = (is_first.clone(), Arc::new(AtomicBool::new(false)));
+            let lost = is_lost.clone();
+            let upstream = (client.try_clone().expect("the same"), server.try_clone().expect("the same"));
+            std::thread::spawn(move || {
+                pass(upstream.0, upstream.1, |text| {
+                    let is_meant = text.contains(word) && is_first.swap(false, Ordering::SeqCst);
+                    lost.fetch_or(is_meant, Ordering::SeqCst);
+                    true
+                });
+            });
+            std::thread::spawn(move || pass(server, client, |_| !is_lost.load(Ordering::SeqCst)));
+        }
+    });
+    address
+}
+
+/// Passes on what comes, until something is not to be.
+fn pass(mut from: TcpStream, mut to: TcpStream, mut is_passed: impl FnMut(&str) -> bool) {
+    let mut bytes = [0; 16_384];
+    while let Ok(len) = from.read(&mut bytes)
+        && len > 0
+        && is_passed(&String::from_utf8_lossy(&bytes[..len]))
+        && to.write_all(&bytes[..len]).is_ok()
+    {}
+    // One of them may be closed already.
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// A user who owns nothing.
+const NOBODY: u32 = 65_534;

@@ -1,24 +1,31 @@
 //! The guardian of a command that runs under a right: the right does not pass on while anything of the command lives.
 //!
 //! `tenure lock` may be killed without a chance to clean up, and what its command has started would go on. So the command is started by a
-//! process of its own, to which all falls that loses its parent below it. It kills all of that when the command has ended, when it is told
-//! to, and when `tenure lock` is gone; and the witness takes the session for dead only when both of them are.
+//! process of its own, to which all falls that loses its parent below it. It kills all of that when the command has ended, when the right is
+//! about to end, and when `tenure lock` is gone; and the witness takes the session for dead only when both of them are.
+//!
+//! It hears until when the right lasts, at the beginning and with each renewal, and keeps that time by itself: `tenure lock` may be frozen,
+//! and its command is not.
 //!
 //! # Invariants
 //!
 //! * Whatever descends from the command descends from its guardian, also in a process group or session of its own; the guardian ends after
 //!   the last of it. Killed itself, it leaves all of it to the process that started it, which then does the same.
-//! * The command begins when the witness was told of its guardian.
+//! * The command begins when the witness was told of its guardian, and never when its right is about to end.
+//! * What is left of the command is killed `KILL` before the end of the right that was heard of last, by a clock that goes on while the
+//!   machine sleeps; it is told to end (SIGTERM) its grace before that.
 //!
 //! Killed both at once, they leave the command itself to be killed by the kernel, and nobody to end what that has started. Nobody here can
 //! kill a process of another user, or one that was started by a service on behalf of the command.
 
 use std::ffi::OsString;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -26,19 +33,23 @@ use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
+use protocol::Nanos;
 
-use super::{Exit, parent};
+use super::{Exit, parent, parse};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::witness::Watched;
 
 /// The hidden verb of the guardian.
 pub(super) const VERB: &str = "guardian";
 
-/// `tenure guardian SOCKET -- CMD ARGS…`
+/// `tenure guardian SOCKET GRACE -- CMD ARGS…`
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where whoever started it listens
     socket: String,
+    /// How long the command has between SIGTERM and SIGKILL
+    #[arg(value_parser = parse::duration)]
+    grace: Duration,
     /// The command
     #[arg(last = true, required = true)]
     command: Vec<OsString>,
@@ -54,17 +65,19 @@ pub(super) struct Guarded {
 
 /// How a command ended.
 pub(super) enum Ended {
-    /// By itself, with this code; a signal counts 128 and its number.
-    Itself(u8),
+    /// With this code; a signal counts 128 and its number. [`Exit::LOST`] if its right was about to end.
+    Guarded(u8),
     /// Somebody killed its guardian.
     Unguarded,
 }
 
 impl Guarded {
-    /// Starts a command. Nothing of it outlives what `watched` is about. Dropped before it has begun, it never begins, or is killed.
+    /// Starts a command under a right that lasts until `until`; `grace` is between SIGTERM and SIGKILL. Nothing of it outlives what
+    /// `watched` is about. Dropped before it has begun, it never begins, or is killed.
     pub(super) async fn start(
         command: &[OsString],
         environment: &[(&str, String)],
+        (until, grace): (Nanos, Duration),
         watched: Option<&mut Watched>,
     ) -> Result<Self, Diagnostic> {
         let failed = |error: std::io::Error| wrong(&format!("cannot start a process: {error}"));
@@ -73,7 +86,7 @@ impl Guarded {
         let listener = UnixListener::bind_addr(&address(&name).map_err(failed)?).map_err(failed)?;
         let mut guardian = tokio::process::Command::new("/proc/self/exe")
             .arg0("tenure")
-            .args([VERB, &name, "--"])
+            .args([VERB, &name, &format!("{}ms", grace.as_millis()), "--"])
             .args(command)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .process_group(0)
@@ -92,8 +105,16 @@ impl Guarded {
             // The witness that does not hear of it knows nothing of us either.
             let _ = watched.together_with(id);
         }
-        let (link, command) = begin(link).await.map_err(failed)?;
+        let (link, command) = begin(link, until).await.map_err(failed)?;
         Ok(Self { guardian, link: Some(link), command })
+    }
+
+    /// Says until when the right lasts.
+    pub(super) fn lasts(&mut self, until: Nanos) {
+        if let Some(link) = &mut self.link {
+            // A guardian that has ended, or is frozen and has a thousand of these before it, hears nothing more.
+            let _ = link.write(&until.0.to_be_bytes());
+        }
     }
 
     /// Sends a signal to the command's process group.
@@ -105,7 +126,7 @@ impl Guarded {
     pub(super) async fn ended(&mut self) -> Result<Ended, Diagnostic> {
         let status = self.guardian.wait().await.map_err(|error| wrong(&format!("cannot wait: {error}")))?;
         match status.code() {
-            Some(code) => Ok(Ended::Itself(u8::try_from(code).unwrap_or(1))),
+            Some(code) => Ok(Ended::Guarded(u8::try_from(code).unwrap_or(1))),
             None => {
                 // All that was its guardian's has fallen to us.
                 let _ = tokio::task::spawn_blocking(end_children).await;
@@ -135,9 +156,9 @@ async fn meet(listener: UnixListener, guardian: u32) -> std::io::Result<tokio::n
 }
 
 /// Lets the guardian begin; answers with the id of the command.
-async fn begin(mut link: tokio::net::UnixStream) -> std::io::Result<(UnixStream, Pid)> {
+async fn begin(mut link: tokio::net::UnixStream, until: Nanos) -> std::io::Result<(UnixStream, Pid)> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    link.write_all(&[GO]).await?;
+    link.write_u64(until.0).await?;
     let command = link.read_i32().await?;
     Ok((link.into_std()?, Pid::from_raw(command)))
 }
@@ -147,8 +168,12 @@ pub(super) fn run(args: &Args) -> Result<Exit, Diagnostic> {
     let failed = |error: std::io::Error| wrong(&format!("cannot guard a command: {error}"));
     set_child_subreaper(true).map_err(|error| failed(error.into()))?;
     let mut link = UnixStream::connect_addr(&address(&args.socket).map_err(failed)?).map_err(failed)?;
-    let mut go = [0];
-    link.read_exact(&mut go).map_err(|_| wrong("whoever started the guardian has gone"))?;
+    let mut until = [0; 8];
+    link.read_exact(&mut until).map_err(|_| wrong("whoever started the guardian has gone"))?;
+    let mut right = Right { until: Nanos(u64::from_be_bytes(until)), grace: args.grace, is_told: Arc::default() };
+    if right.left().is_zero() {
+        return Ok(Exit::LOST);
+    }
     let started = Command::new("/proc/self/exe")
         .arg0("tenure")
         .args([parent::VERB, &getpid().to_string(), "--"])
@@ -159,15 +184,50 @@ pub(super) fn run(args: &Args) -> Result<Exit, Diagnostic> {
     let id = i32::try_from(started.id()).map_err(|_| wrong("a process has a strange number"))?;
     // Whoever hears this, or has gone, is heard of below.
     let _ = link.write_all(&id.to_be_bytes());
+    let (command, is_told) = (Pid::from_raw(id), right.is_told.clone());
     std::thread::spawn(move || {
-        // Nothing more is ever said.
-        let _ = link.read(&mut [0]);
+        right.watch(link, command);
         end_children();
         std::process::exit(Exit::LOST.0.into());
     });
-    let code = code_of(Pid::from_raw(id));
+    let code = code_of(command);
     end_children(); // Whatever it left behind must not outlive the right either.
-    Ok(Exit(code))
+    Ok(if is_told.load(Ordering::SeqCst) { Exit::LOST } else { Exit(code) })
+}
+
+/// How long the command may live.
+struct Right {
+    until: Nanos,
+    grace: Duration,
+    /// Whether the command was told to end.
+    is_told: Arc<AtomicBool>,
+}
+
+impl Right {
+    /// How long until the command is killed.
+    fn left(&self) -> Duration {
+        self.until.since(actors::now()).saturating_sub(KILL)
+    }
+
+    /// Returns when the command must be killed: the right is about to end, or nobody is there any more to say how long it lasts. Tells the
+    /// command before.
+    fn watch(&mut self, mut link: UnixStream, command: Pid) {
+        loop {
+            let left = self.left();
+            if left <= self.grace && !self.is_told.swap(true, Ordering::SeqCst) {
+                let _ = killpg(command, Signal::SIGTERM); // It may be over already.
+            }
+            if left.is_zero() || link.set_read_timeout(Some(left.min(TURN))).is_err() {
+                return;
+            }
+            let mut until = [0; 8];
+            match link.read(&mut until) {
+                Ok(8) => self.until = Nanos(u64::from_be_bytes(until)),
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                _ => return,
+            }
+        }
+    }
 }
 
 /// Waits for the end of the command itself.
@@ -226,8 +286,11 @@ fn wrong(why: &str) -> Diagnostic {
     Diagnostic::new(Code::Internal, why)
 }
 
-/// Let it begin.
-const GO: u8 = 1;
+/// How long before the end of its right a command is killed.
+pub(super) const KILL: Duration = Duration::from_millis(100);
+
+/// How often the clock is looked at: timers stand still while the machine sleeps, our clock does not.
+const TURN: Duration = Duration::from_millis(50);
 
 /// How long a guardian has to begin.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -16,15 +16,15 @@ use super::{Cluster, Code, Diagnostic, Exit, Format, Frame, Request, parse};
 /// How the session behind a right is kept, and the command that runs under it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Under {
-    /// The right ends when nothing is heard of this process for so long
+    /// The session, and the right with it, ends when nothing is heard of this process for so long
     #[arg(long, value_parser = parse::duration, default_value = "6s", value_name = "TIME")]
-    ttl: Duration,
+    pub(super) ttl: Duration,
     /// How long the command has between SIGTERM and SIGKILL when the right is about to be lost
     #[arg(long, value_parser = parse::duration, default_value = "1s", value_name = "TIME")]
-    grace: Duration,
+    pub(super) grace: Duration,
     /// The command
     #[arg(last = true, required = true, value_name = "CMD")]
-    command: Vec<std::ffi::OsString>,
+    pub(super) command: Vec<std::ffi::OsString>,
 }
 
 /// `tenure lock NAME -- CMD`
@@ -100,6 +100,7 @@ pub(super) enum GroupVerb {
         under: Under,
     },
     /// Who is in it
+    #[command(alias = "list")]
     Ls {
         /// The group
         name: String,
@@ -132,6 +133,7 @@ pub(super) enum QueueVerb {
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum RightVerb {
     /// The rights that are in use: locks, elections, semaphores, groups, barriers, once, queues
+    #[command(alias = "list")]
     Ls {
         /// Only those of this kind
         kind: Option<RightKind>,
@@ -143,6 +145,7 @@ pub(super) enum RightVerb {
         limit: u32,
     },
     /// Who holds a right
+    #[command(alias = "get")]
     Show {
         /// The kind
         kind: RightKind,
@@ -171,6 +174,7 @@ pub(super) enum CounterVerb {
         name: String,
     },
     /// Remove a counter
+    #[command(aliases = ["del", "delete", "remove"])]
     Rm {
         /// The counter
         name: String,
@@ -369,17 +373,39 @@ async fn run_granted(
         environment.push(("TENURE_ITEM", item.to_owned()));
     }
     let place = format!("{path}/claims/{}", word(&grant["claim"]));
-    let exit = supervise(keeper, &place, &under.command, &environment, under.grace).await?;
+    let exit = supervise(keeper, Some(&place), &under.command, &environment, under.grace).await?;
     if exit == Exit::OK && matches!(ending, Ending::Settle) {
-        let settle = format!("{place}/settle?session={}", keeper.session());
-        match cluster.send(Request::post(settle).repeatable()).await {
-            Ok(_) => {}
-            // It was settled by the try before, whose answer was lost; or it is lost, and somebody else does it again.
-            Err(error) if error.code == Code::Fenced => return Ok(Exit::LOST),
-            Err(error) => return Err(error),
-        }
+        settle(cluster, keeper, &place).await?;
     }
     Ok(exit)
+}
+
+/// Records that what a right was for is done: again and again as long as the right lives, if an answer is lost.
+async fn settle(cluster: &Cluster, keeper: &Keeper, place: &str) -> Result<(), Diagnostic> {
+    let request = Request::post(format!("{place}/settle?session={}", keeper.session())).repeatable();
+    loop {
+        let settled = tokio::select! {
+            settled = cluster.send(request.clone()) => settled,
+            () = keeper.lost() => return Err(unrecorded()),
+        };
+        match settled {
+            Ok(_) => return Ok(()),
+            // A claim of a session that lives ends by the word of that session alone, and this is the only one that it says.
+            Err(error) if error.code == Code::Fenced => match keeper.lives().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => return Err(unrecorded()),
+                Err(_) => {}
+            },
+            Err(error) if error.code.is_retryable() => {}
+            Err(error) => return Err(error),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn unrecorded() -> Diagnostic {
+    let why = "the command ended well, but its right was over before it was certain that this is recorded";
+    Diagnostic::new(Code::Lost, why).hint("if it is not recorded, somebody else does it again")
 }
 
 /// Claims, and waits in line.
@@ -425,6 +451,9 @@ fn myself() -> String {
 
 /// Longer than anybody waits.
 const FOREVER: Duration = Duration::from_secs(1000 * 24 * 3600);
+
+/// The wait before what was not answered is said again.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long one question for a claim waits.
 const TURN: Duration = Duration::from_secs(20);

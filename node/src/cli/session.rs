@@ -4,13 +4,16 @@ use axum::http::Method;
 use serde_json::Value;
 
 use super::http::escape;
+use super::rights::Under;
 use super::status::word;
+use super::under::{Keeper, supervise};
 use super::{Diagnostic, Exit, Format, Frame, Request};
 
 /// The verbs under `session`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
     /// The sessions of clients, oldest first
+    #[command(alias = "list")]
     Ls {
         /// Only those after this one
         #[arg(long, value_name = "SESSION")]
@@ -19,7 +22,16 @@ pub(super) enum Verb {
         #[arg(long, default_value_t = 1_000)]
         limit: u32,
     },
+    /// Run a command with a session of its own, which it reads from TENURE_SESSION and which ends with it
+    Open {
+        /// What is shown of it
+        #[arg(long, default_value = "")]
+        label: String,
+        #[command(flatten)]
+        under: Under,
+    },
     /// End a session, and with it everything that it owns
+    #[command(aliases = ["end", "rm"])]
     Kill {
         /// The session, such as s42
         session: String,
@@ -29,6 +41,7 @@ pub(super) enum Verb {
 pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
     match verb {
         Verb::Ls { after, limit } => list(after.as_deref().unwrap_or("s0"), limit, frame).await,
+        Verb::Open { label, under } => open(&label, &under, frame).await,
         Verb::Kill { session } => {
             let request = Request::new(Method::DELETE, format!("/v1/sessions/{}", escape(&session)));
             let answer = frame.cluster()?.send(request).await?.json()?;
@@ -40,6 +53,14 @@ pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
             Ok(Exit::OK)
         }
     }
+}
+
+async fn open(label: &str, under: &Under, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let mut keeper = Keeper::open(&frame.cluster()?, under.ttl, label).await?;
+    let environment = [("TENURE_SESSION", keeper.session().to_owned())];
+    let result = supervise(&mut keeper, None, &under.command, &environment, under.grace).await;
+    keeper.close().await;
+    result
 }
 
 async fn list(after: &str, limit: u32, frame: &Frame) -> Result<Exit, Diagnostic> {

@@ -4,12 +4,11 @@
 //!
 //! * The end of the session is counted from the moment at which a renewal was sent, by a clock that goes on while the machine sleeps.
 //! * A command is killed as soon as the cluster says that its claim has ended, though its session lives.
-//! * A command is told to end (SIGTERM) its grace before that end, and is killed before it, with all that it started. It is also killed
-//!   when this process is, before its right passes on (see `guardian`).
+//! * A command is told to end (SIGTERM) its grace before that end, and is killed before it, with all that it started, also if this process
+//!   is frozen meanwhile. It is also killed when this process is, before its right passes on (see `guardian`).
 
 use std::ffi::OsString;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::http::Method;
@@ -17,9 +16,10 @@ use nix::sys::signal::Signal;
 use protocol::{Nanos, NodeId, SessionId};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::guardian::{Ended, Guarded};
+use super::guardian::{Ended, Guarded, KILL};
 use super::{Cluster, Code, Diagnostic, Exit, Request};
 use crate::witness::{Watched, be_watched};
 
@@ -27,7 +27,7 @@ use crate::witness::{Watched, be_watched};
 pub(super) struct Keeper {
     cluster: Cluster,
     session: String,
-    until: Arc<Mutex<Nanos>>,
+    until: watch::Receiver<Nanos>,
     renewals: JoinHandle<()>,
     /// Killed, this process loses the session at once if the node that opened it is on the same machine.
     watched: Option<Watched>,
@@ -42,8 +42,8 @@ impl Keeper {
         // One that was opened by a try whose answer was lost owns nothing, and expires.
         let opened = cluster.send(request.repeatable()).await?.json()?;
         let session = opened["session"].as_str().unwrap_or_default().to_owned();
-        let until = Arc::new(Mutex::new(sent + valid_for(&opened)));
-        let renewals = tokio::spawn(renew(cluster.clone(), session.clone(), ttl, until.clone()));
+        let (told, until) = watch::channel(sent + valid_for(&opened));
+        let renewals = tokio::spawn(renew(cluster.clone(), session.clone(), ttl, told));
         let watched = watched(&opened).await;
         Ok(Self { cluster: cluster.clone(), session, until, renewals, watched })
     }
@@ -55,7 +55,17 @@ impl Keeper {
 
     /// For how long it certainly lives.
     pub(super) fn left(&self) -> Duration {
-        self.until.lock().unwrap_or_else(PoisonError::into_inner).since(actors::now())
+        self.until.borrow().since(actors::now())
+    }
+
+    /// Whether the cluster says that it lives.
+    pub(super) async fn lives(&self) -> Result<bool, Diagnostic> {
+        let renewed = self.cluster.send(renewal(&self.session)).await;
+        match renewed {
+            Ok(_) => Ok(true),
+            Err(error) if error.code == Code::NoSession => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits until it is over.
@@ -111,39 +121,43 @@ async fn watched(opened: &serde_json::Value) -> Option<Watched> {
     tokio::task::spawn_blocking(move || be_watched(node, session)).await.ok()?.ok()
 }
 
-async fn renew(cluster: Cluster, session: String, ttl: Duration, until: Arc<Mutex<Nanos>>) {
+async fn renew(cluster: Cluster, session: String, ttl: Duration, until: watch::Sender<Nanos>) {
     let cluster = cluster.timeout(ttl / 3).patient();
     let mut pause = ttl / 3;
     loop {
         tokio::time::sleep(pause).await;
         let sent = actors::now();
-        let request = Request::new(Method::PUT, format!("/v1/sessions/{session}")).repeatable();
-        let renewed = cluster.send(request).await.and_then(|reply| reply.json());
-        let mut until = until.lock().unwrap_or_else(PoisonError::into_inner);
+        let renewed = cluster.send(renewal(&session)).await.and_then(|reply| reply.json());
         match renewed {
             // What ended meanwhile is not brought back: somebody may have acted on it.
-            Ok(document) if *until > actors::now() => *until = (*until).max(sent + valid_for(&document)),
+            Ok(document) if *until.borrow() > actors::now() => {
+                until.send_modify(|until| *until = (*until).max(sent + valid_for(&document)));
+            }
             Err(error) if error.code != Code::NoSession => {
                 pause = ttl / 10;
                 continue;
             }
             _ => {
-                *until = Nanos(0);
-                return;
+                until.send_replace(Nanos(0));
+                return std::future::pending().await; // Whoever asks hears that, and not that nobody says anything.
             }
         }
         pause = ttl / 3;
     }
 }
 
+fn renewal(session: &str) -> Request {
+    Request::new(Method::PUT, format!("/v1/sessions/{session}")).repeatable()
+}
+
 fn valid_for(document: &serde_json::Value) -> Duration {
     Duration::from_millis(document["valid_for_ms"].as_u64().unwrap_or_default())
 }
 
-/// Runs a command as long as the session lives and its claim at `place` stands; its exit code is ours.
+/// Runs a command as long as the session lives and its claim at `place`, if it has one, stands; its exit code is ours.
 pub(super) async fn supervise(
     keeper: &mut Keeper,
-    place: &str,
+    place: Option<&str>,
     command: &[OsString],
     environment: &[(&str, String)],
     grace: Duration,
@@ -151,28 +165,31 @@ pub(super) async fn supervise(
     let signals = |kind| signal(kind).map_err(|error| Diagnostic::new(Code::Internal, format!("no signals: {error}")));
     let (mut interrupted, mut terminated) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
     let mut watched = keeper.watched.take();
+    let right = (*keeper.until.borrow_and_update(), grace);
     let mut guarded = tokio::select! {
-        started = Guarded::start(command, environment, watched.as_mut()) => started?,
+        started = Guarded::start(command, environment, right, watched.as_mut()) => started?,
         () = keeper.less_than(KILL) => return Ok(Exit::LOST),
     };
     keeper.watched = watched;
     let keeper = &*keeper;
-    let mut is_told = false;
-    let mut taken = pin!(keeper.taken(place));
+    let mut until = keeper.until.clone();
+    let mut taken = pin!(async {
+        match place {
+            Some(place) => keeper.taken(place).await,
+            None => std::future::pending().await,
+        }
+    });
     loop {
-        let bound = if is_told { KILL } else { grace + KILL };
         tokio::select! {
             ended = guarded.ended() => return Ok(match ended? {
-                Ended::Itself(code) if !is_told => Exit(code),
-                Ended::Itself(_) | Ended::Unguarded => Exit::LOST,
+                Ended::Guarded(code) => Exit(code),
+                Ended::Unguarded => Exit::LOST,
             }),
-            () = keeper.less_than(bound) => {
-                if is_told {
-                    guarded.kill().await;
-                    return Ok(Exit::LOST);
-                }
-                guarded.signal(Signal::SIGTERM);
-                is_told = true;
+            Ok(()) = until.changed() => guarded.lasts(*until.borrow_and_update()),
+            // The guardian does so by itself, unless it is the guardian that is frozen.
+            () = keeper.less_than(KILL) => {
+                guarded.kill().await;
+                return Ok(Exit::LOST);
             }
             () = &mut taken => {
                 guarded.kill().await;
@@ -183,9 +200,6 @@ pub(super) async fn supervise(
         }
     }
 }
-
-/// How long before the end of its right a command is killed.
-const KILL: Duration = Duration::from_millis(100);
 
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_millis(50);
