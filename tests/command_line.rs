@@ -109,13 +109,18 @@ fn a_session_at_the_terminal() {
     expect(&refused, 6);
     assert!(err(&refused).contains("code: conflict (exit 6)"), "{}", err(&refused));
     assert_eq!(out(&ask(&cluster, &["kv", "get", "colour"])), "blue");
-    expect(&ask(&cluster, &["kv", "del", "colour"]), 0);
+    expect(&ask(&cluster, &["kv", "rm", "colour"]), 0);
     expect(&ask(&cluster, &["kv", "get", "colour"]), 5);
 
     // Tasks: ids paste back, a failure is exit code 1, an unknown one 5.
     let id = ask(&cluster, &["submit", "tenure.echo", "{\"n\":1}", "--key", "same"]);
     expect(&id, 0);
     assert_eq!(out(&ask(&cluster, &["submit", "tenure.echo", "{\"n\":2}", "--key", "same"])), out(&id), "a once key");
+    let newer = out(&ask(&cluster, &["submit", "tenure.noop"]));
+    let ids = |args: &[&str]| out(&ask(&cluster, &[&["task", "ls", "-o", "name"], args].concat()));
+    assert_eq!(ids(&[]), format!("{newer}\n{}", out(&id)), "newest first");
+    assert_eq!(ids(&["--before", &newer]), out(&id));
+    assert_eq!(ids(&["--after", "t0"]), format!("{}\n{newer}", out(&id)));
     let done = ask(&cluster, &["task", "wait", &out(&id)]);
     expect(&done, 0);
     assert_eq!(out(&done), "{\"n\":1}");

@@ -7,7 +7,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, Running, Turn, command, tenure};
+use crate::support::{PATIENCE, Running, Turn, command, has_context, tenure};
 
 #[test]
 fn the_demo_passes_all_its_checks_while_its_master_is_killed_and_paused() {
@@ -26,7 +26,7 @@ fn the_demo_passes_all_its_checks_while_its_master_is_killed_and_paused() {
     assert_eq!(verdict["failovers"].as_array().map(Vec::len), Some(2));
     let sheet = std::fs::read(out.join("contact-sheet.png")).expect("the picture is there");
     assert!(sheet.starts_with(b"\x89PNG"));
-    assert!(!folder.path().join("context.json").exists(), "the context goes with the cluster");
+    assert!(!has_context(folder.path()), "the context goes with the cluster");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn no_process_and_no_folder_outlives_a_demo_that_is_interrupted() {
     assert!(nodes.iter().all(|node| !is_there(node)), "they end before it does");
     let left: Vec<_> = std::fs::read_dir(folder.path().join("tmp")).expect("it was made").collect();
     assert!(left.is_empty(), "{left:?}");
-    assert!(!folder.path().join("context.json").exists());
+    assert!(!has_context(folder.path()));
 }
 
 /// A demo whose three nodes run.
@@ -82,7 +82,7 @@ fn start(folder: &Path) -> Running {
         .stderr(Stdio::null())
         .spawn();
     let demo = Running(demo.expect("the binary is there"));
-    until("the demo has written its context", || folder.join("context.json").exists());
+    until("the demo has written its context", || has_context(folder));
     demo
 }
 

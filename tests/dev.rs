@@ -43,8 +43,37 @@ fn a_dev_cluster_of_one_node_works_too() {
     let mut dev = Running::dev(&["-n", "1"], folder.path());
     let output = tenure(&["submit", "tenure.echo", "7", "--wait"], folder.path());
     assert_eq!(output.stdout, b"7\n");
+    let status = tenure(&["status"], folder.path());
+    let hint = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert!(hint.contains("one voter") && hint.contains("--join 127.0.0.1:"), "{hint}");
     dev.signal(Signal::SIGTERM);
     assert_eq!(dev.code(), Some(143));
+}
+
+#[test]
+fn the_cluster_that_was_started_last_is_asked_and_the_one_before_when_that_has_ended() {
+    let _turn = Turn::take();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let asked = || {
+        let status = tenure(&["status", "-o", "json"], folder.path());
+        let told = String::from_utf8_lossy(&status.stderr);
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_else(|error| panic!("{error}: {told}"));
+        status["cluster"].as_str().expect("it has a name").to_owned()
+    };
+    let mut first = Running::dev(&["-n", "1", "--cluster", "first"], folder.path());
+    assert_eq!(asked(), "first");
+    let mut second = command(&["dev", "-n", "1", "--cluster", "second", "-o", "jsonl"], folder.path());
+    let second = second.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let mut second = Running(second.expect("the binary is there"));
+    let mut line = String::new();
+    BufReader::new(second.0.stdout.take().expect("it is a pipe")).read_line(&mut line).expect("it speaks");
+    assert_eq!(asked(), "second");
+    // It cannot remove what it has written.
+    second.signal(Signal::SIGKILL);
+    second.code();
+    assert_eq!(asked(), "first");
+    first.signal(Signal::SIGINT);
+    assert_eq!(first.code(), Some(0));
 }
 
 #[test]

@@ -75,6 +75,15 @@ impl Client {
     }
 
     /// Gives up on a call after this long (ten seconds unless told otherwise).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let quick = client.timeout(Duration::from_millis(200));
+    /// assert!(quick.kv().get("a").await.is_ok_and(|found| found.is_none()));
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
@@ -100,11 +109,30 @@ impl Client {
     }
 
     /// Prepares to record a task whose input and output are bytes.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.submit_raw("tenure.echo", "hello").await?;
+    /// assert_eq!(handle.result().await?, "hello");
+    /// # Ok(()) }
+    /// ```
     pub fn submit_raw(&self, kind: impl Into<String>, payload: impl Into<Bytes>) -> Submit<Bytes> {
         Submit::raw(self.clone(), TaskSpec::new(kind, payload))
     }
 
     /// Records many tasks, all or none, in order.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// use tenure::TaskSpec;
+    /// let frames = (0..48).map(|frame| TaskSpec::new("tenure.render", frame.to_string())).collect();
+    /// for submitted in client.submit_all(frames).await? {
+    ///     println!("{} is recorded", submitted.task);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -117,24 +145,67 @@ impl Client {
     }
 
     /// A handle to a task that was recorded earlier; its output are bytes.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.task(TaskId(42)); // from a process that did not submit it
+    /// println!("{} bytes", handle.result().await?.len());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn task(&self, task: TaskId) -> Handle<Bytes> {
         Handle::raw(self.clone(), task)
     }
 
-    /// Tasks with ids greater than `after`, at most `limit`.
+    /// Tasks with ids greater than `after`, at most `limit`, oldest first.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let mut after = TaskId(0);
+    /// loop {
+    ///     let page = client.tasks(after, 100).await?;
+    ///     let Some(last) = page.last() else { break };
+    ///     after = last.id;
+    ///     page.iter().for_each(|task| println!("{}: {:?}", task.id, task.state));
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
     /// See [`Error`].
     pub async fn tasks(&self, after: TaskId, limit: u32) -> Result<Vec<TaskView>, Error> {
-        match self.read(Query::Tasks { after, limit }).await? {
-            Answer::Tasks(tasks) => Ok(tasks),
-            other => Err(unexpected(&other)),
-        }
+        tasks(self.read(Query::Tasks { after, limit }).await?)
+    }
+
+    /// Tasks with ids smaller than `before`, or all of them, at most `limit`, newest first.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// if let [newest] = &client.newest_tasks(None, 1).await?[..] {
+    ///     println!("{} was submitted last", newest.id);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`Error`].
+    pub async fn newest_tasks(&self, before: Option<TaskId>, limit: u32) -> Result<Vec<TaskView>, Error> {
+        tasks(self.read(Query::NewestTasks { before, limit }).await?)
     }
 
     /// Keys and their values.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.kv().put("greeting", "hello").await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn kv(&self) -> Kv {
         Kv::new(self.clone())
@@ -142,12 +213,33 @@ impl Client {
 
     /// The nodes that have a session, which is what the master gives work to: a stream that begins with all of them and tells what changes.
     /// Whom one node merely *sees* is told by [`Node::members`](crate::Node::members).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use tenure::NodeEvent;
+    /// let mut members = client.members();
+    /// while let Some(event) = members.next().await {
+    ///     if let NodeEvent::Down(node) = event? {
+    ///         println!("{} is given no work any more", node.offer.label);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn members(&self) -> NodeSessions {
         NodeSessions::new(self.clone())
     }
 
     /// The nodes that have a session now.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let busy: u32 = client.nodes().await?.iter().map(|node| node.assigned).sum();
+    /// println!("{busy} attempts are under way");
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -157,6 +249,14 @@ impl Client {
     }
 
     /// Counts over the whole state, its revision and hash.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let status = client.status().await?;
+    /// println!("{} tasks wait, {} are done", status.pending, status.done);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -170,6 +270,16 @@ impl Client {
 
     /// Client sessions with ids greater than `after`, at most `limit`.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use tenure::SessionId;
+    /// for session in client.sessions(SessionId(0), 100).await? {
+    ///     println!("{} owns {} keys", session.id, session.keys);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`Error`].
@@ -182,6 +292,15 @@ impl Client {
 
     /// The rights that are in use, by kind and name: those after `after`, at most `limit`.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// for line in client.rights(None, 100).await? {
+    ///     println!("{}: {} hold it, {} wait", line.right, line.holders, line.waiting);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`Error`].
@@ -193,6 +312,14 @@ impl Client {
     }
 
     /// Ends somebody's session now, and with it everything that it owns.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use tenure::SessionId;
+    /// client.end_session(SessionId(42)).await?; // its keys and rights are gone when this returns
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -304,6 +431,13 @@ impl std::fmt::Debug for Client {
 fn view(answer: Answer) -> Result<TaskView, Error> {
     match answer {
         Answer::Task(task) => Ok(*task),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn tasks(answer: Answer) -> Result<Vec<TaskView>, Error> {
+    match answer {
+        Answer::Tasks(tasks) => Ok(tasks),
         other => Err(unexpected(&other)),
     }
 }

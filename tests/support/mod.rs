@@ -247,7 +247,7 @@ impl Running {
         let dev = command(&[&["dev"], args].concat(), context).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let dev = Self(dev.expect("the binary is there"));
         let begin = Instant::now();
-        while !context.join("context.json").exists() {
+        while !has_context(context) {
             assert!(begin.elapsed() < PATIENCE, "it does not become ready");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -266,6 +266,15 @@ impl Running {
     pub fn code(&mut self) -> Option<i32> {
         self.0.wait().expect("it ends").code()
     }
+}
+
+/// Whether a cluster of this machine is named in a context folder.
+pub fn has_context(folder: &Path) -> bool {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files.map(|file| file.file_name()).any(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("context-") && name.ends_with(".json")
+    })
 }
 
 /// Runs the binary to its end, with a context folder of its own.

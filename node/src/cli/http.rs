@@ -58,11 +58,11 @@ pub struct Reply {
 }
 
 impl Cluster {
-    /// These addresses, or those of `TENURE_NODES`, or of the context file, or the default one, in this order.
+    /// These addresses, or those of `TENURE_NODES`, or of the context of a cluster on this machine, or the default one, in this order.
     ///
     /// # Errors
     ///
-    /// If the context file is there and cannot be used.
+    /// If a context file is there and cannot be used.
     pub fn find(flag: &[String]) -> Result<Self, Diagnostic> {
         let listed = |text: &str| -> Vec<String> {
             text.split(',').map(str::trim).filter(|node| !node.is_empty()).map(str::to_owned).collect()

@@ -64,7 +64,7 @@ struct Global {
     /// Form of the result
     #[arg(short = 'o', long = "output", global = true, value_enum, default_value = "table", value_name = "FORM")]
     format: Format,
-    /// HTTP address of a node; several with commas [env: TENURE_NODES] [default: the context file of dev and demo]
+    /// HTTP address of a node; several with commas [env: TENURE_NODES] [default: the dev or demo that was started last and still runs]
     #[arg(long = "node", global = true, value_name = "ADDR[,ADDR]")]
     nodes: Vec<String>,
     /// Give up on an answer after this long
@@ -111,7 +111,7 @@ enum Verb {
     /// Files that refuse a holder who was replaced
     #[command(subcommand)]
     Fence(fence::Verb),
-    /// The sessions of clients; end one
+    /// The sessions of clients; run a command with one; end one
     #[command(subcommand)]
     Session(session::Verb),
     /// Run a command while holding a lock
@@ -172,7 +172,7 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// If the context file is there and cannot be used.
+    /// If a context file is there and cannot be used.
     pub fn cluster(&self) -> Result<Cluster, Diagnostic> {
         let cluster = Cluster::find(&self.nodes)?;
         Ok(match self.timeout {

@@ -9,12 +9,12 @@
 //! * Every try has a bound of its own, and so has the whole.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Cluster, Diagnostic, Request};
+use super::{Cluster, Diagnostic, Output, Request};
 
 /// A cluster that is asked again and again. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,13 +23,22 @@ pub struct Patient {
     /// The place of the node that answered last.
     place: Arc<AtomicUsize>,
     patience: Duration,
+    /// Where it is said that nobody answers, and whether it was.
+    silence: Option<(Output, Arc<AtomicBool>)>,
 }
 
 impl Patient {
     /// Asks these nodes, for at most `patience` per request.
     #[must_use]
     pub fn new(cluster: Cluster, patience: Duration) -> Self {
-        Self { cluster, place: Arc::default(), patience }
+        Self { cluster, place: Arc::default(), patience, silence: None }
+    }
+
+    /// Says so, once each time, when nobody has answered for a while.
+    #[must_use]
+    pub fn noting(mut self, output: Output) -> Self {
+        self.silence = Some((output, Arc::default()));
+        self
     }
 
     /// Waits until a task has ended, for as long as it takes, and returns its document.
@@ -74,9 +83,19 @@ impl Patient {
         loop {
             let place = self.place.load(Ordering::Relaxed);
             let failure = match cluster.send_to(&nodes[place % nodes.len()], request.clone()).await {
-                Ok(reply) => return reply.json(),
+                Ok(reply) => {
+                    self.silence.iter().for_each(|(_, is_said)| is_said.store(false, Ordering::Relaxed));
+                    return reply.json();
+                }
                 Err(failure) => failure,
             };
+            if begin.elapsed() >= SILENCE
+                && let Some((output, is_said)) = &self.silence
+                && !is_said.swap(true, Ordering::Relaxed)
+            {
+                let left = self.patience.saturating_sub(begin.elapsed());
+                output.note(format!("no node answers: {}; trying for another {left:.0?}", failure.message));
+            }
             if !failure.code.is_retryable() || begin.elapsed() >= self.patience {
                 return Err(failure);
             }
@@ -96,6 +115,9 @@ const WAIT: Duration = Duration::from_secs(2);
 
 /// How long a node may take for an answer, beyond what it was asked to wait.
 const TRY: Duration = Duration::from_secs(2);
+
+/// How long nobody may answer before it is said.
+const SILENCE: Duration = Duration::from_secs(3);
 
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -20,7 +20,27 @@ pub(super) async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     }
     let status = frame.cluster()?.get("/v1/status").await?;
     show(&status, &frame.output);
+    if status["voters"].as_array().is_some_and(|voters| voters.len() == 1) {
+        hint_at_growth(&status, frame).await;
+    }
     Ok(Exit::OK)
+}
+
+/// One voter is a cluster, and one that nothing survives.
+async fn hint_at_growth(status: &Value, frame: &Frame) {
+    let Ok(members) = frame.cluster().map(|cluster| async move { cluster.get("/v1/members").await }) else { return };
+    let Ok(answer) = members.await else { return };
+    let others: Vec<&Value> = answer["members"].as_array().into_iter().flatten().collect();
+    let voter = others.iter().find(|member| member["node"] == status["voters"][0]);
+    let (Some(voter), Format::Table | Format::Wide) = (voter, frame.output.format()) else { return };
+    let (cluster, link) = (word(&status["cluster"]), word(&voter["link"]));
+    frame.output.note("one voter: what is lost with it is lost for good, and while it is away nothing works. To grow:");
+    if others.len() < 3 {
+        frame.output.note(format!(
+            "  tenure node --cluster {cluster} --data FOLDER --listen HOST:PORT --join {link}     twice"
+        ));
+    }
+    frame.output.note("  tenure node promote NAME     for two members of `tenure members`");
 }
 
 async fn wait_until_ready(frame: &Frame) -> Result<(), Diagnostic> {

@@ -14,18 +14,23 @@ use crate::builtin::exec;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
     /// One task, with what happened to it
+    #[command(alias = "show")]
     Get {
         /// The task
         #[arg(value_parser = parse::task)]
         task: TaskId,
     },
-    /// Tasks, oldest first
+    /// Tasks, newest first
+    #[command(alias = "list")]
     Ls {
         /// Only those in this state
         #[arg(long)]
         state: Option<String>,
-        /// Only those after this one
-        #[arg(long, value_parser = parse::task)]
+        /// Only those before this one
+        #[arg(long, value_parser = parse::task, value_name = "TASK")]
+        before: Option<TaskId>,
+        /// Only those after this one, oldest first; t0 for all
+        #[arg(long, value_parser = parse::task, value_name = "TASK", conflicts_with = "before")]
         after: Option<TaskId>,
         /// At most this many
         #[arg(long, default_value_t = 100)]
@@ -52,7 +57,7 @@ pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
     let output = &frame.output;
     match verb {
         Verb::Get { task } => show(&frame.cluster()?.get(format!("/v1/tasks/{task}")).await?, output),
-        Verb::Ls { state, after, limit } => list(state, after, limit, frame).await?,
+        Verb::Ls { state, before, after, limit } => list(state, (before, after), limit, frame).await?,
         Verb::Wait { tasks } => return wait(&tasks, frame).await,
         Verb::Cancel { task, reason } => {
             // Cancelling twice ends the task once: safe to repeat.
@@ -104,8 +109,17 @@ pub(super) async fn wait(tasks: &[TaskId], frame: &Frame) -> Result<Exit, Diagno
     Ok(exit)
 }
 
-async fn list(state: Option<String>, after: Option<TaskId>, limit: u32, frame: &Frame) -> Result<(), Diagnostic> {
-    let mut path = format!("/v1/tasks?limit={limit}&after={}", after.unwrap_or_default());
+async fn list(
+    state: Option<String>,
+    (before, after): (Option<TaskId>, Option<TaskId>),
+    limit: u32,
+    frame: &Frame,
+) -> Result<(), Diagnostic> {
+    let mut path = match (before, after) {
+        (Some(before), _) => format!("/v1/tasks?limit={limit}&before={before}"),
+        (None, Some(after)) => format!("/v1/tasks?limit={limit}&after={after}"),
+        (None, None) => format!("/v1/tasks?limit={limit}&newest"),
+    };
     if let Some(state) = &state {
         path.push_str(&format!("&state={}", escape(state)));
     }
@@ -132,7 +146,8 @@ async fn list(state: Option<String>, after: Option<TaskId>, limit: u32, frame: &
                 .collect();
             output.table(&["TASK", "KIND", "STATE", "ATTEMPTS", "DETAIL"], &rows);
             if let Some(next) = answer["next"].as_str() {
-                output.note(format!("more: tenure task ls --after {next}"));
+                let cursor = if after.is_some() { "after" } else { "before" };
+                output.note(format!("more: tenure task ls --{cursor} {next}"));
             }
         }
     }

@@ -61,7 +61,7 @@ pub struct Args {
     /// Leave the cluster up in the end, until Ctrl-C, and keep its folder
     #[arg(long)]
     keep: bool,
-    /// Show nothing but the verdict
+    /// Plain lines and no bar, for logs
     #[arg(long)]
     no_ui: bool,
     /// Where the picture goes
@@ -108,7 +108,7 @@ async fn expiry(timeout: Option<Duration>) {
 
 async fn demo(args: &Args, frame: &CliFrame) -> Result<Exit, Diagnostic> {
     let output = &frame.output;
-    let is_shown = !args.no_ui && !output.is_json();
+    let is_shown = !output.is_json();
     let begin = Instant::now();
     let mut processes =
         Processes::start(Settings { allow_exec: true, ..Settings::new("demo", NODES)? }, PATIENCE).await?;
@@ -166,7 +166,9 @@ async fn render_job(
         output.line("");
         output.line(format!("Job · render {FRAMES} frames of a Mandelbrot zoom"));
     }
-    let verdict = play(args, processes, Screen::new(output, is_shown), ready).await?;
+    let screen = Screen::new(output, is_shown);
+    let screen = if args.no_ui { screen.without_bar() } else { screen };
+    let verdict = play(args, processes, screen, ready).await?;
     verdict.show(processes, output, is_shown);
     Ok(verdict.checks.iter().all(|check| check.pass))
 }

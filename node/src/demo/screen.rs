@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * Events go to stdout, one line each, in order; the bar goes to stderr and only to a terminal.
-//! * With `-o json` or `--no-ui` nothing is shown before the end.
+//! * With `-o json` nothing is shown before the end.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -34,6 +34,11 @@ impl<'a> Screen<'a> {
             ProgressStyle::with_template(&template).expect("the template is well-formed").progress_chars(filled);
         bar.set_style(style);
         Self { output, is_shown, begin: Instant::now(), bar, tenth: AtomicU32::new(0) }
+    }
+
+    /// Only lines.
+    pub(super) fn without_bar(self) -> Self {
+        Self { bar: ProgressBar::hidden(), ..self }
     }
 
     /// How long the job runs.

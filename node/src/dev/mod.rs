@@ -4,7 +4,7 @@
 //!
 //! # Invariants
 //!
-//! * The context file names this cluster for as long as it runs, so that a second terminal needs no flags.
+//! * A context file names this cluster for as long as it runs, so that a second terminal needs no flags.
 //! * Nothing is left behind: no process, and no folder unless `--data` names one.
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /v1/tasks` | record a task; `Idempotency-Key` is its once key |
 //! | `POST /v1/tasks:batch` | record many, all or none |
-//! | `GET /v1/tasks?after=&limit=&state=` | tasks, oldest first |
+//! | `GET /v1/tasks?after=&limit=&state=` | tasks, oldest first; `newest`, `before=`: newest first |
 //! | `GET /v1/tasks/{id}?wait=30s` | one task, as soon as it has ended or the wait is over |
 //! | `POST /v1/tasks/{id}/cancel` | end it |
 //! | `GET /v1/members` | the nodes: gossip's view and the sessions that the master gives work to; `watch`: the sessions as events |

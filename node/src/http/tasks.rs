@@ -107,8 +107,13 @@ pub(super) async fn submit_batch(
 }
 
 pub(super) async fn list(State(door): State<Door>, headers: HeaderMap, RawQuery(query): RawQuery) -> Answer {
-    let query = Query::parse(query.as_deref(), &["after", "limit", "state"])?;
-    let mut after = query.task("after")?.unwrap_or_default();
+    let query = Query::parse(query.as_deref(), &["after", "before", "newest", "limit", "state"])?;
+    let (after, before) = (query.task("after")?, query.task("before")?);
+    let is_newest_first = query.flag("newest") || before.is_some();
+    if after.is_some() && is_newest_first {
+        return Err(Diagnostic::new(Code::Usage, "`after` is said of the oldest tasks, `before` of the newest"));
+    }
+    let mut last = after.or(before);
     let limit = query.number("limit")?.unwrap_or(100).clamp(1, LIST_MAX);
     let state = query.text("state");
     if let Some(state) = state
@@ -123,11 +128,15 @@ pub(super) async fn list(State(door): State<Door>, headers: HeaderMap, RawQuery(
     let mut is_more = false;
     // With a filter, many records may be passed over; the scan is bounded, and `next` says where to go on.
     for _ in 0..SCANS_MAX {
-        let page = door.answer(client.tasks(after, limit)).await?;
+        let page = if is_newest_first {
+            door.answer(client.newest_tasks(last, limit)).await?
+        } else {
+            door.answer(client.tasks(last.unwrap_or_default(), limit)).await?
+        };
         // A page ends early where results are large; only an empty one is the end.
         is_more = !page.is_empty();
         for task in page {
-            after = task.id;
+            last = Some(task.id);
             if state.is_none_or(|state| json::state(&task.state) == state) {
                 shown.push(json::task(&task, &members));
             }
@@ -139,7 +148,7 @@ pub(super) async fn list(State(door): State<Door>, headers: HeaderMap, RawQuery(
             break;
         }
     }
-    let next = is_more.then(|| after.to_string());
+    let next = last.filter(|_| is_more).map(|last| last.to_string());
     Ok(Json(json!({ "schema": SCHEMA, "tasks": shown, "next": next })).into_response())
 }
 

@@ -67,7 +67,7 @@ pub struct Args {
 ///
 /// If the input cannot be read or the cluster refuses the tasks. Lines that fail are no error, but exit code 1.
 pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
-    let cluster = Patient::new(frame.cluster()?, PATIENCE);
+    let cluster = Patient::new(frame.cluster()?, PATIENCE).noting(frame.output.clone());
     let source = lines::open(args.input.as_deref())?;
     let folder = match &args.folder {
         Some(folder) => folder.clone(),
@@ -102,8 +102,8 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
         Ok::<_, Diagnostic>(())
     };
     let both = async { tokio::try_join!(submit, collect).map(drop) };
-    tokio::select! {
-        result = both => result?,
+    let result = tokio::select! {
+        result = both => result,
         exit = interrupted() => {
             stop(&waiter, &frame.output).await;
             return Ok(exit);
@@ -112,8 +112,11 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
             stop(&waiter, &frame.output).await;
             return Err(Diagnostic::new(Code::Timeout, "the time ran out before all lines were done"));
         }
+    };
+    match result {
+        Ok(()) => Ok(counts.finish(&frame.output)),
+        Err(error) => Err(counts.broken_off(error)),
     }
-    Ok(counts.finish(&frame.output))
 }
 
 /// Nobody wants the results any more. A second signal ends the program at once.
@@ -159,6 +162,16 @@ impl Counts {
         } else if !output.is_json() && !report.stderr.is_empty() {
             output.note(String::from_utf8_lossy(&report.stderr).trim_end());
         }
+    }
+
+    /// Says of an error how far the run had come.
+    fn broken_off(self, error: Diagnostic) -> Diagnostic {
+        let far = format!("{} lines were done, and their outputs printed", self.lines);
+        if error.code.is_retryable() {
+            let what = "the cluster was gone for longer than this run waits; what it had recorded of the rest goes on if it comes back";
+            return error.cause(far).hint(what);
+        }
+        error.cause(far)
     }
 
     fn finish(self, output: &Output) -> Exit {

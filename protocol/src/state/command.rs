@@ -379,6 +379,13 @@ pub enum Query {
         /// The sum of the sessions that the asker knows.
         known: u64,
     },
+    /// Tasks, those with the greatest ids first. Answered with [`Answer::Tasks`] as [`Query::Tasks`] is.
+    NewestTasks {
+        /// Ids smaller than this; all of them if none is named.
+        before: Option<TaskId>,
+        /// At most this many.
+        limit: u32,
+    },
 }
 
 impl Query {

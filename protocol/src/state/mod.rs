@@ -156,6 +156,7 @@ impl State {
                 None => Answer::Refused(Refused::NotFound),
             },
             Query::Tasks { after, limit } => Answer::Tasks(self.tasks.page(*after, *limit)),
+            Query::NewestTasks { before, limit } => Answer::Tasks(self.tasks.newest(*before, *limit)),
             Query::Get(key) => Answer::Value { found: self.keys.get(key).cloned(), at: self.revision },
             Query::List(list) => {
                 let (entries, more) = self.keys.page(list);

@@ -20,6 +20,7 @@ pub(super) enum Verb {
         stale: bool,
     },
     /// Set a key, and print the revision
+    #[command(alias = "set")]
     Put {
         /// The key
         key: String,
@@ -42,6 +43,7 @@ pub(super) enum Verb {
         seq: bool,
     },
     /// Remove a key
+    #[command(visible_alias = "rm", aliases = ["delete", "remove"])]
     Del {
         /// The key
         key: String,
@@ -59,6 +61,7 @@ pub(super) enum Verb {
         value: String,
     },
     /// List keys
+    #[command(alias = "list")]
     Ls(many::Ls),
     /// Print what happens to keys, as it happens
     Watch(many::Watch),

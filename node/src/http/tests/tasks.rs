@@ -27,16 +27,24 @@ async fn the_cursor_pages_through_all_tasks() {
     for _ in 0..5 {
         fixture.echo().await;
     }
-    let (mut seen, mut path) = (0, "/v1/tasks?limit=2".to_owned());
-    loop {
-        let page = fixture.get(&path).await;
-        seen += page["tasks"].as_array().unwrap().len();
-        match page["next"].as_str() {
-            Some(next) => path = format!("/v1/tasks?limit=2&after={next}"),
-            None => break,
+    let mut orders = Vec::new();
+    for (first, cursor) in [("/v1/tasks?limit=2", "after"), ("/v1/tasks?limit=2&newest", "before")] {
+        let (mut seen, mut path) = (Vec::new(), first.to_owned());
+        loop {
+            let page = fixture.get(&path).await;
+            seen.extend(page["tasks"].as_array().unwrap().iter().map(|task| task["id"].clone()));
+            match page["next"].as_str() {
+                Some(next) => path = format!("/v1/tasks?limit=2&{cursor}={next}"),
+                None => break,
+            }
         }
+        assert_eq!(seen.len(), 5);
+        orders.push(seen);
     }
-    assert_eq!(seen, 5);
+    orders[1].reverse();
+    assert_eq!(orders[0], orders[1]);
+    let both = fixture.once(Request::get("/v1/tasks?after=t1&before=t9")).await.unwrap_err();
+    assert_eq!(both.code, Code::Usage);
 }
 
 #[tokio::test]

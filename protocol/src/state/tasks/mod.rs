@@ -144,20 +144,14 @@ impl Tasks {
         self.records.get(&id).map(|record| record.view())
     }
 
-    /// A page of tasks with ids above `after`. It ends early where results are large, but is empty only at the end.
+    /// A page of tasks with ids above `after`, oldest first. It ends early where results are large, but is empty only at the end.
     pub(super) fn page(&self, after: TaskId, limit: u32) -> Vec<TaskView> {
-        let mut bytes = 0;
-        let limit = MAX_PAGE.min(limit as usize);
-        self.records
-            .range((Bound::Excluded(after), Bound::Unbounded))
-            .take(limit)
-            .take_while(|(_, record)| {
-                let is_first = bytes == 0;
-                bytes += record.shown_bytes();
-                is_first || bytes <= MAX_PAGE_BYTES
-            })
-            .map(|(_, record)| record.view())
-            .collect()
+        page(self.records.range((Bound::Excluded(after), Bound::Unbounded)), limit)
+    }
+
+    /// A page of tasks with ids below `before`, newest first; otherwise the same.
+    pub(super) fn newest(&self, before: Option<TaskId>, limit: u32) -> Vec<TaskView> {
+        page(self.records.range((Bound::Unbounded, before.map_or(Bound::Unbounded, Bound::Excluded))).rev(), limit)
     }
 
     /// All tasks that have not ended, oldest first.
@@ -275,6 +269,17 @@ impl Counts {
             TaskState::Failed { .. } | TaskState::Cancelled { .. } | TaskState::Lost { .. } => &mut self.failed,
         }
     }
+}
+
+/// The tasks that come first, as far as they fit into one answer.
+fn page<'a>(records: impl Iterator<Item = (&'a TaskId, &'a Arc<Record>)>, limit: u32) -> Vec<TaskView> {
+    let mut bytes = 0;
+    let fitting = records.take(MAX_PAGE.min(limit as usize)).take_while(|(_, record)| {
+        let is_first = bytes == 0;
+        bytes += record.shown_bytes();
+        is_first || bytes <= MAX_PAGE_BYTES
+    });
+    fitting.map(|(_, record)| record.view()).collect()
 }
 
 #[cfg(test)]

@@ -406,6 +406,16 @@ fn a_page_shows_as_many_tasks_as_fit_and_is_empty_only_at_the_end() {
     assert_eq!(page(tasks[2], 9), []);
     assert_eq!(page(TaskId(u64::MAX), 9), []);
     assert_eq!(page(tasks[1], 0), []);
+
+    let newest = |before, limit| match world.state.query(&Query::NewestTasks { before, limit }) {
+        Answer::Tasks(tasks) => tasks.into_iter().map(|view| view.id).collect::<Vec<_>>(),
+        other => panic!("no page: {other:?}"),
+    };
+    assert_eq!(newest(None, 1), [tasks[2]]);
+    assert_eq!(newest(None, 9), [tasks[2]], "the one before does not fit");
+    assert_eq!(newest(Some(tasks[2]), 9), [tasks[1]]);
+    assert_eq!(newest(Some(tasks[1]), 9), [tasks[0]]);
+    assert_eq!(newest(Some(tasks[0]), 9), []);
 }
 
 #[test]
