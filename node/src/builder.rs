@@ -86,24 +86,56 @@ impl Builder {
     }
 
     /// Remembers in this folder (`tenure-data` unless told otherwise).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").data_dir("/var/lib/orders").start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn data_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.storage = Storage::Folder(folder.into());
         self
     }
 
     /// Remembers nothing: the node is another one after a restart, and what only such nodes held is lost with them.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").ephemeral().start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn ephemeral(mut self) -> Self {
         self.storage = Storage::Memory;
         self
     }
 
     /// Where other nodes reach this one, over TCP and UDP. Port 0 (which it is unless told otherwise) picks a free one.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").listen("127.0.0.1:7001").start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.listen = address.into();
         self
     }
 
     /// Serves HTTP at this address; port 0 picks a free one. Without this, no HTTP.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").http("127.0.0.1:8001").start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn http(mut self, address: impl Into<String>) -> Self {
         self.http = Some(address.into());
         self
@@ -111,53 +143,158 @@ impl Builder {
 
     /// The addresses of the first nodes, the same list in the same order on every node, this one included. Without it, the
     /// node is a cluster of its own.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let list = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003"];
+    /// let node = Node::builder("orders").listen(list[0]).join(list).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn join<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
         self.join = addresses.into_iter().map(Into::into).collect();
         self
     }
 
     /// How many of the listed nodes vote (all up to seven, unless told otherwise). Only read when the cluster is founded.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let list = ["127.0.0.1:7001", "127.0.0.1:7002", "127.0.0.1:7003", "127.0.0.1:7004"];
+    /// let node = Node::builder("orders").listen(list[3]).join(list).voters(3).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn voters(mut self, voters: u8) -> Self {
         self.voters = Some(voters);
         self
     }
 
     /// A word about this node, for tasks that need it. The label `name` is its name for people.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").label("name", "n1").label("gpu", "yes").start().await?;
+    /// # drop(node);
+    /// let client = Client::connect("orders", ["127.0.0.1:7001"]).await?;
+    /// client.submit_raw("render", "42").needs("gpu", "yes").await?;
+    /// # Ok(()) }
+    /// ```
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.labels.insert(key.into(), value.into());
         self
     }
 
     /// How many attempts may run here at once (one per processor, unless told otherwise).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").slots(8).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
         self
     }
 
     /// All timers: `Profile::DEV`, `Profile::LAN` (unless told otherwise) or `Profile::WAN`.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").profile(Profile::WAN).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
     /// Runs tasks of this kind: of a function with [`#[task]`](macro@crate::task), which is named here.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// #[task]
+    /// async fn greet(name: String) -> Result<String, TaskError> {
+    ///     Ok(format!("hello, {name}"))
+    /// }
+    ///
+    /// let node = Node::builder("orders").task::<greet>().start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn task<H: TaskHandler + Default>(self) -> Self {
         self.register(H::default())
     }
 
     /// Runs tasks of this handler's kind.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// struct Shout(&'static str);
+    ///
+    /// impl TaskHandler for Shout {
+    ///     const NAME: &'static str = "shout";
+    ///     type Input = String;
+    ///     type Output = String;
+    ///
+    ///     async fn run(&self, _cx: &TaskCx, word: String) -> Result<String, TaskError> {
+    ///         Ok(word + self.0)
+    ///     }
+    /// }
+    ///
+    /// let node = Node::builder("orders").register(Shout("!")).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn register<H: TaskHandler>(mut self, handler: H) -> Self {
         self.handlers.insert(H::NAME.to_owned(), Arc::new(Typed(handler)));
         self
     }
 
     /// Runs tasks of this kind, whose input and output are bytes.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use bytes::Bytes;
+    /// # use futures_util::future::BoxFuture;
+    /// struct Count;
+    ///
+    /// impl RawHandler for Count {
+    ///     fn run<'a>(&'a self, _cx: &'a TaskCx, payload: Bytes) -> BoxFuture<'a, Result<Bytes, TaskError>> {
+    ///         Box::pin(async move { Ok(payload.len().to_string().into()) })
+    ///     }
+    /// }
+    ///
+    /// let node = Node::builder("orders").register_raw("count", Count).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn register_raw(mut self, kind: impl Into<String>, handler: impl RawHandler) -> Self {
         self.handlers.insert(kind.into(), Arc::new(handler));
         self
     }
 
     /// Runs commands of this machine as tasks of kind `exec`: whoever can submit a task can then run anything here.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").allow_exec().start().await?;
+    /// # drop(node);
+    /// let client = Client::connect("orders", ["127.0.0.1:7001"]).await?;
+    /// client.submit_raw("exec", r#"{"command":["date"]}"#).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn allow_exec(mut self) -> Self {
         self.exec = Some(Wrapping::None);
         self
@@ -170,12 +307,29 @@ impl Builder {
     }
 
     /// Allows addresses outside this machine although nothing is encrypted yet, and answers HTTP for every host name.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").listen("10.0.0.7:7001").insecure().start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn insecure(mut self) -> Self {
         self.is_insecure = true;
         self
     }
 
     /// How long a voter may be silent before another member takes its place (five minutes unless told otherwise).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// let node = Node::builder("orders").replace_after(Duration::from_secs(3600)).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn replace_after(mut self, silence: Duration) -> Self {
         self.replace_after = silence;
         self
@@ -184,12 +338,28 @@ impl Builder {
     /// Writes a snapshot after so many entries of the log (10,000 unless told otherwise, and in any case after 4 MiB of
     /// them), and forgets the log behind it but for a rest: a node that was away for longer is sent the state instead. Few
     /// entries cost much writing; many cost room, and time at the next start. At least 10.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").snapshot_every(100_000).start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn snapshot_every(mut self, entries: u64) -> Self {
         self.compaction = Compaction::every(entries);
         self
     }
 
     /// Starts the node. It works when this returns; whether it is in a cluster by then, [`Node::ready`] tells.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").ephemeral().start().await?;
+    /// node.ready().await; // it is in a cluster, which has a master
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -41,6 +41,16 @@ pub struct Effects {
 ///
 /// As an error of a handler it is [final](TaskError::fatal): another attempt would come to the same. Like [`TaskError`] it is
 /// deliberately no error type itself, as otherwise `?` would make a failure of it that is tried again.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+/// # use tenure::EffectError;
+/// cx.effects().put("a", "1")?;
+/// assert!(cx.effects().put("a", "2").is_err(), "one key once");
+/// let _: Result<_, EffectError> = cx.effects().delete("b");
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EffectError {
@@ -72,6 +82,13 @@ pub enum EffectError {
 impl Effects {
     /// Sets a key for good, whatever is there; at most 1 MiB, all effects of the attempt together.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// cx.effects().put("thumbs/cat", "small")?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`EffectError`].
@@ -81,6 +98,13 @@ impl Effects {
 
     /// Removes a key. That it is not there is no failure.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// cx.effects().delete("queue/cat")?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`EffectError`].
@@ -89,6 +113,13 @@ impl Effects {
     }
 
     /// Adds to a counter.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// cx.effects().add("resized", 1)?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -111,6 +111,18 @@ pub enum Error {
 }
 
 /// How a task ended without a result.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// # use tenure::TaskEnd;
+/// match client.task(TaskId(42)).result().await {
+///     Err(Error::Task(TaskEnd::Lost)) => println!("its worker vanished, and it may run only once"),
+///     Err(Error::Task(end)) => println!("it {end}"),
+///     other => drop(other?),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TaskEnd {
@@ -141,6 +153,15 @@ pub struct StartError(pub(crate) Box<Diagnostic>);
 
 impl Error {
     /// Whether it may have been done nevertheless.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// if let Err(error) = client.kv().put("a", "1").await {
+    ///     println!("{error}; it may be written: {}", error.maybe_applied());
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn maybe_applied(&self) -> bool {
         match self {
@@ -150,6 +171,17 @@ impl Error {
     }
 
     /// Whether the same call may succeed later.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// while let Err(error) = client.kv().put("a", "1").await {
+    ///     if !error.is_retryable() {
+    ///         return Err(error);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NoQuorum { .. } | Self::SessionExpired { .. } | Self::Busy)
@@ -157,6 +189,17 @@ impl Error {
 
     /// How long to wait before the same call is made again, if that may help and repeats nothing: nothing else than what HTTP says in
     /// `Retry-After`.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// if let Err(error) = client.kv().put("a", "1").await
+    ///     && let Some(pause) = error.retry_after()
+    /// {
+    ///     tokio::time::sleep(pause).await;
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         (self.is_retryable() && !self.maybe_applied()).then_some(RETRY_AFTER)
@@ -169,6 +212,15 @@ impl StartError {
     }
 
     /// What failed, why, and what to do.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Err(error) = Node::builder("orders").slots(1_000_000).start().await {
+    ///     println!("{}", error.diagnostic().message);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn diagnostic(&self) -> &Diagnostic {
         &self.0

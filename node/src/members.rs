@@ -46,6 +46,17 @@ pub struct Members {
 }
 
 /// What happened to a member.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(node: Node) -> Result<(), Error> {
+/// # use tenure::MemberEvent;
+/// let mut members = node.members();
+/// if let Some(MemberEvent::Snapshot(all)) = members.next().await {
+///     println!("{} nodes are here", all.len());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum MemberEvent {
@@ -73,12 +84,31 @@ pub(crate) struct Sightings {
 
 impl Members {
     /// Whom the node sees now, itself first.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// for member in node.members().snapshot() {
+    ///     println!("{} at {}", member.name, member.link);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn snapshot(&self) -> Vec<Member> {
         gossip::members(&self.membership)
     }
 
     /// The next event; `None` when the node has stopped. Cancellation safe: what was not returned is returned by the next call.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// let mut members = node.members();
+    /// while let Some(event) = members.next().await {
+    ///     println!("{event:?}");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn next(&mut self) -> Option<MemberEvent> {
         self.events.next().await
     }

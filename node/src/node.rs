@@ -113,6 +113,14 @@ struct Inside {
 
 impl Node {
     /// Describes a node of the cluster with this name.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let node = Node::builder("orders").ephemeral().start().await?;
+    /// # drop(node);
+    /// # Ok(()) }
+    /// ```
     pub fn builder(cluster: impl Into<String>) -> Builder {
         Builder::new(cluster.into())
     }
@@ -195,42 +203,95 @@ impl Node {
     }
 
     /// Asks the cluster through this node.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// node.client().kv().put("greeting", "hello").await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn client(&self) -> Client {
         self.inside.client.clone()
     }
 
     /// Who this node is: random, and the same for as long as its data folder lives.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// println!("node {}, run {}", node.id(), node.incarnation());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn id(&self) -> NodeId {
         self.inside.identity.node
     }
 
     /// Which run of it this is.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// println!("node {}, run {}", node.id(), node.incarnation());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.inside.identity.incarnation
     }
 
     /// Its name for people.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// println!("they call it {}", node.name());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn name(&self) -> &str {
         &self.inside.identity.name
     }
 
     /// Where other nodes and [`Client::connect`] reach it.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// println!("others join with --join {}", node.address());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.inside.identity.link
     }
 
     /// Where it serves HTTP, if it does.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// if let Some(http) = node.http_address() {
+    ///     println!("curl http://{http}/v1/status");
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.server.as_ref().map(Server::address)
     }
 
     /// Whom this node sees, itself included: now, and as a stream that begins with a snapshot. A hint: no right rests on it.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// for member in node.members().snapshot() {
+    ///     println!("{} at {}", member.name, member.link);
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn members(&self) -> Members {
         self.inside.sightings.members(&self.inside.membership)
@@ -242,6 +303,14 @@ impl Node {
     }
 
     /// Waits until this node is in a cluster whose master is at work. Cancellation safe.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// node.ready().await;
+    /// println!("writes are taken");
+    /// # Ok(()) }
+    /// ```
     pub async fn ready(&self) {
         loop {
             match self.status().await {
@@ -255,6 +324,16 @@ impl Node {
 
     /// The reason for which this node cannot go on, once there is one: its disk failed, it does not belong to the cluster it
     /// met, or another process runs under its identity. Shut it down then. Cancellation safe.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// tokio::select! {
+    ///     why = node.fatal() => eprintln!("it stopped by itself: {why}"),
+    ///     _ = tokio::signal::ctrl_c() => {}
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn fatal(&self) -> impl Future<Output = String> + Send + 'static {
         let host = self.host.fatal();
         let mut duplicate = self.duplicate.clone();
@@ -274,6 +353,15 @@ impl Node {
     }
 
     /// Waits until an operator has removed this node from the cluster: shut it down then. Cancellation safe.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// node.removed().await;
+    /// node.shutdown(Duration::from_secs(20)).await; // an operator wants it gone
+    /// # Ok(()) }
+    /// ```
     pub fn removed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut mastership = self.host.mastership();
         async move {
@@ -285,6 +373,14 @@ impl Node {
     }
 
     /// Takes no more work, waits at most `drain` for what runs, hands back the rest, says goodbye and stops.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// node.shutdown(Duration::from_secs(20)).await; // what runs has so long to end
+    /// # Ok(()) }
+    /// ```
     pub async fn shutdown(self, drain: Duration) {
         let Self { inside, host, server, .. } = self;
         inside.is_leaving.store(true, Ordering::Relaxed);

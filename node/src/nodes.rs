@@ -45,6 +45,16 @@ pub struct NodeSessions {
 }
 
 /// What happened to the session of a node.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// # use tenure::NodeEvent;
+/// if let Some(NodeEvent::Snapshot(all)) = client.members().next().await.transpose()? {
+///     println!("{} nodes take part", all.len());
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NodeEvent {
@@ -65,6 +75,16 @@ impl NodeSessions {
     }
 
     /// The next event; `None` after an error. Cancellation safe: what was not returned is returned by the next call.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let mut members = client.members();
+    /// while let Some(event) = members.next().await {
+    ///     println!("{:?}", event?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn next(&mut self) -> Option<Result<NodeEvent, Error>> {
         self.events.next().await
     }

@@ -18,6 +18,21 @@ use crate::start;
 use crate::witness::Witnesses;
 
 /// How an outside process reaches a cluster. See [`Client::connect_with`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// # use tenure::ClientSettings;
+/// let settings = ClientSettings {
+///     cluster: "orders".into(),
+///     nodes: vec!["10.0.0.7:7001".into(), "10.0.0.8:7001".into()],
+///     profile: Profile::WAN,
+///     insecure: true, // beyond this machine, and not encrypted
+/// };
+/// let client = Client::connect_with(settings).await?;
+/// # drop(client);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// The cluster's name.
@@ -57,6 +72,17 @@ impl Client {
     }
 
     /// Connects with other timers, or beyond this machine.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tenure::ClientSettings;
+    /// let nodes = vec!["127.0.0.1:7001".into()];
+    /// let settings = ClientSettings { cluster: "orders".into(), nodes, profile: Profile::DEV, insecure: false };
+    /// let client = Client::connect_with(settings).await?;
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

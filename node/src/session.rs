@@ -46,6 +46,15 @@ pub struct Session {
 }
 
 /// Opens a session when it is awaited. Dropping the future ends a session that was opened nevertheless.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// # use std::time::Duration;
+/// let session = client.session(Duration::from_secs(6)).label("indexer").fast_release().await?;
+/// # drop(session);
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing is opened until this is awaited"]
 pub struct Opening {
     client: Client,
@@ -55,6 +64,17 @@ pub struct Opening {
 }
 
 /// Why a session is over. Whatever it owned is given to others, now or soon.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// use tenure::Lost;
+/// # async fn example(session: Session) {
+/// match session.lost().await {
+///     Lost::Silence => println!("the cluster was out of reach for too long"),
+///     other => println!("stop: {other}"),
+/// }
+/// # }
+/// ```
 pub type Lost = Loss;
 
 struct Inside {
@@ -70,6 +90,15 @@ impl Client {
     /// Opens a session that lives for `ttl` without a renewal, and is renewed by itself until it is dropped. A `ttl` of several seconds
     /// outlives a change of the master.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let session = client.session(Duration::from_secs(6)).await?;
+    /// client.kv().put("workers/w1", "here").ephemeral(&session).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When awaited: see [`Error`].
@@ -80,6 +109,15 @@ impl Client {
 
 impl Opening {
     /// Its name for people.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let session = client.session(Duration::from_secs(6)).label("indexer").await?;
+    /// # drop(session);
+    /// # Ok(()) }
+    /// ```
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
@@ -87,6 +125,15 @@ impl Opening {
 
     /// Lets evidence of this node's death end the session at once: others saw its connections close, and its address refuses new ones.
     /// Only for clients of a node in the same process. Mutual exclusion in time then rests on such refusals being honest; fences do not.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let session = client.session(Duration::from_secs(60)).fast_release().await?;
+    /// # drop(session);
+    /// # Ok(()) }
+    /// ```
     pub fn fast_release(mut self) -> Self {
         self.fast_release = true;
         self
@@ -118,24 +165,57 @@ impl IntoFuture for Opening {
 
 impl Session {
     /// Its id: whatever it owns shows this.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+    /// println!("tenure session kill {}", session.id());
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn id(&self) -> SessionId {
         self.inside.id
     }
 
     /// For how long it lives without a renewal.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+    /// assert!(session.expires_in() <= session.ttl());
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.inside.ttl
     }
 
     /// For how long it certainly lives from now on, if nothing renews it; nothing if it is over.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+    /// println!("certainly ours for another {:?}", session.expires_in());
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn expires_in(&self) -> Duration {
         self.until().map_or(Duration::ZERO, |until| until.since(self.inside.clock.now()))
     }
 
     /// Whether it is over.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+    /// while !session.is_lost() {
+    ///     client.kv().put("heartbeat", "here").ephemeral(&session).await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.expires_in().is_zero()
@@ -153,6 +233,16 @@ impl Session {
     ///
     /// The clock is asked whenever this is polled, so that whatever is polled behind it, in a `select!` that is `biased`, does not go on
     /// after a sleep of the machine.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+    /// tokio::select! {
+    ///     why = session.lost() => println!("stop: {why}"),
+    ///     done = client.kv().put("work", "done").ephemeral(&session) => println!("at {}", done?),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn lost(&self) -> Lost {
         let mut told = pin!(self.told());
         std::future::poll_fn(|cx| match self.why_lost() {
@@ -194,6 +284,14 @@ impl Session {
     /// Ends it now, and with it everything that it owns.
     ///
     /// Cancellation: it ends nevertheless.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+    /// session.close().await?; // what it owned is gone when this returns
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

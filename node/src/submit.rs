@@ -75,31 +75,85 @@ impl<T> Submit<T> {
     }
 
     /// A second submission with the same key returns the first one's task, until its record is gone.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let first = client.submit_raw("report", "42").key("report-42").await?;
+    /// let again = client.submit_raw("report", "42").key("report-42").await?;
+    /// assert_eq!(first.id(), again.id());
+    /// # Ok(()) }
+    /// ```
     pub fn key(self, key: impl Into<String>) -> Self {
         self.with(|spec| spec.once_key = Some(key.into()))
     }
 
     /// How many failed attempts are followed by another one (three unless told otherwise).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.submit_raw("report", "42").retries(10).await?;
+    /// # drop(handle);
+    /// # Ok(()) }
+    /// ```
     pub fn retries(self, retries: u32) -> Self {
         self.with(|spec| spec.retries = retries)
     }
 
     /// The wait before the first retry; it doubles with every further one.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let handle = client.submit_raw("report", "42").backoff(Duration::from_secs(1)).await?;
+    /// # drop(handle);
+    /// # Ok(()) }
+    /// ```
     pub fn backoff(self, backoff: Duration) -> Self {
         self.with(|spec| spec.backoff = backoff)
     }
 
     /// How long one attempt may run.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let handle = client.submit_raw("report", "42").attempt_timeout(Duration::from_secs(60)).await?;
+    /// # drop(handle);
+    /// # Ok(()) }
+    /// ```
     pub fn attempt_timeout(self, timeout: Duration) -> Self {
         self.with(|spec| spec.timeout = timeout)
     }
 
     /// Higher goes first.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.submit_raw("report", "42").priority(10).await?;
+    /// # drop(handle);
+    /// # Ok(()) }
+    /// ```
     pub fn priority(self, priority: i32) -> Self {
         self.with(|spec| spec.priority = priority)
     }
 
     /// Runs it once at most, without retries: it ends *lost* if its worker vanishes.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use tenure::TaskEnd;
+    /// let handle = client.submit_raw("pay", "42").at_most_once().await?;
+    /// if handle.result().await == Err(Error::Task(TaskEnd::Lost)) {
+    ///     println!("it may have been paid, and is not paid again");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn at_most_once(self) -> Self {
         self.with(|spec| {
             spec.delivery = Delivery::AtMostOnce;
@@ -108,11 +162,28 @@ impl<T> Submit<T> {
     }
 
     /// Runs only on nodes with this label.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.submit_raw("report", "42").needs("gpu", "yes").await?;
+    /// # drop(handle);
+    /// # Ok(()) }
+    /// ```
     pub fn needs(self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|spec| drop(spec.needs.insert(key.into(), value.into())))
     }
 
     /// For how long the record, and with it the key, is kept after the task ended.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let handle = client.submit_raw("report", "42").key("report-42").keep(Duration::from_secs(24 * 3600)).await?;
+    /// # drop(handle);
+    /// # Ok(()) }
+    /// ```
     pub fn keep(self, keep: Duration) -> Self {
         self.with(|spec| spec.keep = keep)
     }
@@ -153,12 +224,30 @@ impl Handle<Bytes> {
 
 impl<T> Handle<T> {
     /// The task's id.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.submit_raw("report", "42").await?;
+    /// println!("tenure task get {}", handle.id());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn id(&self) -> TaskId {
         self.task
     }
 
     /// Whether this submission made the task, rather than found it by its key.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let handle = client.submit_raw("report", "42").key("report-42").await?;
+    /// if !handle.is_fresh() {
+    ///     println!("somebody had asked for it");
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.is_fresh
@@ -166,6 +255,14 @@ impl<T> Handle<T> {
 
     /// Waits for the task's end, for as long as it takes, also over changes of the master. Cancellation safe: dropping the
     /// wait leaves the task alone.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let report = client.submit_raw("report", "42").await?.result().await?;
+    /// println!("{} bytes", report.len());
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -183,6 +280,15 @@ impl<T> Handle<T> {
 
     /// The task as soon as it has ended, or as it is when `patience` runs out.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let task = client.task(TaskId(42)).wait(Duration::from_secs(5)).await?;
+    /// println!("after five seconds at most: {:?}", task.state);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`Error`].
@@ -192,6 +298,14 @@ impl<T> Handle<T> {
 
     /// The task as it is now.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let task = client.task(TaskId(42)).view().await?;
+    /// println!("now: {:?}, after {} attempts", task.state, task.attempts);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`Error`].
@@ -200,6 +314,13 @@ impl<T> Handle<T> {
     }
 
     /// Ends the task if it has not ended.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.task(TaskId(42)).cancel("the user closed the page").await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

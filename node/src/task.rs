@@ -76,6 +76,23 @@ pub trait TaskHandler: Send + Sync + 'static {
     /// When the right to run ends (cancelled, timed out, cut off from the cluster), [`TaskCx::cancelled`] resolves at once and
     /// the future is dropped shortly after. A handler that blocks instead should poll [`TaskCx::is_cancelled`]; if it ignores
     /// that, its result is refused.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tenure::prelude::*;
+    /// # struct Nap;
+    /// # impl TaskHandler for Nap {
+    /// #     const NAME: &'static str = "nap";
+    /// #     type Input = u64;
+    /// #     type Output = ();
+    /// async fn run(&self, cx: &TaskCx, seconds: u64) -> Result<(), TaskError> {
+    ///     tokio::select! {
+    ///         () = tokio::time::sleep(Duration::from_secs(seconds)) => Ok(()),
+    ///         () = cx.cancelled() => Err(TaskError::retry("woken up")),
+    ///     }
+    /// }
+    /// # }
+    /// ```
     fn run(&self, cx: &TaskCx, input: Self::Input) -> impl Future<Output = Result<Self::Output, TaskError>> + Send;
 }
 
@@ -100,6 +117,13 @@ pub trait RawHandler: Send + Sync + 'static {
 }
 
 /// What a handler knows of the attempt that it runs.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+/// println!("{} under fence {}, its sinks know it as {}", cx.attempt(), cx.fence(), cx.once_key());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct TaskCx {
     attempt: Attempt,
@@ -113,6 +137,18 @@ pub struct TaskCx {
 ///
 /// Any error type becomes a failure that is worth another attempt, so `?` works; what cannot get better is
 /// [`TaskError::fatal`]. It is deliberately no error type itself, as otherwise that conversion would be ambiguous.
+///
+/// ```
+/// use tenure::TaskError;
+///
+/// fn parse(text: &str) -> Result<u32, TaskError> {
+///     if text.is_empty() {
+///         return Err(TaskError::fatal("nothing to parse")); // it will not get better
+///     }
+///     Ok(text.parse()?) // a failure that is worth another attempt
+/// }
+/// # assert!(parse("7").is_ok());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskError {
     message: String,
@@ -128,12 +164,27 @@ impl TaskCx {
     }
 
     /// Which run of which task this is, shown `t42#2`.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// println!("{} begins", cx.attempt()); // t42#1 begins
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn attempt(&self) -> Attempt {
         self.attempt
     }
 
     /// The task.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// let folder = format!("results/{}", cx.task());
+    /// # drop(folder);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn task(&self) -> TaskId {
         self.attempt.task
@@ -141,12 +192,28 @@ impl TaskCx {
 
     /// A number that grows with every grant of any right in the cluster. A store that remembers the highest fence it saw and
     /// refuses lower ones cannot be written by an attempt that was replaced.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// use tenure::fenced;
+    /// fenced::File::open("report.html", cx.fence())?.write(b"...")?; // an attempt that was replaced fails here
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn fence(&self) -> Fence {
         self.fence
     }
 
     /// The same in all attempts of this task: the submitter's key, or one made of the cluster's name and the task's id.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// let key = cx.once_key().to_owned(); // for the header `Idempotency-Key` of a payment, say
+    /// # drop(key);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn once_key(&self) -> &str {
         &self.once_key
@@ -155,17 +222,46 @@ impl TaskCx {
     /// What this attempt writes together with its result, exactly once in the life of the task. The only way to change something
     /// once and no more; whatever else a handler does may be done again by another attempt, unless its sink remembers
     /// [`TaskCx::once_key`].
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// cx.effects().put("report", "done")?.add("reports", 1)?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn effects(&self) -> &Effects {
         &self.effects
     }
 
     /// Resolves when the right to run has ended. Cancellation safe.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// # use std::time::Duration;
+    /// tokio::select! {
+    ///     () = cx.cancelled() => return Err(TaskError::retry("stopped")),
+    ///     () = tokio::time::sleep(Duration::from_secs(10)) => {}
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
         self.cancel.cancelled()
     }
 
     /// Whether the right to run has ended.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(cx: &TaskCx) -> Result<(), TaskError> {
+    /// for row in 0..1_000_000 {
+    ///     if row % 1_000 == 0 && cx.is_cancelled() {
+    ///         return Err(TaskError::retry("stopped"));
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancel.is_cancelled()
@@ -174,18 +270,34 @@ impl TaskCx {
 
 impl TaskError {
     /// Another attempt makes sense.
+    ///
+    /// ```
+    /// # use tenure::TaskError;
+    /// assert!(TaskError::retry("the printer is out of paper").is_retryable());
+    /// ```
     #[must_use]
     pub fn retry(message: impl Into<String>) -> Self {
         Self { message: message.into(), is_retryable: true, output: Bytes::new() }
     }
 
     /// No other attempt will do better.
+    ///
+    /// ```
+    /// # use tenure::TaskError;
+    /// assert!(!TaskError::fatal("no such customer").is_retryable());
+    /// ```
     #[must_use]
     pub fn fatal(message: impl Into<String>) -> Self {
         Self { is_retryable: false, ..Self::retry(message) }
     }
 
     /// Keeps what the attempt produced nevertheless.
+    ///
+    /// ```
+    /// # use tenure::TaskError;
+    /// let error = TaskError::fatal("3 of 48 frames are missing").with_output("45 frames");
+    /// # drop(error);
+    /// ```
     #[must_use]
     pub fn with_output(mut self, output: impl Into<Bytes>) -> Self {
         self.output = output.into();
@@ -193,12 +305,23 @@ impl TaskError {
     }
 
     /// In words.
+    ///
+    /// ```
+    /// # use tenure::TaskError;
+    /// let error = TaskError::from("seven".parse::<u32>().unwrap_err());
+    /// assert_eq!(error.message(), "invalid digit found in string");
+    /// ```
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
     /// Whether another attempt makes sense.
+    ///
+    /// ```
+    /// # use tenure::TaskError;
+    /// assert!(TaskError::from(std::io::Error::other("no route")).is_retryable(), "as every error that comes by `?`");
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.is_retryable

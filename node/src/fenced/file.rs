@@ -17,6 +17,18 @@ use super::Error;
 ///
 /// Works between all processes that use it, on file systems where `flock` does (local ones, and network file systems that
 /// say so). Calls block: from async code use `tokio::task::spawn_blocking` for large files.
+///
+/// ```
+/// # use tenure::fenced;
+/// # use tenure::Fence;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("stock.json");
+/// let older = fenced::File::open(&path, Fence(7))?;
+/// let newer = fenced::File::open(&path, Fence(12))?;
+/// newer.write(b"{\"apples\": 3}")?;
+/// assert!(older.write(b"{}").is_err_and(|error| error.is_stale()), "it was replaced");
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct File {
     path: PathBuf,
@@ -27,6 +39,15 @@ pub struct File {
 impl File {
     /// Opens a file under the fence of a guard, which is taken at once: whoever comes with a lower one is refused from here
     /// on. Neither the file nor its fence need be there.
+    ///
+    /// ```
+    /// # use tenure::fenced;
+    /// # use tenure::Fence;
+    /// # let folder = tempfile::tempdir()?;
+    /// let stock = fenced::File::open(folder.path().join("stock.json"), Fence(7))?; // lower fences are refused from here on
+    /// # drop(stock);
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -39,6 +60,16 @@ impl File {
     }
 
     /// Replaces what is in the file, durably: readers see the old content or the new one, never a part.
+    ///
+    /// ```
+    /// # use tenure::fenced;
+    /// # use tenure::Fence;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let stock = fenced::File::open(folder.path().join("stock.json"), Fence(7))?;
+    /// stock.write(b"{\"apples\": 3}")?;
+    /// assert_eq!(stock.read()?, b"{\"apples\": 3}");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -57,6 +88,17 @@ impl File {
 
     /// Adds to the end of the file, durably. A crash may leave a part of it.
     ///
+    /// ```
+    /// # use tenure::fenced;
+    /// # use tenure::Fence;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let log = fenced::File::open(folder.path().join("log"), Fence(7))?;
+    /// log.append(b"one\n")?;
+    /// log.append(b"two\n")?;
+    /// assert_eq!(log.read()?, b"one\ntwo\n");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`File::open`].
@@ -73,6 +115,16 @@ impl File {
 
     /// What is in the file; nothing if it is not there.
     ///
+    /// ```
+    /// # use tenure::fenced;
+    /// # use tenure::Fence;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let stock = fenced::File::open(folder.path().join("stock.json"), Fence(7))?;
+    /// stock.write(b"3")?;
+    /// assert_eq!(stock.read()?, b"3");
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// What the file system says.
@@ -84,6 +136,17 @@ impl File {
     }
 
     /// The highest fence that was taken for the file at this path, if any was.
+    ///
+    /// ```
+    /// # use tenure::fenced;
+    /// # use tenure::Fence;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("stock.json");
+    /// assert_eq!(fenced::File::current(&path)?, None);
+    /// fenced::File::open(&path, Fence(7))?;
+    /// assert_eq!(fenced::File::current(&path)?, Some(Fence(7)));
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     ///

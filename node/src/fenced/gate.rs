@@ -12,9 +12,24 @@ use super::Error;
 /// A service that changes something under a right compares it with the highest it has taken for that thing, and answers
 /// `409 Conflict` to a lower one. A request without it is from somebody who does not take part: refuse it with
 /// `428 Precondition Required`.
+///
+/// ```
+/// # use tenure::Fence;
+/// use tenure::fenced::HEADER;
+///
+/// assert_eq!(format!("{HEADER}: {}", Fence(4711)), "Tenure-Fence: 4711");
+/// ```
 pub const HEADER: &str = "Tenure-Fence";
 
 /// Reads the value of [`HEADER`]; nothing if it is not a fence.
+///
+/// ```
+/// use tenure::Fence;
+/// use tenure::fenced::parse_header;
+///
+/// assert_eq!(parse_header(" 4711"), Some(Fence(4711)));
+/// assert_eq!(parse_header("-1"), None);
+/// ```
 #[must_use]
 pub fn parse_header(value: &str) -> Option<Fence> {
     let digits = value.trim();
@@ -25,6 +40,14 @@ pub fn parse_header(value: &str) -> Option<Fence> {
 /// goes on with what it had must keep the fences with it, in the same transaction: see [`super::Sql`].
 ///
 /// Holds one number for every name it was asked about; the names are yours to bound.
+///
+/// ```
+/// # use tenure::Fence;
+/// # use tenure::fenced;
+/// let gate = fenced::Gate::default();
+/// assert!(gate.run("stock", Fence(12), || "written").is_ok());
+/// assert!(gate.run("stock", Fence(7), || "too late").is_err(), "it was replaced");
+/// ```
 #[derive(Debug, Default)]
 pub struct Gate {
     highest: Mutex<BTreeMap<String, Fence>>,
@@ -32,6 +55,15 @@ pub struct Gate {
 
 impl Gate {
     /// Runs `effect` under this fence, unless a higher one was here for `name`. No other effect of any name runs meanwhile.
+    ///
+    /// ```
+    /// # use tenure::Fence;
+    /// # use tenure::fenced;
+    /// let gate = fenced::Gate::default();
+    /// let left = gate.run("stock", Fence(12), || 41)?;
+    /// assert_eq!(left, 41);
+    /// # Ok::<_, fenced::Error>(())
+    /// ```
     ///
     /// # Errors
     ///

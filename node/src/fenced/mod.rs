@@ -30,6 +30,17 @@ pub use sql::{Dialect, Sql};
 use crate::diagnostic::{Code, Diagnostic};
 
 /// Why a fenced sink did not take a write.
+///
+/// ```
+/// use tenure::Fence;
+/// use tenure::fenced::{Error, Gate};
+///
+/// let gate = Gate::default();
+/// gate.run("stock", Fence(12), || {})?;
+/// let refused = gate.run("stock", Fence(7), || {});
+/// assert!(matches!(refused, Err(Error::Stale { held: Fence(7), current: Fence(12) })));
+/// # Ok::<_, Error>(())
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -58,6 +69,15 @@ pub enum Error {
 
 impl Error {
     /// Whether the holder was replaced: there is no use in trying again.
+    ///
+    /// ```
+    /// # use tenure::Fence;
+    /// # use tenure::fenced;
+    /// let gate = fenced::Gate::default();
+    /// gate.run("stock", Fence(12), || {})?;
+    /// assert!(gate.run("stock", Fence(7), || {}).is_err_and(|error| error.is_stale()));
+    /// # Ok::<_, fenced::Error>(())
+    /// ```
     #[must_use]
     pub fn is_stale(&self) -> bool {
         matches!(self, Self::Stale { .. })

@@ -3,6 +3,12 @@
 use protocol::Fence;
 
 /// How a database writes the places of parameters.
+///
+/// ```
+/// use tenure::fenced::{Dialect, Sql};
+///
+/// assert!(Sql::new(Dialect::Postgres).claim().contains("VALUES ($1, $2)"));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
     /// `?1`, `?2`: SQLite.
@@ -30,12 +36,25 @@ pub struct Sql(Dialect);
 
 impl Sql {
     /// For this kind of database.
+    ///
+    /// ```
+    /// use tenure::fenced::{Dialect, Sql};
+    ///
+    /// let sql = Sql::new(Dialect::Sqlite);
+    /// # let _ = sql;
+    /// ```
     #[must_use]
     pub fn new(dialect: Dialect) -> Self {
         Self(dialect)
     }
 
     /// Creates the table, once.
+    ///
+    /// ```
+    /// use tenure::fenced::{Dialect, Sql};
+    ///
+    /// println!("{}", Sql::new(Dialect::Sqlite).schema());
+    /// ```
     #[must_use]
     pub fn schema(self) -> &'static str {
         "CREATE TABLE IF NOT EXISTS tenure_fences (name TEXT PRIMARY KEY, fence BIGINT NOT NULL)"
@@ -43,6 +62,12 @@ impl Sql {
 
     /// Takes a fence: parameters are the name and [`Sql::number`] of the fence. Changes one row, or none if a higher one
     /// was taken.
+    ///
+    /// ```
+    /// use tenure::fenced::{Dialect, Sql};
+    ///
+    /// println!("{}", Sql::new(Dialect::Postgres).claim());
+    /// ```
     #[must_use]
     pub fn claim(self) -> &'static str {
         match self.0 {
@@ -58,6 +83,13 @@ impl Sql {
     }
 
     /// A fence as databases store it. Fences are revisions, and stay below 2^63 for longer than anything lasts.
+    ///
+    /// ```
+    /// use tenure::Fence;
+    /// use tenure::fenced::{Dialect, Sql};
+    ///
+    /// assert_eq!(Sql::new(Dialect::Sqlite).number(Fence(4711)), 4711);
+    /// ```
     #[must_use]
     pub fn number(self, fence: impl Into<Fence>) -> i64 {
         i64::try_from(fence.into().0).unwrap_or(i64::MAX)

@@ -33,6 +33,14 @@ pub struct Listing {
 }
 
 /// Some keys in order.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let page = client.kv().list("workers/").limit(10).await?;
+/// println!("{} keys at {}, more: {}", page.entries.len(), page.revision, page.more);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// The keys and their values.
@@ -49,24 +57,56 @@ impl Listing {
     }
 
     /// Begins after this key.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let page = client.kv().list("workers/").after("workers/w1").await?;
+    /// # drop(page);
+    /// # Ok(()) }
+    /// ```
     pub fn after(mut self, key: impl Into<String>) -> Self {
         self.list.after = key.into();
         self
     }
 
     /// At most so many (1,000 unless told otherwise, and never more); fewer where values are large.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let page = client.kv().list("workers/").limit(10).await?;
+    /// # drop(page);
+    /// # Ok(()) }
+    /// ```
     pub fn limit(mut self, limit: u32) -> Self {
         self.list.limit = limit;
         self
     }
 
     /// Without the values: they come empty.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let page = client.kv().list("workers/").keys_only().await?;
+    /// # drop(page);
+    /// # Ok(()) }
+    /// ```
     pub fn keys_only(mut self) -> Self {
         self.list.keys_only = true;
         self
     }
 
     /// As far as the asked node has applied the log: it may miss the newest writes, and needs no quorum.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let page = client.kv().list("workers/").stale().await?; // also without a quorum
+    /// # drop(page);
+    /// # Ok(()) }
+    /// ```
     pub fn stale(mut self) -> Self {
         self.is_stale = true;
         self
@@ -74,6 +114,17 @@ impl Listing {
 
     /// All keys, one after the other, a page at a time. Each page is read when it is reached and is of a revision of its own; for all
     /// keys at one revision and what changes after it, watch with a snapshot.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use futures_util::TryStreamExt;
+    /// let mut all = std::pin::pin!(client.kv().list("workers/").stream());
+    /// while let Some((key, _)) = all.try_next().await? {
+    ///     println!("{key}");
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn stream(self) -> impl Stream<Item = Result<(String, Value), Error>> + Send + 'static {
         let pages = stream::try_unfold(Some(self), |listing| async move {
             let Some(listing) = listing else { return Ok(None) };

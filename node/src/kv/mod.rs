@@ -59,6 +59,15 @@ impl Kv {
 
     /// A key's value and revisions; await it.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// if let Some(found) = client.kv().get("config/limit").await? {
+    ///     println!("{:?}, set at {}", found.value, found.modified);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When awaited: see [`Error`].
@@ -67,6 +76,14 @@ impl Kv {
     }
 
     /// Sets a key; await it. Without an owner and a time to live the key stays, even if it had one before.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let revision = client.kv().put("config/limit", "10").await?;
+    /// # let _ = revision;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -79,6 +96,14 @@ impl Kv {
     /// Makes a key whose name ends with the revision of its making, in twenty digits: names in the order in which they were made.
     /// Await it for the name and the revision.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let (key, _) = client.kv().create_seq("jobs/job-", "x").await?;
+    /// println!("{key}"); // jobs/job-00000000000000000042
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When awaited: see [`Kv::put`].
@@ -87,6 +112,16 @@ impl Kv {
     }
 
     /// Sets a key if it is at this revision; at revision zero: if there is no such key.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use tenure::Revision;
+    /// let first = client.kv().put("config/limit", "10").await?;
+    /// client.kv().cas("config/limit", first, "11").await?;
+    /// assert!(matches!(client.kv().cas("config/limit", first, "12").await, Err(Error::Conflict { .. })));
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -102,6 +137,13 @@ impl Kv {
 
     /// Removes a key; await it.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.kv().delete("config/limit").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When awaited: [`Error::NotFound`] if there is none, [`Error::Conflict`] if a precondition does not hold; see [`Error`].
@@ -110,6 +152,15 @@ impl Kv {
     }
 
     /// The keys that begin with `prefix`, in order: await it for a page, or go through all of them with [`Listing::stream`].
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// for (key, value) in client.kv().list("workers/").await?.entries {
+    ///     println!("{key} was set at {}", value.modified);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -121,6 +172,15 @@ impl Kv {
     /// Reads and writes several keys in one step; await it. Strictly serializable: it happens at one point between its beginning and
     /// its answer.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use tenure::kv::{put, rev_of};
+    /// let done = client.kv().txn().when(rev_of("a").is_absent()).then(put("a", "1")).then(put("b", "2")).await?;
+    /// println!("both, or none: {}", done.held);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When awaited: [`Error::Conflict`] or [`Error::NoSession`] if one of its steps is refused, and then nothing is done; see
@@ -130,6 +190,16 @@ impl Kv {
     }
 
     /// What happens to the keys that begin with `prefix`; await it.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let mut watch = client.kv().watch("workers/").with_snapshot().await?;
+    /// while let Some(event) = watch.next().await {
+    ///     println!("{:?}", event?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -39,6 +39,14 @@ impl Reading {
     }
 
     /// As far as the asked node has applied the log: it may miss the newest writes, and needs no quorum.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let found = client.kv().get("config/limit").stale().await?; // also without a quorum
+    /// # drop(found);
+    /// # Ok(()) }
+    /// ```
     pub fn stale(mut self) -> Self {
         self.is_stale = true;
         self
@@ -82,21 +90,50 @@ impl Writing {
     }
 
     /// Only if there is no such key.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.kv().put("config/limit", "10").if_absent().await?; // `Error::Conflict` if it is there
+    /// # Ok(()) }
+    /// ```
     pub fn if_absent(self) -> Self {
         self.expect(Expect::Absent)
     }
 
     /// Only if there is such a key.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.kv().put("config/limit", "11").if_present().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn if_present(self) -> Self {
         self.expect(Expect::Present)
     }
 
     /// Only if the key is at this revision; at revision zero: if there is no such key.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let first = client.kv().put("config/limit", "10").await?;
+    /// client.kv().put("config/limit", "11").if_at(first).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn if_at(self, revision: Revision) -> Self {
         self.expect(at(revision))
     }
 
     /// Only if this holds.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.kv().put("config/limit", "11").expect(Expect::Present).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn expect(mut self, expect: Expect) -> Self {
         self.put.expect = expect;
         self
@@ -154,17 +191,40 @@ macro_rules! ends {
     ($($name:ident)*) => {$(
         impl $name {
             /// The key goes with this session.
+            ///
+            /// ```no_run
+            /// # use tenure::prelude::*;
+            /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+            /// client.kv().put("workers/w1", "here").ephemeral(&session).await?;
+            /// # Ok(()) }
+            /// ```
             pub fn ephemeral(self, session: &Session) -> Self {
                 self.owner(session.id())
             }
 
             /// The key goes with the session of this id, whoever keeps that.
+            ///
+            /// ```no_run
+            /// # use tenure::prelude::*;
+            /// # async fn example(client: Client) -> Result<(), Error> {
+            /// # use tenure::SessionId;
+            /// client.kv().put("workers/w1", "here").owner(SessionId(42)).await?; // a session of another process
+            /// # Ok(()) }
+            /// ```
             pub fn owner(mut self, session: SessionId) -> Self {
                 self.put.owner = Some(session);
                 self
             }
 
             /// The key goes after this long, by the cluster's time, unless it is written again.
+            ///
+            /// ```no_run
+            /// # use tenure::prelude::*;
+            /// # async fn example(client: Client) -> Result<(), Error> {
+            /// # use std::time::Duration;
+            /// client.kv().put("cache/a", "x").ttl(Duration::from_secs(60)).await?;
+            /// # Ok(()) }
+            /// ```
             pub fn ttl(mut self, ttl: Duration) -> Self {
                 self.put.ttl = Some(ttl);
                 self
@@ -199,11 +259,26 @@ impl Removing {
     }
 
     /// Only if the key is at this revision.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let first = client.kv().put("config/limit", "10").await?;
+    /// client.kv().delete("config/limit").if_at(first).await?; // unless somebody wrote it since
+    /// # Ok(()) }
+    /// ```
     pub fn if_at(self, revision: Revision) -> Self {
         self.expect(Expect::Revision(revision))
     }
 
     /// Only if this holds.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.kv().delete("config/limit").expect(Expect::Present).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn expect(mut self, expect: Expect) -> Self {
         self.delete.expect = expect;
         self

@@ -21,6 +21,15 @@ use crate::client::Client;
 use crate::error::Error;
 
 /// Begins to watch when it is awaited.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// # use tenure::Revision;
+/// let watch = client.kv().watch("workers/").from(Revision(120)).await?;
+/// # drop(watch);
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing is watched until this is awaited"]
 pub struct Watching {
     client: Client,
@@ -54,6 +63,17 @@ pub struct Watch {
 }
 
 /// What a watch tells.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// # use tenure::kv::WatchEvent;
+/// let mut watch = client.kv().watch("workers/").await?;
+/// if let Some(WatchEvent::Delete { key, why, .. }) = watch.next().await.transpose()? {
+///     println!("{key} is gone: {why:?}");
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WatchEvent {
@@ -94,12 +114,29 @@ impl Watching {
 
     /// First what is there, then what changes, without a gap between the two. Together with [`Watching::from`], what is there
     /// comes only if the changes since then are forgotten.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let watch = client.kv().watch("workers/").with_snapshot().await?; // first what is there
+    /// # drop(watch);
+    /// # Ok(()) }
+    /// ```
     pub fn with_snapshot(mut self) -> Self {
         self.has_snapshot = true;
         self
     }
 
     /// What happened after this revision, if that is remembered: else [`WatchEvent::Resync`] comes first.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let written = client.kv().put("workers/w1", "here").await?;
+    /// let watch = client.kv().watch("workers/").from(written).await?; // what happened after that
+    /// # drop(watch);
+    /// # Ok(()) }
+    /// ```
     pub fn from(mut self, revision: Revision) -> Self {
         self.after = Some(revision);
         self
@@ -130,6 +167,16 @@ impl IntoFuture for Watching {
 impl Watch {
     /// The next event. Cancellation safe: what was not returned is returned by the next call. After an error that waiting does not mend
     /// the watch ends.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let mut watch = client.kv().watch("workers/").await?;
+    /// while let Some(event) = watch.next().await {
+    ///     println!("{:?}", event?);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn next(&mut self) -> Option<Result<WatchEvent, Error>> {
         self.events.next().await
     }

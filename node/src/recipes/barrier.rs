@@ -9,6 +9,15 @@ use crate::client::Client;
 use crate::error::Error;
 
 /// Opens when so many wait for it, for all of them at once, and can be used again and again. Made by [`Client::barrier`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let barrier = client.barrier("epoch-7", 3);
+/// let pass = barrier.wait().await?;
+/// # drop(pass);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Barrier {
     client: Client,
@@ -17,6 +26,15 @@ pub struct Barrier {
 }
 
 /// A barrier that was passed. Dropped, it is left in the background.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let pass = client.barrier("epoch-7", 3).wait().await?;
+/// println!("leads: {}", pass.is_leader());
+/// pass.leave().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Pass {
     pub(super) hold: Hold,
@@ -42,6 +60,14 @@ impl Client {
 
 impl Barrier {
     /// Waits until as many wait as the barrier is for. Whoever stops waiting, or dies, does not count.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let pass = client.barrier("epoch-7", 3).wait().await?; // when three wait
+    /// # drop(pass);
+    /// # Ok(()) }
+    /// ```
     pub fn wait(&self) -> Acquire<Pass> {
         let right = RightId::new(RightKind::Barrier, self.name.as_str());
         let mode = Mode::Party { parties: self.parties };
@@ -51,6 +77,16 @@ impl Barrier {
 
 impl Pass {
     /// Whether this is the one of its round that leads: exactly one does.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let pass = client.barrier("epoch-7", 3).wait().await?;
+    /// if pass.is_leader() {
+    ///     println!("one of the three does this");
+    /// }
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_leader(&self) -> bool {
         self.hold.grant().fence == self.hold.grant().round
@@ -59,6 +95,14 @@ impl Pass {
     /// Leaves, and waits until everybody of this round has left: a second barrier at the end of what was done together.
     ///
     /// Cancellation: it is left nevertheless.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let pass = client.barrier("epoch-7", 3).wait().await?;
+    /// pass.leave().await?; // when all three have left
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

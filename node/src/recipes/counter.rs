@@ -12,6 +12,14 @@ use crate::client::{Client, unexpected};
 use crate::error::Error;
 
 /// A number of 64 bits; zero before anybody added to it. Made by [`Client::counter`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let ids = client.counter("ids");
+/// assert!(ids.add(1).await? <= ids.get().await?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Counter {
     client: Client,
@@ -19,6 +27,14 @@ pub struct Counter {
 }
 
 /// Adds when it is awaited, and returns the sum.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let sum = client.counter("ids").add(100).once("request-9").await?;
+/// # let _ = sum;
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing is added until this is awaited"]
 pub struct Addition {
     client: Client,
@@ -44,11 +60,26 @@ impl Client {
 
 impl Counter {
     /// Adds. A sum that does not fit into 64 bits is refused.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let end = client.counter("ids").add(100).await?;
+    /// println!("{} to {end} are ours", end - 99);
+    /// # Ok(()) }
+    /// ```
     pub fn add(&self, by: i64) -> Addition {
         Addition { client: self.client.clone(), add: Add { counter: self.name.clone(), by, once: None } }
     }
 
     /// The number.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// println!("{} so far", client.counter("ids").get().await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -58,6 +89,13 @@ impl Counter {
     }
 
     /// Removes the counter: it is zero again.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.counter("ids").remove().await?; // it is zero again
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -70,6 +108,15 @@ impl Counter {
 
 impl Addition {
     /// Adds once under this key: the same key again within an hour returns the first sum, and adds nothing.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let first = client.counter("ids").add(100).once("request-9").await?;
+    /// let again = client.counter("ids").add(100).once("request-9").await?;
+    /// assert_eq!(first, again); // within an hour
+    /// # Ok(()) }
+    /// ```
     pub fn once(mut self, key: impl AsRef<str>) -> Self {
         self.add.once = Some(key.as_ref().into());
         self

@@ -12,6 +12,14 @@ use crate::client::Client;
 use crate::error::Error;
 
 /// An election among the programs of an application; the cluster's own master has nothing to do with it. Made by [`Client::election`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let election = client.election("reporter");
+/// println!("{:?} leads", election.leader().await?);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Election {
     client: Client,
@@ -19,6 +27,15 @@ pub struct Election {
 }
 
 /// Leadership that is held. Dropped, it is given up in the background.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let leadership = client.election("reporter").campaign("node-a").await?;
+/// leadership.proclaim("node-a, warmed up").await?;
+/// leadership.resign().await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "leadership is given up when it is dropped"]
 #[derive(Debug)]
 pub struct Leadership {
@@ -26,6 +43,15 @@ pub struct Leadership {
 }
 
 /// Who leads.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// if let Some(leader) = client.election("reporter").leader().await? {
+///     println!("{} leads and says {:?}", leader.session, leader.value);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leader {
     /// Its session.
@@ -59,12 +85,28 @@ impl Client {
 
 impl Election {
     /// Leadership, as soon as nobody before us wants it. `value` is shown to whoever observes. Dropping the future withdraws.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let leadership = client.election("reporter").campaign("node-a").await?; // in line, until it is our turn
+    /// # drop(leadership);
+    /// # Ok(()) }
+    /// ```
     pub fn campaign(&self, value: impl Into<Bytes>) -> Acquire<Leadership> {
         let make = |hold| Leadership { hold };
         Acquire::new(&self.client, self.right.clone(), Mode::Exclusive, Patience::Endless, make).value(value)
     }
 
     /// Who leads, if anybody does.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let is_led = client.election("reporter").leader().await?.is_some();
+    /// # let _ = is_led;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -75,6 +117,17 @@ impl Election {
 
     /// Who leads now, and then whenever that, or what the leader says of itself, changes. Never goes back; a leadership that ended
     /// before it was looked at may be passed over. Ends after an error.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use futures_util::StreamExt;
+    /// let mut leaders = std::pin::pin!(client.election("reporter").observe());
+    /// while let Some(leader) = leaders.next().await {
+    ///     println!("{:?} leads now", leader?.map(|leader| leader.value));
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn observe(&self) -> impl Stream<Item = Result<Option<Leader>, Error>> + Send + use<> {
         let mut shown: Option<Option<Leader>> = None;
         let views = views(self.client.clone(), self.right.clone());
@@ -92,6 +145,14 @@ impl Election {
 impl Leadership {
     /// Says something else of itself.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let leadership = client.election("reporter").campaign("starting").await?;
+    /// leadership.proclaim("ready").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Error::NotHeld`] if somebody else may lead by now; see [`Error`].
@@ -100,6 +161,14 @@ impl Leadership {
     }
 
     /// Gives leadership up, and returns when the next in line leads.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let leadership = client.election("reporter").campaign("node-a").await?;
+    /// leadership.resign().await?; // the next in line leads when this returns
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -12,6 +12,14 @@ use crate::client::Client;
 use crate::error::Error;
 
 /// A list of those who are here. Made by [`Client::group`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let group = client.group("renderers");
+/// println!("{} of us", group.members().await?.len());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Group {
     client: Client,
@@ -19,6 +27,15 @@ pub struct Group {
 }
 
 /// A place in a group. Dropped, it is given up in the background.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let me = client.group("renderers").join("gpu=1").await?;
+/// me.set("gpu=2").await?;
+/// me.leave().await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a place in a group is given up when it is dropped"]
 #[derive(Debug)]
 pub struct Membership {
@@ -26,6 +43,15 @@ pub struct Membership {
 }
 
 /// One who is here.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// for member in client.group("renderers").members().await? {
+///     println!("{} says {:?}", member.session, member.value);
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupMember {
     /// Its session.
@@ -58,12 +84,29 @@ impl Client {
 
 impl Group {
     /// Joins. `value` is shown to whoever looks.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let me = client.group("renderers").join("gpu=1").await?;
+    /// # drop(me);
+    /// # Ok(()) }
+    /// ```
     pub fn join(&self, value: impl Into<Bytes>) -> Acquire<Membership> {
         let make = |hold| Membership { hold };
         Acquire::new(&self.client, self.right.clone(), Mode::Member, Patience::Endless, make).value(value)
     }
 
     /// Who is here.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// if let Some(oldest) = client.group("renderers").members().await?.first() {
+    ///     println!("{:?} joined first", oldest.value);
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -74,6 +117,17 @@ impl Group {
 
     /// Who is here, and then the whole list whenever it changed. Never goes back; a list that was true for a moment only may be passed
     /// over. Ends after an error.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use futures_util::StreamExt;
+    /// let mut lists = std::pin::pin!(client.group("renderers").watch());
+    /// while let Some(list) = lists.next().await {
+    ///     println!("{} of us", list?.len());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn watch(&self) -> impl Stream<Item = Result<Vec<GroupMember>, Error>> + Send + use<> {
         views(self.client.clone(), self.right.clone()).map(|view| view.map(members))
     }
@@ -81,6 +135,14 @@ impl Group {
 
 impl Membership {
     /// Says something else of itself.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let me = client.group("renderers").join("gpu=1").await?;
+    /// me.set("gpu=2").await?; // whoever watches is told
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -90,6 +152,14 @@ impl Membership {
     }
 
     /// Leaves.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let me = client.group("renderers").join("gpu=1").await?;
+    /// me.leave().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -29,20 +29,62 @@ use crate::session::Lost;
 /// that refuse a smaller one than it has seen.
 pub trait Guard: Send + Sync {
     /// The revision of the grant: greater than that of every grant before it, of any right.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(guard: impl Guard) {
+    /// println!("every write carries {}", guard.fence());
+    /// # }
+    /// ```
     fn fence(&self) -> Fence;
 
     /// What a transaction may ask for: that this very grant is live when it is applied. See [`held`](crate::kv::held).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use tenure::kv::put;
+    /// let guard = client.lock("stock").await?;
+    /// client.kv().txn().when(guard.condition()).then(put("stock/42", "6")).await?;
+    /// # Ok(()) }
+    /// ```
     fn condition(&self) -> Condition;
 
     /// For how long the right certainly lasts from now on if nothing renews its session; nothing if it is over: its session, or this
     /// claim to it alone, which whoever speaks in the session's name may give back (`DELETE …/claims/c57`).
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(guard: impl Guard) {
+    /// match guard.valid_for() {
+    ///     Some(left) => println!("certainly ours for another {left:?}"),
+    ///     None => println!("it is over"),
+    /// }
+    /// # }
+    /// ```
     fn valid_for(&self) -> Option<Duration>;
 
     /// Waits until the right is lost, and says why. Cancellation safe.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(guard: impl Guard) {
+    /// println!("stop: {}", guard.lost().await);
+    /// # }
+    /// ```
     fn lost(&self) -> impl Future<Output = Lost> + Send;
 
     /// Runs `work` as long as the right lasts: a little before it ends, `work` is dropped. It is never polled after that, also not when
     /// the process wakes up from a pause. Dropping the future drops `work`; the right stays.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(guard: impl Guard) {
+    /// if let Err(lost) = guard.run(async { println!("alone") }).await {
+    ///     println!("dropped in time: {lost}");
+    /// }
+    /// # }
+    /// ```
     fn run<F>(&self, work: F) -> impl Future<Output = Result<F::Output, Lost>> + Send
     where
         F: Future + Send,

@@ -108,30 +108,73 @@ impl<G> Acquire<G> {
     }
 
     /// Stands in line for so long, and then gives up with [`Error::Held`].
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// # use std::time::Duration;
+    /// let guard = client.lock("stock").wait(Duration::from_secs(5)).await?; // `Error::Held` if it is not free by then
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
     pub fn wait(mut self, patience: Duration) -> Self {
         self.patience = Patience::UpTo(patience);
         self
     }
 
     /// Stands in line as long as it takes.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let guard = client.lock("stock").wait_long().await?;
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
     pub fn wait_long(mut self) -> Self {
         self.patience = Patience::Endless;
         self
     }
 
     /// Does not stand in line: [`Error::Held`] says at once that it is not free.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// match client.semaphore("ffmpeg", 4).acquire(1).no_wait().await {
+    ///     Err(Error::Held { .. }) => println!("all four are taken"),
+    ///     permit => permit?.release().await?,
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn no_wait(mut self) -> Self {
         self.patience = Patience::None;
         self
     }
 
     /// The right ends with this session.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client, session: Session) -> Result<(), Error> {
+    /// let guard = client.lock("stock").session(&session).await?; // goes with the session
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
     pub fn session(mut self, session: &Session) -> Self {
         self.session = Some(session.clone());
         self
     }
 
     /// What is shown beside the holder.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let guard = client.lock("stock").value("by the nightly job").await?;
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
     pub fn value(mut self, value: impl Into<Bytes>) -> Self {
         self.value = value.into();
         self

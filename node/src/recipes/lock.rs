@@ -8,6 +8,15 @@ use crate::client::Client;
 use crate::error::Error;
 
 /// A lock that is held: see [`Client::lock`]. Dropped, it is given back in the background.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let guard = client.lock("stock").wait_long().await?;
+/// println!("ours, under fence {}", guard.fence());
+/// guard.release().await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "a lock is given back when its guard is dropped"]
 #[derive(Debug)]
 pub struct LockGuard {
@@ -40,6 +49,14 @@ impl Client {
 
 impl Acquire<LockGuard> {
     /// For a reader: readers hold the lock together.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let readers = (client.lock("stock").shared().await?, client.lock("stock").shared().await?);
+    /// # drop(readers);
+    /// # Ok(()) }
+    /// ```
     pub fn shared(self) -> Self {
         self.mode(Mode::Shared)
     }
@@ -47,6 +64,14 @@ impl Acquire<LockGuard> {
 
 impl LockGuard {
     /// Gives the lock back, and returns when the next in line has it.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let guard = client.lock("stock").await?;
+    /// guard.release().await?; // the next in line has it when this returns
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

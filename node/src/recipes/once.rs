@@ -17,6 +17,14 @@ use crate::session::Lost;
 
 /// Something that is to be done once. It counts one *recorded* success: whoever dies between doing it and recording that is followed by
 /// another runner, so that what it does must bear to be begun again.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let migration = client.once("migrate-v7");
+/// println!("done: {}", migration.outcome().await?.is_some());
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Once {
     client: Client,
@@ -24,6 +32,19 @@ pub struct Once {
 }
 
 /// Why there is no outcome.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// # use tenure::OnceError;
+/// let done = client.once("migrate-v7").run(|| async { std::fs::read_to_string("migrate.sql") }).await;
+/// match done {
+///     Ok(sql) => println!("{} bytes, whoever read them", sql.len()),
+///     Err(OnceError::Failed(why)) => println!("it failed here, and the next one tries: {why}"),
+///     Err(other) => println!("not now: {other}"),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum OnceError<E> {
     /// It was run here and failed: the next one runs it again.
@@ -59,6 +80,14 @@ impl Once {
     /// Runs it here if it is our turn and nobody has succeeded yet, and returns the outcome of whoever succeeded. If the right to run it
     /// is about to be lost, the future of `work` is dropped. Cancellation: the next one runs it.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let rows: Result<u32, _> = client.once("migrate-v7").run(|| async { Ok::<_, std::io::Error>(7) }).await;
+    /// # drop(rows);
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`OnceError`].
@@ -81,6 +110,15 @@ impl Once {
 
     /// The outcome, if it is known: JSON, unless it was recorded by other means.
     ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// if client.once("migrate-v7").outcome().await?.is_none() {
+    ///     println!("nobody has done it yet");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// See [`Error`].
@@ -89,6 +127,13 @@ impl Once {
     }
 
     /// Forgets the outcome, so that it can be done again.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.once("migrate-v7").forget().await?; // it may happen again
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

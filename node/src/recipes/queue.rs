@@ -15,6 +15,15 @@ use crate::client::Client;
 use crate::error::Error;
 
 /// A queue of items. Made by [`Client::queue`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let thumbs = client.queue("thumbs");
+/// thumbs.push("holiday.png").await?;
+/// thumbs.pop().await?.done().await?;
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Queue {
     client: Client,
@@ -23,6 +32,15 @@ pub struct Queue {
 
 /// An item that was taken. Unless it is [done](Taken::done), it goes back to its old place: when it is dropped, in the background; when
 /// its process dies, with its session.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let item = client.queue("thumbs").pop().await?;
+/// println!("{:?}, under fence {}", item.value(), item.fence());
+/// item.done().await?;
+/// # Ok(()) }
+/// ```
 #[must_use = "an item goes back when it is dropped"]
 #[derive(Debug)]
 pub struct Taken {
@@ -30,6 +48,14 @@ pub struct Taken {
 }
 
 /// Adds an item when it is awaited.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let revision = client.queue("thumbs").push("holiday.png").priority(5).await?;
+/// # let _ = revision;
+/// # Ok(()) }
+/// ```
 #[must_use = "nothing is added until this is awaited"]
 pub struct Push {
     queue: Queue,
@@ -59,17 +85,39 @@ impl Client {
 
 impl Queue {
     /// Adds an item. Awaited, it returns the item's revision.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.queue("thumbs").push("holiday.png").await?;
+    /// # Ok(()) }
+    /// ```
     pub fn push(&self, value: impl Into<Bytes>) -> Push {
         Push { queue: self.clone(), value: value.into(), priority: 0 }
     }
 
     /// Takes the first item, as soon as there is one and nobody else is before us.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let item = client.queue("thumbs").pop().await?; // waits for one
+    /// # drop(item);
+    /// # Ok(()) }
+    /// ```
     pub fn pop(&self) -> Acquire<Taken> {
         let make = |hold| Taken { hold };
         Acquire::new(&self.client, self.right.clone(), Mode::Exclusive, Patience::Endless, make)
     }
 
     /// How many items nobody has taken.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// println!("{} wait for somebody", client.queue("thumbs").waiting_items().await?);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -81,6 +129,13 @@ impl Queue {
 
 impl Push {
     /// Higher goes first; among equals, older. Zero unless told otherwise.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.queue("thumbs").push("urgent.png").priority(5).await?; // before all with less
+    /// # Ok(()) }
+    /// ```
     pub fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
         self
@@ -100,6 +155,14 @@ impl IntoFuture for Push {
 
 impl Taken {
     /// The item.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let item = client.queue("thumbs").pop().await?;
+    /// println!("{:?}", item.value());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn value(&self) -> &Bytes {
         static NOTHING: Bytes = Bytes::new();
@@ -107,12 +170,28 @@ impl Taken {
     }
 
     /// The item's revision: equal whoever takes it, however often.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let item = client.queue("thumbs").pop().await?;
+    /// let name = format!("thumbs/{}.png", item.id()); // the same whoever takes it
+    /// # drop(name);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn id(&self) -> Revision {
         self.hold.grant().item.as_ref().map_or(Revision(0), |item| item.id)
     }
 
     /// The item is dealt with: nobody gets it any more.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.queue("thumbs").pop().await?.done().await?; // nobody gets it any more
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -122,6 +201,13 @@ impl Taken {
     }
 
     /// Puts the item back to its old place.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// client.queue("thumbs").pop().await?.give_back().await?; // in its old place
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

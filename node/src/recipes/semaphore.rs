@@ -8,6 +8,15 @@ use crate::client::Client;
 use crate::error::Error;
 
 /// A number of permits under one name. Everybody who uses it at one time says the same number. Made by [`Client::semaphore`].
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let semaphore = client.semaphore("ffmpeg", 4);
+/// let (one, two) = (semaphore.acquire(1).await?, semaphore.acquire(2).await?);
+/// # drop((one, two));
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Semaphore {
     client: Client,
@@ -16,6 +25,14 @@ pub struct Semaphore {
 }
 
 /// Permits that are held. Dropped, they are given back in the background.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let permit = client.semaphore("ffmpeg", 4).acquire(1).await?;
+/// permit.run(async { println!("at most four of these") }).await.expect("it was not lost");
+/// # Ok(()) }
+/// ```
 #[must_use = "permits are given back when they are dropped"]
 #[derive(Debug)]
 pub struct Permit {
@@ -42,6 +59,14 @@ impl Client {
 
 impl Semaphore {
     /// Permits, as soon as so many are free and nobody else is before us.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let permit = client.semaphore("ffmpeg", 4).acquire(2).await?; // waits until two are free
+    /// # drop(permit);
+    /// # Ok(()) }
+    /// ```
     pub fn acquire(&self, count: u32) -> Acquire<Permit> {
         let right = RightId::new(RightKind::Semaphore, self.name.as_str());
         let mode = Mode::Permits { count, limit: self.limit };
@@ -51,6 +76,14 @@ impl Semaphore {
 
 impl Permit {
     /// Gives the permits back.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(client: Client) -> Result<(), Error> {
+    /// let permit = client.semaphore("ffmpeg", 4).acquire(1).await?;
+    /// permit.release().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

@@ -26,6 +26,14 @@ use crate::error::Error;
 
 /// What was seen of a [`TestCluster`](super::TestCluster): see [`history`](super::TestCluster::history). Each of its methods panics with
 /// the evidence if what it claims is not so.
+///
+/// ```no_run
+/// # use tenure::testing::TestCluster;
+/// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+/// let history = cluster.history().await?;
+/// history.assert_single_master_per_epoch().assert_commits_at_most_once().assert_no_task_lost().assert_linearizable();
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct History {
     pub(super) seen: Seen,
@@ -55,6 +63,13 @@ impl History {
 
     /// At most one node said of itself that it leads an epoch, and all nodes named the same one.
     ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.history().await?.assert_single_master_per_epoch();
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Panics
     ///
     /// If that is not so.
@@ -78,6 +93,13 @@ impl History {
 
     /// Of every task at most one result was recorded, under an attempt that was started; nobody was shown another end of it than
     /// anybody else; and nothing was granted after its end.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.history().await?.assert_commits_at_most_once();
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Panics
     ///
@@ -113,6 +135,13 @@ impl History {
     /// Every task that was acknowledged is known, and waits, runs or has ended; none is [lost](crate::TaskEnd::Lost) but one that was to
     /// run at most once. Ask for the history before the records of the first tasks are due to go.
     ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.history().await?.assert_no_task_lost();
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Panics
     ///
     /// If that is not so.
@@ -133,6 +162,13 @@ impl History {
     /// Not judged are: keys that were part of a transaction, had an owner or an end, or were made in sequence; what lists, watches and
     /// stale reads showed; and histories that are too hard, which are told on stderr.
     ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.history().await?.assert_linearizable();
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Panics
     ///
     /// If that is not so.
@@ -150,12 +186,26 @@ impl History {
     }
 
     /// How many calls, starts and words about the master were seen: a test that judges nothing proves nothing.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("{} calls were made", cluster.history().await?.len());
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn len(&self) -> usize {
         self.seen.calls.len() + self.seen.starts.len() + self.seen.views.len()
     }
 
     /// Whether nothing was seen.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// assert!(!cluster.history().await?.is_empty(), "the test asked something");
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

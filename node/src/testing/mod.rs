@@ -61,6 +61,15 @@ pub struct TestCluster {
 }
 
 /// A cluster about to start.
+///
+/// ```no_run
+/// # use tenure::testing::TestCluster;
+/// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+/// # use tenure::Profile;
+/// let cluster = TestCluster::builder().nodes(5).slots(2).profile(Profile::LAN).start().await?;
+/// # drop(cluster);
+/// # Ok(()) }
+/// ```
 #[must_use = "a cluster starts with `start()`"]
 pub struct Builder {
     nodes: usize,
@@ -88,17 +97,40 @@ enum State {
 
 impl TestCluster {
     /// Describes a cluster: three nodes with four slots each and the timers of `Profile::DEV`, unless told otherwise.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = TestCluster::builder().nodes(1).start().await?;
+    /// # drop(cluster);
+    /// # Ok(()) }
+    /// ```
     pub fn builder() -> Builder {
         Builder { nodes: 3, slots: 4, profile: Profile::DEV, handlers: BTreeMap::new() }
     }
 
     /// Asks the cluster through this node. A node that starts again has another client.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.client(0).kv().put("greeting", "hello").await?;
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn client(&self, place: usize) -> Client {
         self.members[place].client.clone()
     }
 
     /// Waits until a node that runs is master, and returns its place. Cancellation safe.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let master = cluster.master().await;
+    /// cluster.kill(master);
+    /// # Ok(()) }
+    /// ```
     pub async fn master(&self) -> usize {
         loop {
             for (place, member) in self.members.iter().enumerate() {
@@ -113,6 +145,14 @@ impl TestCluster {
     }
 
     /// Kills a node: what it had not made durable is lost, and the others see its connections close.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.kill(0);
+    /// cluster.client(1).kv().put("greeting", "still here").await?;
+    /// # Ok(()) }
+    /// ```
     pub fn kill(&mut self, place: usize) {
         let member = &mut self.members[place];
         self.hub.kill(member.node);
@@ -125,6 +165,14 @@ impl TestCluster {
     }
 
     /// Starts a node again that was killed.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.kill(0);
+    /// cluster.restart(0).await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -143,6 +191,15 @@ impl TestCluster {
     }
 
     /// Lets a node stand still, as one does that the system has stopped, until it is [resumed](Self::resume).
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.pause(0);
+    /// cluster.client(1).kv().put("greeting", "still here").await?;
+    /// cluster.resume(0);
+    /// # Ok(()) }
+    /// ```
     pub fn pause(&mut self, place: usize) {
         let member = &mut self.members[place];
         member.state = match std::mem::replace(&mut member.state, State::Down(None)) {
@@ -152,6 +209,14 @@ impl TestCluster {
     }
 
     /// Lets a paused node go on.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.pause(0);
+    /// cluster.resume(0);
+    /// # Ok(()) }
+    /// ```
     pub fn resume(&mut self, place: usize) {
         let member = &mut self.members[place];
         member.state = match std::mem::replace(&mut member.state, State::Down(None)) {
@@ -161,6 +226,14 @@ impl TestCluster {
     }
 
     /// Cuts these groups of nodes apart, silently. Nodes in no group keep all links.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.partition([&[0], &[1, 2]]);
+    /// assert!(cluster.client(0).kv().put("a", "1").await.is_err(), "no quorum");
+    /// # Ok(()) }
+    /// ```
     pub fn partition<const GROUPS: usize>(&self, groups: [&[usize]; GROUPS]) {
         for (at, group) in groups.iter().enumerate() {
             let others = groups[at + 1..].iter().flat_map(|other| other.iter());
@@ -171,11 +244,28 @@ impl TestCluster {
     }
 
     /// Joins all nodes again.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.partition([&[0], &[1, 2]]);
+    /// cluster.heal();
+    /// cluster.client(0).kv().put("a", "1").await?;
+    /// # Ok(()) }
+    /// ```
     pub fn heal(&self) {
         self.hub.heal_all();
     }
 
     /// Delays everything between this node and all others by this much, each way.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use std::time::Duration;
+    /// cluster.lag(0, Duration::from_millis(20));
+    /// # Ok(()) }
+    /// ```
     pub fn lag(&self, place: usize, span: Duration) {
         for other in (0..self.members.len()).filter(|other| *other != place) {
             self.hub.lag(self.members[place].node, self.members[other].node, span);
@@ -185,6 +275,13 @@ impl TestCluster {
     /// Lets the clock of a node run at another rate: at 1.02 it goes ahead by 20 ms in a second. All timers of the node and the ends of
     /// the sessions of its clients go by it, from the next time that they are set; 0.9 to 1.1 is what the cluster is made for. A node
     /// that starts again has a right clock.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// cluster.skew(0, 1.05); // ahead by 50 ms in a second
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Panics
     ///
@@ -255,35 +352,103 @@ impl TestCluster {
 
 impl Builder {
     /// How many nodes.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = TestCluster::builder().nodes(5).start().await?;
+    /// # drop(cluster);
+    /// # Ok(()) }
+    /// ```
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = nodes;
         self
     }
 
     /// How many attempts a node runs at once.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = TestCluster::builder().slots(1).start().await?;
+    /// # drop(cluster);
+    /// # Ok(()) }
+    /// ```
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
         self
     }
 
     /// The timers.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tenure::Profile;
+    /// let cluster = TestCluster::builder().profile(Profile::LAN).start().await?;
+    /// # drop(cluster);
+    /// # Ok(()) }
+    /// ```
     pub fn profile(mut self, profile: Profile) -> Self {
         self.profile = profile;
         self
     }
 
     /// Every node runs tasks of this kind: of a function with [`#[task]`](macro@crate::task), which is named here.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tenure::prelude::*;
+    /// #[task]
+    /// async fn greet(name: String) -> Result<String, TaskError> {
+    ///     Ok(format!("hello, {name}"))
+    /// }
+    ///
+    /// let cluster = TestCluster::builder().task::<greet>().start().await?;
+    /// assert_eq!(cluster.client(0).submit::<greet>("Ada".into()).await?.result().await?, "hello, Ada");
+    /// # Ok(()) }
+    /// ```
     pub fn task<H: TaskHandler + Default>(self) -> Self {
         self.register(H::default())
     }
 
     /// Every node runs tasks of this handler's kind.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// # use tenure::prelude::*;
+    /// struct Shout(&'static str);
+    ///
+    /// impl TaskHandler for Shout {
+    ///     const NAME: &'static str = "shout";
+    ///     type Input = String;
+    ///     type Output = String;
+    ///
+    ///     async fn run(&self, _cx: &TaskCx, word: String) -> Result<String, TaskError> {
+    ///         Ok(word + self.0)
+    ///     }
+    /// }
+    ///
+    /// let cluster = TestCluster::builder().register(Shout("!")).start().await?;
+    /// # drop(cluster);
+    /// # Ok(()) }
+    /// ```
     pub fn register<H: TaskHandler>(mut self, handler: H) -> Self {
         self.handlers.insert(H::NAME.to_owned(), Arc::new(Typed(handler)));
         self
     }
 
     /// Starts the nodes, and waits until one is master.
+    ///
+    /// ```no_run
+    /// # use tenure::testing::TestCluster;
+    /// # async fn example(mut cluster: TestCluster) -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = TestCluster::builder().start().await?;
+    /// # drop(cluster);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
