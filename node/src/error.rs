@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use protocol::client::CallError;
+use protocol::client::{CallError, Denied};
 use protocol::state::Refused;
 use protocol::{Fence, NodeId, Revision, SessionId};
 
@@ -85,8 +85,8 @@ pub enum Error {
     /// The once is settled: its outcome is known and will not change.
     #[error("it is settled already")]
     Settled,
-    /// Too many calls under way: wait for some of them.
-    #[error("too many calls under way")]
+    /// Too many calls under way, or too many tasks that have not ended: wait for some of them.
+    #[error("too much is under way")]
     Busy,
     /// Larger than allowed: store it elsewhere and pass a reference.
     #[error("{len} bytes exceed the limit of {limit}")]
@@ -230,6 +230,7 @@ impl StartError {
 impl From<CallError> for Error {
     fn from(error: CallError) -> Self {
         match error {
+            CallError::Deadline { maybe_applied: false, last: Some(Denied::Busy), .. } => Self::Busy,
             CallError::Deadline { maybe_applied, waited, leader, .. } => {
                 Self::NoQuorum { maybe_applied, waited, master: leader }
             }
@@ -295,7 +296,7 @@ impl From<Error> for Diagnostic {
                 diagnostic.hint("list the keys again and watch on from the revision of the list")
             }
             Error::NoSession(_) => diagnostic.hint("what it owned is gone: open another one, and claim again"),
-            Error::Busy => diagnostic.hint("wait for some of the calls under way"),
+            Error::Busy => diagnostic.hint("wait for some of the calls or tasks under way"),
             Error::Conflict { .. } => diagnostic.hint("read the key again and decide on what is there now"),
             _ => diagnostic,
         }
@@ -314,5 +315,19 @@ mod tests {
         let error = |maybe_applied| Error::NoQuorum { maybe_applied, waited: RETRY_AFTER, master: None };
         assert_eq!((error(false).retry_after(), error(true).retry_after()), (Some(RETRY_AFTER), None));
         assert_eq!(Error::NotFound.retry_after(), None);
+    }
+
+    #[test]
+    fn a_call_that_was_put_off_to_its_end_was_busy() {
+        let call = |maybe_applied, last| {
+            let (waited, leader) = (RETRY_AFTER, None);
+            Error::from(CallError::Deadline { maybe_applied, waited, leader, last: Some(last) })
+        };
+        assert_eq!(call(false, Denied::Busy), Error::Busy);
+        assert!(
+            matches!(call(true, Denied::Busy), Error::NoQuorum { maybe_applied: true, .. }),
+            "an earlier try may be done"
+        );
+        assert!(matches!(call(false, Denied::NotMaster), Error::NoQuorum { maybe_applied: false, .. }));
     }
 }

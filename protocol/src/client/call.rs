@@ -120,7 +120,9 @@ impl Call {
     /// How long to wait before the next try: longer each time, spread by the call's number so that clients do not march in
     /// step.
     pub(super) fn pause(&mut self, number: u64) -> Duration {
-        let longest = PAUSE_MIN.saturating_mul(1 << self.pauses.min(5)).min(PAUSE_MAX);
+        // Whoever is busy gets nothing done while he is asked.
+        let max = if self.last == Some(Denied::Busy) { BUSY_PAUSE_MAX } else { PAUSE_MAX };
+        let longest = PAUSE_MIN.saturating_mul(1 << self.pauses.min(8)).min(max);
         self.pauses += 1;
         let spread = (longest - PAUSE_MIN).as_micros() as u64;
         PAUSE_MIN + Duration::from_micros(scramble(number ^ (u64::from(self.pauses) << 48)) % (spread + 1))
@@ -153,6 +155,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 
 /// The longest.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// The longest where too much is under way.
+const BUSY_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -56,7 +56,7 @@ impl Master {
         let task = attempt.task;
         self.unreserve(task);
         let Some(item) = self.board.item(task) else { return };
-        let timeout = item.task.timeout;
+        let timeout = item.task.spec.timeout;
         self.hold(task, &grant, timeout);
         self.board.grant(task, grant);
         if self.crew.get(&grant.node).is_some_and(|member| member.is_dead || !member.is_linked) {
@@ -136,17 +136,18 @@ impl Master {
         if !can_hear || is_over || !matches!(told, Told::Never | Told::Earlier) {
             return;
         }
+        let spec = &record.spec;
         let message = ToWorker::Dispatch {
             epoch: self.epoch,
             grant: Grant {
                 attempt: Attempt { task, number: grant.number },
                 fence: grant.fence,
                 session: grant.session,
-                kind: record.kind.clone(),
-                payload: record.payload.clone(),
-                delivery: record.delivery,
-                timeout: record.timeout,
-                once_key: record.once_key.clone(),
+                kind: spec.kind.clone(),
+                payload: spec.payload.clone(),
+                delivery: spec.delivery,
+                timeout: spec.timeout,
+                once_key: spec.once_key.clone(),
             },
         };
         self.board.tell(task, Told::OnThisLink);
@@ -163,7 +164,7 @@ impl Master {
     pub(super) fn end_grant(&mut self, task: TaskId, effects: &mut Effects) {
         self.unreserve(task);
         let Some((record, grant, told)) = self.board.granted(task) else { return };
-        self.due.remove(&(self.due_time(&grant, record.timeout), task, grant.fence));
+        self.due.remove(&(self.due_time(&grant, record.spec.timeout), task, grant.fence));
         if let Some(member) = self.crew.get_mut(&grant.node) {
             member.grants.remove(&grant.fence);
         }
@@ -201,7 +202,7 @@ impl Master {
         if told == Told::Never {
             // What it never heard of, it did not die of.
             self.take_back_unheard(task, fence);
-        } else if record.delivery == Delivery::AtLeastOnce || is_on(Bug::EvidenceMovesAll) {
+        } else if record.spec.delivery == Delivery::AtLeastOnce || is_on(Bug::EvidenceMovesAll) {
             self.releases.insert((task, fence), ReleaseCause::Evidence);
         }
     }

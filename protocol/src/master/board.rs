@@ -114,7 +114,7 @@ impl Board {
             self.waiting.insert((not_before, id));
         } else {
             item.stage = Stage::Ready;
-            self.ready.entry(Demand::of(&item.task)).or_default().insert((Reverse(item.task.priority), id));
+            self.ready.entry(Demand::of(&item.task)).or_default().insert((Reverse(item.task.spec.priority), id));
         }
     }
 
@@ -174,7 +174,7 @@ impl Board {
             Stage::Ready => {
                 let demand = Demand::of(&item.task);
                 if let Some(ranks) = self.ready.get_mut(&demand) {
-                    ranks.remove(&(Reverse(item.task.priority), id));
+                    ranks.remove(&(Reverse(item.task.spec.priority), id));
                     if ranks.is_empty() {
                         self.ready.remove(&demand);
                     }
@@ -187,7 +187,7 @@ impl Board {
 
 impl Demand {
     fn of(task: &LiveTask) -> Self {
-        Self { kind: task.kind.clone(), needs: task.needs.clone() }
+        Self { kind: task.spec.kind.clone(), needs: task.spec.needs.clone() }
     }
 
     /// What a task demands that is about to be recorded.

@@ -93,7 +93,7 @@ impl Master {
         }
         for task in view.tasks {
             if let Some(grant) = task.assigned {
-                master.hold(task.id, &grant, task.timeout);
+                master.hold(task.id, &grant, task.spec.timeout);
             }
             master.board.insert(task, view.time);
         }

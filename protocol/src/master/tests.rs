@@ -207,7 +207,7 @@ impl Bench {
     /// The worker and the grant of a task.
     fn grant(&self, task: TaskId) -> (NodeId, Held) {
         match self.state.task_state(task) {
-            Some(&TaskState::Assigned { number, fence, node, .. }) => {
+            Some(TaskState::Assigned { number, fence, node, .. }) => {
                 (node, Held { attempt: Attempt { task, number }, fence })
             }
             other => panic!("{task} has no grant: {other:?}"),

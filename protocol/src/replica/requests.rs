@@ -63,6 +63,10 @@ impl Replica {
             }
             RequestBody::Renew { sessions } => Command::Renew { sessions },
             RequestBody::Write { session, seq, first_incomplete, operation } => {
+                // The log would refuse it, too, but only as an entry.
+                if self.state.is_crowded(&operation) && !self.state.has_answered(session, seq) {
+                    return self.respond(waiter, Err(Denied::Busy), effects);
+                }
                 if let (Operation::Submit(tasks), Some(_)) = (&operation, self.mastering) {
                     self.coming.note(session, seq, tasks);
                 }

@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::client::patience::{HOLD, WATCH_PATIENCE};
-use crate::client::{Consistency, Request, RequestBody, Response};
+use crate::client::{Consistency, Denied, Request, RequestBody, Response};
 use crate::state::{
     Claim, ClaimState, Command, KeyOperation, MasterCommand, Mode, NodeView, Operation, Put, Query, Refused, RightId,
     RightKind, RightOperation, TaskSpec, TaskState, Transaction, Watch,
 };
 use crate::types::{Incarnation, Revision, Seq, SessionId, TaskId};
+use crate::wire;
 
 /// A cluster of one node, and the virtual disk that answers it at once.
 struct Alone {
@@ -124,6 +125,26 @@ fn a_master_that_says_nothing_delays_an_entry_for_a_moment_only() {
     let due = alone.replica.next_deadline().since(alone.now);
     alone.pass(due);
     assert!(matches!(alone.replica.state.task_state(TaskId(1)), Some(TaskState::Pending { .. })));
+}
+
+#[test]
+fn a_submission_that_finds_no_room_makes_no_entry() {
+    let mut alone = Alone::new();
+    let session = alone.open_session();
+    let submit = |seq| {
+        let operation = Operation::Submit(vec![TaskSpec::new("echo", vec![0; wire::MAX_VALUE])]);
+        let body = RequestBody::Write { session, seq: Seq(seq), first_incomplete: Seq(1), operation };
+        Request { origin: Origin { node: NodeId(9), number: 1 + seq, turn: 0 }, forwarded: false, body }
+    };
+    let mut ask = |seq| {
+        let responses = alone.step(Input::Request { from: NodeId(9), request: submit(seq) });
+        (responses.into_iter().next().expect("it is answered").result, alone.replica.consensus.last().index)
+    };
+    let recorded = (1..).take_while(|&seq| ask(seq).0.is_ok()).count() as u64;
+    let last = ask(recorded + 1).1;
+    assert_eq!(ask(recorded + 1), (Err(Denied::Busy), last));
+    let (answer, now) = ask(recorded);
+    assert!(matches!(answer, Ok(Answer::Submitted(_))) && now > last, "what was done is answered: {answer:?}");
 }
 
 #[test]

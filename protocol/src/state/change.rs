@@ -1,11 +1,9 @@
 //! What applying an entry changed, as the master sees it.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::state::{ClientEnd, Delivery, Host, KeyChange, Offer, RightChange, Ticket};
+use crate::state::{ClientEnd, Host, KeyChange, Offer, RightChange, TaskSpec, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, SessionId, TaskId};
 
 /// The part of the state that the master works on, copied when its leadership begins.
@@ -28,20 +26,8 @@ pub struct MasterView {
 pub struct LiveTask {
     /// Its id.
     pub id: TaskId,
-    /// Which handler runs it.
-    pub kind: String,
-    /// The handler's input.
-    pub payload: Bytes,
-    /// How often it may run.
-    pub delivery: Delivery,
-    /// How long one attempt may run; zero means without end.
-    pub timeout: Duration,
-    /// Higher goes first.
-    pub priority: i32,
-    /// The once key.
-    pub once_key: Option<String>,
-    /// Labels that the worker must have.
-    pub needs: BTreeMap<String, String>,
+    /// What was asked for: the same that the record holds, not a copy of it.
+    pub spec: Arc<TaskSpec>,
     /// How many attempts were granted so far.
     pub attempts: u32,
     /// Waits until then if it is pending.

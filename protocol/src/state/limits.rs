@@ -22,6 +22,9 @@ pub const MAX_RENEWED: usize = 1_024;
 pub const MAX_NODES: usize = 4_096;
 /// How many bytes tasks, keys, rights and counters may take together before what adds to them is refused.
 pub const MAX_BYTES: u64 = 512 * 1024 * 1024;
+/// How many bytes the backlog may take: the tasks that have not ended, and those that have and are kept only because all are, for
+/// [`MIN_KEEP`]. A submission that finds no room waits until some have ended or their time is over.
+pub const MAX_BACKLOG: u64 = 36 * 1024 * 1024;
 /// The longest name of a kind of task, in bytes.
 pub const MAX_KIND: usize = 256;
 /// How many claims one right may have, granted or in line: one step may have to grant them all (F28).
@@ -69,8 +72,12 @@ pub(super) const MAX_TEXT: usize = 4_096;
 pub(super) const MAX_LINE: usize = 256;
 /// The longest wait between two attempts that doubling leads to.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(3600);
-/// What a task's record takes beside its content.
-pub(super) const TASK_BYTES: u64 = 512;
+/// What a task takes beside its content while its record is whole: so much at the master, which has it on its board, too.
+pub(super) const TASK_BYTES: u64 = 1024;
+/// What the record of a task that has ended takes beside its bytes.
+pub(super) const PACKED_BYTES: u64 = 96;
+/// The most that input and outcome may have of a task that has ended for its record to be packed.
+pub(super) const MAX_PACKED: usize = 4 * 1024;
 /// What a key takes beside its content.
 pub(super) const KEY_BYTES: u64 = 128;
 /// What a right takes beside its name, its claims and its items.

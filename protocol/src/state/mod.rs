@@ -61,7 +61,7 @@ use self::rights::Rights;
 use self::tasks::Tasks;
 use crate::durable::ConfState;
 use crate::mutants::{Bug, is_on};
-use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Revision, SessionId, TaskId};
+use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};
 
 /// The replicated state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,6 +110,8 @@ impl State {
                 match self.clients.admit(*session, *seq, *first_incomplete) {
                     Admission::Answer(answer) => Ok(answer),
                     Admission::Execute if *operation == Operation::Close => self.close(*session, changes),
+                    // Like an answer without room: nothing is kept, so that the same request is done later.
+                    Admission::Execute if self.is_crowded(operation) => Ok(Answer::Refused(Refused::Busy)),
                     Admission::Execute => {
                         let answer = self.execute(operation, changes).unwrap_or_else(Answer::Refused);
                         self.clients.keep(*session, *seq, answer.clone());
@@ -194,8 +196,20 @@ impl State {
 
     /// Where a task stands, if there is a record of it.
     #[must_use]
-    pub fn task_state(&self, task: TaskId) -> Option<&TaskState> {
+    pub fn task_state(&self, task: TaskId) -> Option<TaskState> {
         self.tasks.state(task)
+    }
+
+    /// Says whether the backlog of tasks has no room for this: it would be refused as [`Refused::Busy`] now, and not later.
+    #[must_use]
+    pub fn is_crowded(&self, operation: &Operation) -> bool {
+        matches!(operation, Operation::Submit(specs) if !self.tasks.has_room(specs))
+    }
+
+    /// Says whether a request was executed whose answer is kept.
+    #[must_use]
+    pub fn has_answered(&self, session: SessionId, seq: Seq) -> bool {
+        self.clients.answer(session, seq).is_some()
     }
 
     /// Says whether a client's or node's session lives.
@@ -238,6 +252,12 @@ impl State {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.tasks.bytes() + self.keys.bytes() + self.rights.bytes() + self.counters.bytes()
+    }
+
+    /// About how many bytes an image of all that takes.
+    #[must_use]
+    pub fn image_bytes(&self) -> u64 {
+        self.tasks.image_bytes() + (self.keys.bytes() + self.rights.bytes() + self.counters.bytes()) / 2
     }
 
     /// The hash of everything here: equal on all replicas that applied the same entries. Costs the same whatever there is.

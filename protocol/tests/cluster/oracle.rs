@@ -213,12 +213,12 @@ impl Oracle {
             match change {
                 ClusterChange::Submitted(task) => {
                     let id = task.id;
-                    let token = token(&task.payload);
+                    let token = token(&task.spec.payload);
                     if id.0 as usize != self.tasks.len() + 1 {
                         return Err(format!("I4 {id} is not the next task"));
                     }
                     self.tasks.push(Task {
-                        delivery: task.delivery,
+                        delivery: task.spec.delivery,
                         fences: Vec::new(),
                         live: None,
                         recorded: Vec::new(),

@@ -76,7 +76,7 @@ impl Toy {
 
     fn fence(&self, task: TaskId) -> Fence {
         match self.state.lock().unwrap().0.task_state(task) {
-            Some(protocol::state::TaskState::Assigned { fence, .. }) => *fence,
+            Some(protocol::state::TaskState::Assigned { fence, .. }) => fence,
             other => panic!("{task} is not assigned: {other:?}"),
         }
     }

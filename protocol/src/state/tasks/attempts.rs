@@ -9,7 +9,6 @@
 //! * A task that may run once is granted again only where the last attempt certainly never started (F8).
 //! * A task that has ended stays as it is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,13 +34,12 @@ impl Tasks {
         node: NodeId,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        let record = self.records.get_mut(&attempt.task).map(Arc::make_mut).ok_or(Refused::NotFound)?;
+        let record = self.live_record_mut(attempt.task)?;
         match *record.state() {
             TaskState::Pending { not_before }
                 if not_before <= step.time && record.attempts.checked_add(1) == Some(attempt.number) => {}
             TaskState::Pending { .. } | TaskState::Assigned { .. } if is_on(Bug::AssignsBlindly) => {}
-            TaskState::Pending { .. } | TaskState::Assigned { .. } => return Err(elsewhere(record)),
-            _ => return Err(Refused::Ended),
+            _ => return Err(elsewhere(record)),
         }
         let (number, fence, since) = (attempt.number, Fence::from(step.grant()), step.time);
         record.attempts = number;
@@ -65,12 +63,8 @@ impl Tasks {
         cause: ReleaseCause,
         step: &mut Step<'_>,
     ) -> Result<(), Refused> {
-        let record = self.records.get(&id).ok_or(Refused::NotFound)?;
-        let grant = match record.grant() {
-            Some(grant) if grant.fence == fence => grant,
-            None if record.state().is_final() => return Err(Refused::Ended),
-            _ => return Err(elsewhere(record)),
-        };
+        let record = self.live_record(id)?;
+        let Some(grant) = record.grant().filter(|grant| grant.fence == fence) else { return Err(elsewhere(record)) };
         let may_end_it = match cause {
             ReleaseCause::Evidence => record.spec().delivery == Delivery::AtLeastOnce || is_on(Bug::EvidenceMovesAll),
             ReleaseCause::SessionEnded => false,
@@ -86,7 +80,7 @@ impl Tasks {
     /// Takes back all attempts of a session that has just ended.
     pub(in crate::state) fn end_session(&mut self, session: SessionId, cause: ReleaseCause, step: &mut Step<'_>) {
         for id in self.held.get(&session).cloned().unwrap_or_default() {
-            let grant = self.records.get(&id).and_then(|record| record.grant()).expect("a held task has a grant");
+            let grant = self.live_record(id).ok().and_then(Record::grant).expect("a held task has a grant");
             self.take_back(id, grant, cause, step);
         }
     }
@@ -99,18 +93,22 @@ impl Tasks {
         metadata: &mut Metadata<'_>,
         step: &mut Step<'_>,
     ) -> Answer {
-        let Some(record) = self.records.get_mut(&id).map(Arc::make_mut) else {
+        let Some(kept) = self.records.get(&id) else {
             judged(id, fence, false, step);
             return Answer::Refused(Refused::NotFound);
         };
-        if let Some(grant) = record.grant().filter(|_| is_on(Bug::JudgesWithoutFence)) {
+        let (grant, fate, why) = {
+            let record = kept.record();
+            let why = if record.state().is_final() { Refused::Ended } else { elsewhere(&record) };
+            (record.grant(), record.fate(fence), why)
+        };
+        if let Some(grant) = grant.filter(|_| is_on(Bug::JudgesWithoutFence)) {
             self.judge(id, Assigned { fence, ..grant }, outcome, metadata, step);
             return Answer::Ok;
         }
-        match record.fate(fence) {
+        match fate {
             Some((_, Fate::Held)) => {
-                let grant = record.grant().filter(|grant| grant.fence == fence);
-                let grant = grant.expect("a held fence is that of the grant");
+                let grant = grant.filter(|grant| grant.fence == fence).expect("a held fence is that of the grant");
                 self.judge(id, grant, outcome, metadata, step);
                 return Answer::Ok;
             }
@@ -120,17 +118,13 @@ impl Tasks {
                 return Answer::Ok;
             }
             Some((number, Fate::TakenBack)) => {
-                record.set_fate(fence, Fate::Refused);
                 if let (Outcome::Done { effects, .. }, true) = (outcome, is_on(Bug::EffectsOfTheFenced)) {
                     let _ = metadata.perform(effects, step);
                 }
-                record.note(step.time, number, HistoryEvent::LateResultRefused(fence));
-                record.seal(&mut self.digest);
-                self.counts.results_refused += 1;
+                self.note_late(Attempt { task: id, number }, fence, step.time);
             }
             Some((_, Fate::Refused)) | None => {}
         }
-        let why = if record.state().is_final() { Refused::Ended } else { elsewhere(record) };
         judged(id, fence, false, step);
         Answer::Refused(why)
     }
@@ -142,10 +136,7 @@ impl Tasks {
         reason: &str,
         step: &mut Step<'_>,
     ) -> Result<Answer, Refused> {
-        let record = self.records.get_mut(&id).map(Arc::make_mut).ok_or(Refused::NotFound)?;
-        if record.state().is_final() {
-            return Err(Refused::Ended);
-        }
+        let record = self.live_record_mut(id)?;
         let grant = record.grant();
         if let Some(grant) = grant {
             record.set_fate(grant.fence, Fate::TakenBack);
@@ -166,7 +157,7 @@ impl Tasks {
     ) {
         judged(id, grant.fence, true, step);
         let full = self.bytes > MAX_BYTES_WITH_RESULTS;
-        let record = self.records.get_mut(&id).map(Arc::make_mut).expect("the caller has found it");
+        let record = self.live_record_mut(id).expect("the caller has found it");
         record.set_fate(grant.fence, Fate::Judged);
         // What cannot be kept fails the attempt as a whole, and for good: the next one would produce the same.
         let (message, retry, output) = match outcome {
@@ -196,8 +187,29 @@ impl Tasks {
         self.fail(id, grant, retry, TaskState::Failed { message, output, at: step.time }, true, step);
     }
 
+    /// Refuses an outcome that came after its attempt was taken back. The task may have ended since.
+    fn note_late(&mut self, attempt: Attempt, fence: Fence, now: ClusterTime) {
+        let mut record = self.remove(attempt.task).expect("the caller has found it");
+        record.reopen();
+        record.set_fate(fence, Fate::Refused);
+        record.note(now, attempt.number, HistoryEvent::LateResultRefused(fence));
+        record.seal(&mut self.digest);
+        self.insert(attempt.task, record);
+        self.counts.results_refused += 1;
+    }
+
+    /// A task that has not ended.
+    fn live_record(&self, id: TaskId) -> Result<&Record, Refused> {
+        self.records.get(&id).ok_or(Refused::NotFound)?.live().ok_or(Refused::Ended)
+    }
+
+    /// The same, to be changed.
+    fn live_record_mut(&mut self, id: TaskId) -> Result<&mut Record, Refused> {
+        self.records.get_mut(&id).ok_or(Refused::NotFound)?.live_mut().ok_or(Refused::Ended)
+    }
+
     fn take_back(&mut self, id: TaskId, grant: Assigned, cause: ReleaseCause, step: &mut Step<'_>) {
-        let record = self.records.get_mut(&id).map(Arc::make_mut).expect("the caller has found it");
+        let record = self.live_record_mut(id).expect("the caller has found it");
         record.set_fate(grant.fence, Fate::TakenBack);
         record.note(step.time, grant.number, HistoryEvent::Released(cause));
         let at = step.time;
@@ -232,7 +244,7 @@ impl Tasks {
         by_worker: bool,
         step: &mut Step<'_>,
     ) {
-        let record = self.records.get_mut(&id).map(Arc::make_mut).expect("the caller has found it");
+        let record = self.live_record_mut(id).expect("the caller has found it");
         record.failures += 1;
         if !retry || record.failures > record.spec().retries {
             return self.end(id, Some(grant), verdict, by_worker, step);

@@ -2,7 +2,10 @@
 //!
 //! A task is pending or granted until it ends, and its record is kept for as long as its submitter asked for after that.
 //! "Running" is never recorded: it follows from a live grant. This file holds the records and the ways to find them;
-//! `attempts` holds the rules by which they move, `record` what one of them consists of.
+//! `attempts` holds the rules by which they move, `record` what one of them consists of, `kept` how it is held.
+//!
+//! The **backlog** is what comes and goes with the load: the tasks that have not ended, and those that have and are kept only
+//! because all are for a moment. It is bounded apart from all that clients wish to be kept.
 //!
 //! # Invariants
 //!
@@ -10,6 +13,7 @@
 //! * A once key stands as long as the record of its task does; the record of a task that has not ended is never removed.
 
 mod attempts;
+mod kept;
 mod record;
 
 use std::ops::Bound;
@@ -21,19 +25,20 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(super) use self::attempts::backoff;
+use self::kept::Kept;
 pub(super) use self::record::Record;
 use self::record::spec_weight;
 use super::Step;
 use super::digest::{Sum, Tag, fingerprint};
 use super::image::Item;
-use super::limits::{MAX_PAGE, MAX_PAGE_BYTES, check_batch, full};
+use super::limits::{MAX_BACKLOG, MAX_PAGE, MAX_PAGE_BYTES, PACKED_BYTES, TASK_BYTES, check_batch, full};
 use crate::state::{ClusterChange, LiveTask, Refused, Submitted, Summary, TaskSpec, TaskState, TaskView};
 use crate::types::{ClusterTime, SessionId, TaskId};
 
 /// All tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tasks {
-    records: OrdMap<TaskId, Arc<Record>>,
+    records: OrdMap<TaskId, Kept>,
     last_id: TaskId,
     once: OrdMap<Arc<str>, TaskId>,
     /// Pending or granted.
@@ -44,6 +49,8 @@ pub(super) struct Tasks {
     ended: OrdSet<(ClusterTime, TaskId)>,
     counts: Counts,
     bytes: u64,
+    /// How many of the bytes are in the backlog.
+    backlog: u64,
     digest: Sum,
 }
 
@@ -88,12 +95,11 @@ impl Tasks {
     pub(super) fn forget_one(&mut self, time: ClusterTime) -> bool {
         let Some(&(_, id)) = self.ended.get_min().filter(|(end, _)| *end <= time) else { return false };
         self.ended.remove_min();
-        let record = self.records.remove(&id).expect("every ended task in the index has a record");
+        let record = self.remove(id).expect("every ended task in the index has a record");
         if let Some(key) = &record.spec().once_key {
             self.once.remove(key.as_str());
         }
         *self.counts.of(record.state()) -= 1;
-        self.bytes -= record.weight();
         self.digest.remove(record.digest());
         true
     }
@@ -113,17 +119,16 @@ impl Tasks {
             return false;
         }
         let earlier = record.spec().once_key.as_ref().map(|key| self.once.insert(key.as_str().into(), id));
-        self.bytes += record.weight();
         *self.counts.of(record.state()) += 1;
         self.index(id, &record);
-        self.records.insert(id, Arc::new(record));
+        self.insert(id, record);
         earlier.flatten().is_none()
     }
 
     /// All of this as records of an image.
     pub(super) fn into_items(self) -> impl Iterator<Item = Item> {
-        self.records.into_iter().flat_map(|(_, record)| {
-            let (payload, record) = record.parts();
+        self.records.into_iter().flat_map(|(_, kept)| {
+            let (payload, record) = kept.into_record().parts();
             payload.map(Item::Payload).into_iter().chain([Item::Task(record)])
         })
     }
@@ -135,13 +140,13 @@ impl Tasks {
     }
 
     /// Where a task stands, if there is a record of it.
-    pub(super) fn state(&self, id: TaskId) -> Option<&TaskState> {
-        self.records.get(&id).map(|record| record.state())
+    pub(super) fn state(&self, id: TaskId) -> Option<TaskState> {
+        self.records.get(&id).map(|kept| kept.record().state().clone())
     }
 
     /// A task as it is shown.
     pub(super) fn view(&self, id: TaskId) -> Option<TaskView> {
-        self.records.get(&id).map(|record| record.view())
+        self.records.get(&id).map(|kept| kept.record().view())
     }
 
     /// A page of tasks with ids above `after`, oldest first. It ends early where results are large, but is empty only at the end.
@@ -156,7 +161,7 @@ impl Tasks {
 
     /// All tasks that have not ended, oldest first.
     pub(super) fn live(&self) -> Vec<LiveTask> {
-        self.live.iter().filter_map(|id| self.records.get(id)).map(|record| record.for_master()).collect()
+        self.live.iter().filter_map(|id| self.records.get(id)?.live()).map(|record| record.for_master()).collect()
     }
 
     /// How many attempts a session holds.
@@ -177,9 +182,20 @@ impl Tasks {
         summary.attempts = attempts;
     }
 
+    /// Says whether the backlog has room for these tasks. One submission alone always finds room.
+    pub(super) fn has_room(&self, specs: &[TaskSpec]) -> bool {
+        self.backlog + specs.iter().map(spec_weight).sum::<u64>() <= MAX_BACKLOG
+    }
+
     /// How many bytes all records take.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// About how many bytes they take in an image: it has nothing of what stands around a record in memory.
+    pub(super) fn image_bytes(&self) -> u64 {
+        let around = self.live.len() as u64 * (TASK_BYTES - IMAGE_BYTES) + self.ended.len() as u64 * PACKED_BYTES;
+        self.bytes.saturating_sub(around)
     }
 
     /// The hash of all records.
@@ -204,24 +220,27 @@ impl Tasks {
         if let Some(key) = &spec.once_key {
             self.once.insert(key.as_str().into(), id);
         }
-        self.bytes += record.weight();
         self.counts.pending += 1;
         self.live.insert(id);
-        self.records.insert(id, Arc::new(record));
+        self.insert(id, record);
         Submitted { task: id, fresh: true }
     }
 
-    /// Lets a record stand elsewhere. The caller has changed it already as the rule demands, and it is sealed here.
+    /// Lets a task stand elsewhere. The caller has changed its record already as the rule demands, and it is sealed here.
     fn transit(&mut self, id: TaskId, state: TaskState) {
-        let record = self.records.get_mut(&id).expect("only a recorded task moves");
-        let record = Arc::make_mut(record);
-        self.bytes -= record.weight();
+        let kept = self.records.get_mut(&id).expect("only a recorded task moves");
+        self.bytes -= kept.weight();
+        self.backlog -= kept.weight();
+        let record = kept.live_mut().expect("a task that has ended stays as it is");
         let old = record.set_state(state);
-        self.bytes += record.weight();
         record.seal(&mut self.digest);
-
         *self.counts.of(&old) -= 1;
         *self.counts.of(record.state()) += 1;
+        let (grant, end, is_backlog) = (record.grant(), record.end(), record.is_backlog());
+        kept.settle();
+        self.bytes += kept.weight();
+        self.backlog += if is_backlog { kept.weight() } else { 0 };
+
         if let TaskState::Assigned { session, .. } = old
             && let Some(tasks) = self.held.get_mut(&session)
         {
@@ -230,13 +249,32 @@ impl Tasks {
                 self.held.remove(&session);
             }
         }
-        if let TaskState::Assigned { session, .. } = *record.state() {
-            self.held.entry(session).or_default().insert(id);
+        if let Some(grant) = grant {
+            self.held.entry(grant.session).or_default().insert(id);
         }
-        if let Some(end) = record.end() {
+        if let Some(end) = end {
             self.live.remove(&id);
             self.ended.insert((end, id));
         }
+    }
+
+    /// Puts a sealed record where none is.
+    fn insert(&mut self, id: TaskId, record: Record) {
+        let is_backlog = record.is_backlog();
+        let kept = Kept::from(record);
+        self.bytes += kept.weight();
+        self.backlog += if is_backlog { kept.weight() } else { 0 };
+        self.records.insert(id, kept);
+    }
+
+    /// Takes a record away, to be changed and put back.
+    fn remove(&mut self, id: TaskId) -> Option<Record> {
+        let kept = self.records.remove(&id)?;
+        let weight = kept.weight();
+        let record = Arc::unwrap_or_clone(kept.into_record());
+        self.bytes -= weight;
+        self.backlog -= if record.is_backlog() { weight } else { 0 };
+        Some(record)
     }
 
     /// Makes a record that was taken from elsewhere known to the indexes.
@@ -272,15 +310,19 @@ impl Counts {
 }
 
 /// The tasks that come first, as far as they fit into one answer.
-fn page<'a>(records: impl Iterator<Item = (&'a TaskId, &'a Arc<Record>)>, limit: u32) -> Vec<TaskView> {
+fn page<'a>(records: impl Iterator<Item = (&'a TaskId, &'a Kept)>, limit: u32) -> Vec<TaskView> {
     let mut bytes = 0;
-    let fitting = records.take(MAX_PAGE.min(limit as usize)).take_while(|(_, record)| {
+    let records = records.take(MAX_PAGE.min(limit as usize)).map(|(_, kept)| kept.record());
+    let fitting = records.take_while(|record| {
         let is_first = bytes == 0;
         bytes += record.shown_bytes();
         is_first || bytes <= MAX_PAGE_BYTES
     });
-    fitting.map(|(_, record)| record.view()).collect()
+    fitting.map(|record| record.view()).collect()
 }
+
+/// About what a task that has not ended takes in an image beside its content.
+const IMAGE_BYTES: u64 = 64;
 
 #[cfg(test)]
 impl Tasks {
@@ -293,15 +335,17 @@ impl Tasks {
             counts: Counts { results_recorded, results_refused, attempts, ..Counts::default() },
             ..Self::default()
         };
-        for (&id, record) in self.records.iter() {
-            record.assert_coherent();
+        for (&id, kept) in self.records.iter() {
+            let record = kept.record();
+            kept.assert_coherent();
             fresh.digest.add(record.digest());
-            fresh.bytes += record.weight();
+            fresh.bytes += kept.weight();
+            fresh.backlog += if record.is_backlog() { kept.weight() } else { 0 };
             *fresh.counts.of(record.state()) += 1;
             if let Some(key) = &record.spec().once_key {
                 fresh.once.insert(key.as_str().into(), id);
             }
-            fresh.index(id, record);
+            fresh.index(id, &record);
         }
         assert_eq!(&fresh, self, "an index, count or hash of the tasks drifted");
     }

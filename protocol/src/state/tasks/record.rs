@@ -138,6 +138,16 @@ impl Record {
         sum.add(self.digest);
     }
 
+    /// A record that was read from bytes of our own, sealed as it was. The hashes of its parts are still to be taken if it is to change.
+    pub(super) fn sealed(self, digest: u64) -> Self {
+        Self { digest, ..self }
+    }
+
+    /// Makes a record ready for a change that was read from bytes of our own.
+    pub(super) fn reopen(&mut self) {
+        self.rehash(self.lines - self.history.len() as u64);
+    }
+
     /// Makes a record whole that was read from an image, with its input if that was apart; says whether it is sound.
     pub(super) fn restore(&mut self, payload: Option<Bytes>, sum: &mut Sum) -> bool {
         if let Some(payload) = payload {
@@ -151,7 +161,7 @@ impl Record {
 
     /// The record as an image holds it: its input apart if both input and result are large.
     pub(super) fn parts(self: Arc<Self>) -> (Option<Bytes>, Arc<Self>) {
-        if self.spec.payload.len() + self.outcome_bytes() <= MAX_VALUE {
+        if self.content_bytes() <= MAX_VALUE {
             return (None, self);
         }
         let mut rest = Arc::unwrap_or_clone(self);
@@ -215,6 +225,16 @@ impl Record {
         spec_weight(&self.spec) + self.outcome_bytes() as u64
     }
 
+    /// How many bytes its input and its outcome take.
+    pub(super) fn content_bytes(&self) -> usize {
+        self.spec.payload.len() + self.outcome_bytes()
+    }
+
+    /// Whether it is here because of the load, and not because somebody wants it kept: see the [module](super).
+    pub(super) fn is_backlog(&self) -> bool {
+        !self.state.is_final() || self.spec.keep <= MIN_KEEP
+    }
+
     /// About how many bytes the task takes where it is shown; never zero.
     pub(super) fn shown_bytes(&self) -> usize {
         TASK_BYTES as usize + self.outcome_bytes()
@@ -226,19 +246,7 @@ impl Record {
             TaskState::Pending { not_before } => not_before,
             _ => ClusterTime(0),
         };
-        LiveTask {
-            id: self.id,
-            kind: self.spec.kind.clone(),
-            payload: self.spec.payload.clone(),
-            delivery: self.spec.delivery,
-            timeout: self.spec.timeout,
-            priority: self.spec.priority,
-            once_key: self.spec.once_key.clone(),
-            needs: self.spec.needs.clone(),
-            attempts: self.attempts,
-            not_before,
-            assigned: self.grant(),
-        }
+        LiveTask { id: self.id, spec: self.spec.clone(), attempts: self.attempts, not_before, assigned: self.grant() }
     }
 
     /// The task as it is shown.
@@ -304,11 +312,11 @@ pub(super) fn kept_line(text: &str) -> String {
 
 #[cfg(test)]
 impl Record {
-    /// Recomputes every hash from the content, and compares.
-    pub(super) fn assert_coherent(&self) {
-        let mut fresh = self.clone();
-        fresh.rehash(self.lines - self.history.len() as u64);
-        assert_eq!(&fresh, self, "a digest of {} drifted", self.id);
+    /// The same record, every hash taken from the content.
+    pub(super) fn rehashed(&self) -> Self {
         assert!(self.history.len() <= MAX_HISTORY && self.past.len() <= MAX_PAST);
+        let mut fresh = self.clone();
+        fresh.reopen();
+        fresh
     }
 }

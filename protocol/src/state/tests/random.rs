@@ -211,7 +211,7 @@ impl Run {
                     let task = self.heard_task(attempt.task);
                     assert_eq!(task.assigned.map(|grant| (grant.number, grant.fence)), Some((attempt.number, fence)));
                     (task.assigned, task.not_before) = (None, not_before);
-                    let is_once = task.delivery == Delivery::AtMostOnce;
+                    let is_once = task.spec.delivery == Delivery::AtMostOnce;
                     assert!(!is_once || was_never_started(command), "it may run twice, {place}");
                 }
                 ClusterChange::Ended { task, fence, .. } => {

@@ -332,7 +332,7 @@ fn the_master_begins_with_what_lives() {
         view.tasks[0].assigned.map(|grant| (grant.number, grant.fence, grant.session)),
         Some((1, fence, world.worker))
     );
-    assert_eq!((view.tasks[1].assigned, view.tasks[1].priority), (None, 3));
+    assert_eq!((view.tasks[1].assigned, view.tasks[1].spec.priority), (None, 3));
     assert_eq!((view.nodes.len(), view.nodes[0].session), (1, world.worker));
 }
 

@@ -12,7 +12,7 @@ pub(super) struct World {
     pub(super) state: State,
     pub(super) now: ClusterTime,
     pub(super) changes: Vec<ClusterChange>,
-    client: SessionId,
+    pub(super) client: SessionId,
     seq: Seq,
     /// The session of node 1, if it was opened.
     pub(super) worker: SessionId,
@@ -106,9 +106,9 @@ impl World {
     pub(super) fn assign(&mut self, task: TaskId, number: u32) -> Fence {
         let session = self.worker;
         assert_eq!(self.assign_raw(task, number, session), Answer::Ok);
-        match *self.state.task_state(task).unwrap() {
+        match self.state.task_state(task).unwrap() {
             TaskState::Assigned { fence, .. } => fence,
-            ref other => panic!("not granted: {other:?}"),
+            other => panic!("not granted: {other:?}"),
         }
     }
 
