@@ -35,6 +35,17 @@ pub enum Payload {
     Commands(Bytes),
 }
 
+impl Payload {
+    /// How many bytes of commands it carries.
+    #[must_use]
+    pub fn command_bytes(&self) -> usize {
+        match self {
+            Self::Commands(bytes) => bytes.len(),
+            Self::Noop | Self::Config(_) => 0,
+        }
+    }
+}
+
 /// Who votes and who listens. Every list is sorted and free of duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ConfState {

@@ -14,7 +14,7 @@
 
 use bytes::Bytes;
 use protocol::LogId;
-use protocol::durable::{Durable, Payload, Persist, SnapMeta};
+use protocol::durable::{Durable, Persist, SnapMeta};
 
 mod disk;
 mod error;
@@ -107,11 +107,7 @@ impl Change {
 
 /// How many bytes the commands in a batch take.
 fn payload_bytes(batch: &Persist) -> usize {
-    let payloads = batch.append.iter().map(|entry| match &entry.payload {
-        Payload::Commands(bytes) => bytes.len(),
-        Payload::Noop | Payload::Config(_) => 0,
-    });
-    payloads.sum()
+    batch.append.iter().map(|entry| entry.payload.command_bytes()).sum()
 }
 
 #[cfg(test)]

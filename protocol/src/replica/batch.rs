@@ -81,7 +81,9 @@ impl Batch {
             commands.push(command);
         }
         self.bytes -= taken;
-        let payload = wire::encode(&commands, wire::MAX_MESSAGE).expect("the size was checked when it was taken");
+        let mut payload = wire::encode(&commands, wire::MAX_MESSAGE).expect("the size was checked when it was taken");
+        // The log holds it for a while.
+        payload.shrink_to_fit();
         (Bytes::from(payload), waiters)
     }
 

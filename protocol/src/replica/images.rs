@@ -12,10 +12,10 @@ use super::batch::Placed;
 use super::history::History;
 use super::waiting::Place;
 use crate::client::Denied;
-use crate::durable::SnapMeta;
+use crate::durable::{Entry, SnapMeta};
 use crate::effects::{Effects, Event};
 use crate::state::{ImageError, Restore, State};
-use crate::types::{Nanos, NodeId};
+use crate::types::{Index, Nanos, NodeId};
 use crate::{consensus, image};
 
 impl Replica {
@@ -48,8 +48,19 @@ impl Replica {
     fn on_saved(&mut self, now: Nanos, meta: SnapMeta, effects: &mut Effects) {
         let fetched = self.serving.replaced(now, self.consensus.snapshot(), effects);
         let behind = fetched.map_or(0, |fetched| meta.last.index.0.saturating_sub(fetched.0));
-        let trailing = self.compaction.trailing + behind;
+        let trailing = self.trailing(meta.last.index) + behind;
         self.core(now, consensus::Input::Saved { meta, trailing }, effects);
+    }
+
+    /// How many entries up to this one stay in the log: so many as there may be, and fewer where they are long.
+    fn trailing(&self, last: Index) -> u64 {
+        let first = Index(last.0.saturating_sub(self.compaction.trailing) + 1);
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += entry.payload.command_bytes() as u64;
+            bytes <= self.compaction.bytes
+        };
+        self.consensus.entries(first..=last).iter().rev().take_while(fits).count() as u64
     }
 
     /// Installs what is received, as soon as our own snapshot, if one is being written, is out of its way.
@@ -65,7 +76,7 @@ impl Replica {
 
     /// Writes a snapshot when enough has been applied since the last one.
     pub(super) fn save(&mut self, now: Nanos, effects: &mut Effects) {
-        let compaction = self.compaction.for_state(self.state.bytes());
+        let compaction = self.compaction.for_image(self.state.image_bytes());
         let compaction = if self.serving.is_busy(now) { compaction.while_served() } else { compaction };
         if !self.exchange.should_save(compaction) || self.consensus.is_installing() || self.is_broken {
             return;

@@ -84,10 +84,7 @@ impl Replica {
         for index in first..=last {
             // Cloning an entry copies no payload: it is a counted reference.
             let entry = self.consensus.entries(Index(index)..=Index(index))[0].clone();
-            self.exchange.note_applied(match &entry.payload {
-                Payload::Commands(bytes) => bytes.len(),
-                Payload::Noop | Payload::Config(_) => 0,
-            });
+            self.exchange.note_applied(entry.payload.command_bytes());
             match &entry.payload {
                 Payload::Noop => self.state.begin_epoch(entry.time, &mut changes),
                 Payload::Config(conf) => {

@@ -77,8 +77,8 @@ pub struct Config {
     pub compaction: Compaction,
 }
 
-/// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load. While half of the state is
-/// larger than `bytes`, both thresholds grow with it, so that a large state is not written again and again; and while another
+/// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load. While a snapshot is larger
+/// than `bytes`, both thresholds grow with it, so that a large state is not written again and again; and while another
 /// node fetches a snapshot of ours, they are eight times as high, and at least the standard ones. The log then waits for that
 /// node, at most until the second snapshot after the one that it fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +87,8 @@ pub struct Compaction {
     pub entries: u64,
     /// After this many bytes of commands.
     pub bytes: u64,
-    /// This many entries stay in the log behind a snapshot: a follower that lacks no more needs no image.
+    /// This many entries stay in the log behind a snapshot, but no more than `bytes` of them: a follower that lacks no more needs
+    /// no image.
     pub trailing: u64,
 }
 
@@ -99,9 +100,9 @@ impl Compaction {
         Self { entries, trailing: standard.trailing.min(entries / 2), ..standard }
     }
 
-    /// The thresholds for a state of so many bytes.
-    fn for_state(self, bytes: u64) -> Self {
-        let times = (bytes / 2 / self.bytes.max(1)).max(1);
+    /// The thresholds where a snapshot takes so many bytes.
+    fn for_image(self, bytes: u64) -> Self {
+        let times = (bytes / self.bytes.max(1)).max(1);
         Self { entries: self.entries.saturating_mul(times), bytes: self.bytes.saturating_mul(times), ..self }
     }
 

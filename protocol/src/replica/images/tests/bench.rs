@@ -172,6 +172,11 @@ impl Bench {
         self.request(RequestBody::Renew { sessions: vec![SessionId(1)] });
     }
 
+    /// From now on so many entries trail a snapshot, but no more than so many bytes of them.
+    pub(super) fn trail(&mut self, trailing: u64, bytes: u64) {
+        self.replica.compaction = Compaction { trailing, bytes, ..self.replica.compaction };
+    }
+
     pub(super) fn write_until_saving(&mut self) {
         while !self.is_saving() {
             self.write();

@@ -32,6 +32,21 @@ fn an_image_that_is_fetched_stays_and_so_does_the_log_behind_it() {
 }
 
 #[test]
+fn fewer_entries_trail_a_snapshot_where_they_are_long() {
+    let mut bench = Bench::leader();
+    bench.trail(3, 1 << 20);
+    let first = bench.save();
+    assert_eq!(bench.base(), Index(first.index.0 - 3));
+    // An entry of the bench has five bytes or six.
+    bench.trail(3, 12);
+    let second = bench.save();
+    assert!(bench.base() > Index(second.index.0 - 3) && bench.base() < second.index, "{:?}", bench.base());
+    bench.trail(0, 1 << 20);
+    let third = bench.save();
+    assert_eq!(bench.base(), third.index);
+}
+
+#[test]
 fn nobody_who_asks_for_ever_holds_up_more_than_two_snapshots() {
     let mut bench = Bench::leader();
     let first = bench.save();
