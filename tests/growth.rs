@@ -1,10 +1,12 @@
 //! Clusters that grow, shrink, heal and hand over, while somebody writes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tenure::cli::{Cluster, Patient, Request};
 
+use crate::support::sockets::links;
 use crate::support::{TestCluster, Writer};
 
 /// A cluster of which the first `voters` vote.
@@ -69,6 +71,33 @@ fn a_cluster_grows_from_one_to_three_to_five_and_back_and_loses_nothing() {
         cluster.put_at(place, &format!("through-{place}"), "yes").expect("any node takes a write");
     }
     writer.finish(&cluster);
+}
+
+#[test]
+fn plain_members_are_linked_to_voters_only() {
+    let cluster = cluster(6, 3, &[]);
+    // While the cluster began, everybody dialled the whole join list.
+    let holders = |voters: &[usize]| -> Vec<BTreeSet<usize>> {
+        let wanted =
+            |node| (0..6).filter(move |&other| other != node && (voters.contains(&node) || voters.contains(&other)));
+        (0..6).map(|node| wanted(node).collect()).collect()
+    };
+    let until_linked = |voters: &[usize]| {
+        let mut seen = Vec::new();
+        cluster.until(&format!("members keep links to {voters:?} only"), || {
+            seen = links(&cluster);
+            seen == holders(voters)
+        });
+    };
+    until_linked(&[0, 1, 2]);
+    // Whoever gets a vote is found by all others, and whoever loses it keeps what it needs.
+    post(&cluster, "/v1/nodes/n4/promote", &json!(null));
+    post(&cluster, "/v1/nodes/n1/demote", &json!(null));
+    until_voters(&cluster, &["n2", "n3", "n4"]);
+    until_linked(&[1, 2, 3]);
+    for place in 0..6 {
+        cluster.put_at(place, &format!("through-{place}"), "yes").expect("any node takes a write");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod clients;
 mod ledger;
 mod lockers;
+pub mod sockets;
 mod submitters;
 mod writer;
 
