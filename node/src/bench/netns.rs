@@ -5,9 +5,9 @@
 //! | `killed`, `frozen`, `cut_off`, `deaf`, `mute` | from the harm to the master to the next acknowledged write |
 //! | `all_killed` | from `kill -9` to all nodes, which are started again at once, to the next acknowledged write |
 //! | `quorum_regained` | from the end of a time in which no node heard another to a write acknowledged through the former master |
-//! | `lost_acks` | keys acknowledged before one of these two that could not be read afterwards, in all rounds |
-//! | `minority_acks` | writes begun after a cut that a master without a quorum acknowledged before it healed, in all rounds |
-//! | `healed` | from the end of a cut (of a master or a follower) to a write acknowledged through that node |
+//! | `lost_acks` | writes acknowledged before one of these two, or through a node that was frozen or cut off, that could not be read afterwards, in all rounds |
+//! | `minority_acks` | writes begun after a freeze or cut that a master without a quorum acknowledged before its end, in all rounds |
+//! | `healed` | from the end of a freeze or cut (of a master or a follower) to a write acknowledged through that node |
 //! | `healed_epochs` | epochs that came of healing, in all rounds |
 //! | `bridge`, `ring` | five nodes: two halves joined by one node; each hears its two neighbours only |
 //! | `loss_N.rate_share` | writes per second while N of a hundred packets between nodes are lost, in percent of none lost |
@@ -109,9 +109,10 @@ struct Outcome {
     /// To the next acknowledged write.
     gap: Duration,
     minority_acks: usize,
-    /// From the end of the cut, if there was one.
+    /// From the end of the freeze or cut, if there was one.
     healed: Option<Duration>,
     healed_epochs: u64,
+    lost_acks: usize,
 }
 
 /// What is counted over all rounds of all harms.
@@ -157,6 +158,7 @@ async fn failovers(
             totals.healed.extend(outcome.healed);
             totals.minority_acks += outcome.minority_acks;
             totals.healed_epochs += outcome.healed_epochs;
+            totals.lost_acks += outcome.lost_acks;
         }
         figures.extend(median_and_max(&format!("failover.netns.{name}"), &gaps));
     }
@@ -275,21 +277,27 @@ impl Stage {
         let cut = Instant::now();
         client.kv().put(KEY, "after").await?;
         let mut outcome = Outcome { gap: begin.elapsed(), ..Outcome::default() };
-        if let Harm::Killed | Harm::Frozen = harm {
-            self.rig.own_mut()?.resume(victim);
+        if harm == Harm::Killed {
             lonely.end().await;
             return Ok(outcome);
         }
         tokio::time::sleep(HOLD).await;
         let (_, before) = self.reign().await?;
         let heal = Instant::now();
-        self.network.heal()?;
+        match harm {
+            Harm::Frozen => self.rig.own_mut()?.resume(victim),
+            _ => self.network.heal()?,
+        }
         outcome.healed = Some(lonely.first_ack_after(heal).await?);
         let acks = lonely.end().await;
         outcome.minority_acks = acks.iter().filter(|ack| ack.begin >= cut && ack.end <= heal).count();
         self.rig.mend().await?;
         let (_, after) = self.reign().await?;
         outcome.healed_epochs = after - before;
+        let last = acks.last().map_or(0, |ack| ack.number);
+        let found = client.kv().get(LONELY_KEY).await?;
+        let found = found.and_then(|found| std::str::from_utf8(&found.value).ok()?.parse::<u64>().ok());
+        outcome.lost_acks = usize::from(found < Some(last));
         Ok(outcome)
     }
 
@@ -343,7 +351,7 @@ impl Stage {
     }
 }
 
-/// A client that knows one node only and writes all the time.
+/// A client that knows one node only and writes all the time, a greater number each time.
 struct Lonely {
     acks: tokio::sync::watch::Receiver<Vec<Ack>>,
     is_over: Arc<AtomicBool>,
@@ -353,6 +361,7 @@ struct Lonely {
 /// A write that was acknowledged.
 #[derive(Clone, Copy)]
 struct Ack {
+    number: u64,
     begin: Instant,
     end: Instant,
 }
@@ -360,16 +369,16 @@ struct Ack {
 impl Lonely {
     /// Lets it begin, and waits until it has its session.
     async fn begin(client: Client) -> Result<Self, Diagnostic> {
-        client.kv().put(LONELY_KEY, "").await?;
+        client.kv().put(LONELY_KEY, "0").await?;
         let client = client.timeout(TRY);
         let (sender, acks) = tokio::sync::watch::channel(Vec::new());
         let is_over = Arc::new(AtomicBool::new(false));
         let over = is_over.clone();
         let writer = tokio::spawn(async move {
-            while !over.load(Ordering::Relaxed) {
+            for number in (1..).take_while(|_| !over.load(Ordering::Relaxed)) {
                 let begin = Instant::now();
-                match client.kv().put(LONELY_KEY, "").await {
-                    Ok(_) => sender.send_modify(|acks| acks.push(Ack { begin, end: Instant::now() })),
+                match client.kv().put(LONELY_KEY, number.to_string()).await {
+                    Ok(_) => sender.send_modify(|acks| acks.push(Ack { number, begin, end: Instant::now() })),
                     Err(error) => tracing::debug!(%error, "the lonely client"),
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
