@@ -76,11 +76,15 @@ pub enum Bug {
     FoundsOnMajority,
     /// A genesis is accepted whatever was promised since (F1).
     AcceptsBelowPromise,
+    /// A founder founds although somebody has accepted a genesis already (F1).
+    FoundsBesideMember,
+    /// A founder accepts its own genesis before anybody else has (F1).
+    AcceptsAlone,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -114,6 +118,8 @@ impl Bug {
         Self::HeldByAnybody,
         Self::FoundsOnMajority,
         Self::AcceptsBelowPromise,
+        Self::FoundsBesideMember,
+        Self::AcceptsAlone,
     ];
 }
 

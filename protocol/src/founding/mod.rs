@@ -2,7 +2,8 @@
 //!
 //! The node that finds itself behind the first address of the list is the founder. It bids with a ballot that it has made
 //! durable, and founds only after **every** address has promised, durably, to accept no genesis under a smaller ballot. All
-//! initial voters are in that genesis, so that the first entry already needs a majority of them.
+//! initial voters are in that genesis, so that the first entry already needs a majority of them. The founder accepts last: when
+//! its own acceptance makes a majority. Until then it can still be outbid, holds nothing, and bids again.
 //!
 //! Whoever comes later joins: it takes the genesis from an elected leader, so from a cluster that has begun, and has no vote
 //! by it. A leader offers it to every node that it is linked to.
@@ -16,6 +17,9 @@
 //! * A promise is durable before it is told.
 //! * A founder is bound by its own promise too: when it has promised a rival, its own smaller bid founds nothing.
 //! * A founder that meets an accepted genesis hands on exactly that one.
+//! * A genesis that this node proposed is accepted by it only together with a majority. What a founder alone had accepted, nobody
+//!   would know of who asks at its address for another node; and who has accepted a genesis accepts no other, ever.
+//! * No two geneses of one identity: a new bid makes a new one.
 //! * A node without a vote in a genesis takes it only from an elected leader: one that may come to nothing binds nobody else.
 
 mod message;
@@ -40,7 +44,7 @@ pub struct Config {
     pub list: Vec<String>,
     /// How many voters the cluster wants to have: odd, at most as many as the list is long.
     pub voters: u8,
-    /// The identity to give a cluster that this node founds: random, different in every run.
+    /// What the identity of a cluster that this node founds is made of: random, different in every run.
     pub cluster: ClusterId,
     /// How long to wait before asking again.
     pub retry: Duration,
@@ -74,9 +78,11 @@ pub struct Founding {
     /// A cluster with our name is known to exist: never found another.
     exists: bool,
     bid: Option<Bid>,
-    /// A genesis that we met as a founder and have no part in, under our ballot: who promised us takes it from us alone.
-    met: Option<Genesis>,
-    /// Nodes that are known to have accepted our genesis.
+    /// What we propose under our ballot, new or met at somebody: who promised us takes it from us alone.
+    proposal: Option<Genesis>,
+    /// Somebody refuses the genesis that we hold, for a higher ballot.
+    is_outbid: bool,
+    /// Nodes that are known to have accepted what we hand on.
     confirmed: BTreeSet<NodeId>,
     /// Nodes that can be spoken to.
     links: BTreeSet<NodeId>,
@@ -110,7 +116,8 @@ impl Founding {
             resolved: BTreeMap::new(),
             exists: false,
             bid: None,
-            met: None,
+            proposal: None,
+            is_outbid: false,
             confirmed,
             links: BTreeSet::new(),
             without: BTreeSet::new(),
@@ -129,11 +136,14 @@ impl Founding {
             self.hand_on(now, leads, effects);
         } else if self.config.list.is_empty() && !self.exists {
             self.found_alone(effects);
-        } else if self.is_founder() {
+        } else if !self.is_founder() {
+            self.compare_lists(now, effects);
+        }
+        // What is held and refused somewhere needs a higher ballot, unless a majority has elected us by it.
+        let needs_ballot = self.genesis.is_none() || self.is_outbid && !leads;
+        if self.is_founder() && self.proposal.is_none() && needs_ballot {
             self.deadline = now + self.config.retry;
             self.bid_again(now, effects);
-        } else {
-            self.compare_lists(now, effects);
         }
     }
 
@@ -142,8 +152,8 @@ impl Founding {
         if place >= self.config.list.len() || self.resolved.insert(place, node) == Some(node) {
             return;
         }
-        // Another node behind an address: what it had promised, its successor has not.
-        self.bid = None;
+        // Another node behind an address: what it had promised, or will never accept now, its successor has not.
+        self.withdraw();
         self.wake(now);
     }
 
@@ -181,14 +191,13 @@ impl Founding {
                 self.remaining().next().map_or("none", |place| &self.config.list[place]),
             )));
         }
-        self.bid = None;
+        self.withdraw();
         self.wake(now);
     }
 
-    /// A cluster with our name is known to exist: this node never founds another.
+    /// A cluster with our name is known to exist: this node never founds another. It may still bid, to hand that one on.
     pub fn cluster_exists(&mut self) {
         self.exists = true;
-        self.bid = None;
     }
 
     /// A message of another node.
@@ -200,7 +209,7 @@ impl Founding {
             Message::FoundReply { ballot, answer } => self.on_answer(now, from, ballot, answer, effects),
             Message::Genesis(genesis) => self.on_genesis(from, genesis, false, effects),
             Message::Established(genesis) => self.on_genesis(from, genesis, true, effects),
-            Message::GenesisReply { genesis } => self.on_confirmed(from, &genesis, effects),
+            Message::GenesisReply { genesis } => self.on_confirmed(now, from, &genesis, effects),
             // What a cluster does after its beginning is no matter of founding.
             Message::Leads { .. } | Message::Removed => {}
         }
@@ -245,66 +254,103 @@ impl Founding {
     }
 
     fn on_answer(&mut self, now: Nanos, from: NodeId, ballot: Ballot, answer: FoundAnswer, effects: &mut Vec<Effect>) {
-        let is_comparison = ballot == Ballot::default() && self.genesis.is_none();
-        let bid = self.bid.as_mut().filter(|bid| bid.ballot == ballot);
-        if bid.is_none() && !(is_comparison && matches!(answer, FoundAnswer::Mismatch { .. })) {
+        let is_of_bid = self.bid.as_ref().is_some_and(|bid| bid.ballot == ballot);
+        match answer {
+            FoundAnswer::Clean(node) if is_of_bid && node == from => self.on_clean(now, from, effects),
+            FoundAnswer::Promised(higher) if is_of_bid || self.hands_on_under(ballot) => self.on_outbid(now, higher),
+            // A rival has our own promise meanwhile.
+            FoundAnswer::Member { .. } if is_of_bid && ballot < self.promised => self.give_way(now, self.promised.node),
+            FoundAnswer::Member { genesis, .. } if is_of_bid => self.on_member(now, from, genesis, effects),
+            FoundAnswer::Mismatch { name, list, voters } => {
+                self.on_mismatch(from, ballot, &name, &list, voters, effects);
+            }
+            // The answer to an older question.
+            _ => {}
+        }
+    }
+
+    fn on_clean(&mut self, now: Nanos, from: NodeId, effects: &mut Vec<Effect>) {
+        if let Some(bid) = &mut self.bid {
+            bid.clean.insert(from);
+        }
+        self.found_if_all_are_clean(now, effects);
+    }
+
+    /// Somebody promised more than our bid, or than the ballot of what we hand on. Only a founder can mend that.
+    fn on_outbid(&mut self, now: Nanos, higher: Ballot) {
+        if !self.is_founder() {
             return;
         }
-        match answer {
-            FoundAnswer::Clean(node) if node == from => {
-                bid.expect("it was asked for").clean.insert(node);
-                self.found_if_all_are_clean(now, effects);
-            }
-            FoundAnswer::Clean(_) => {}
-            FoundAnswer::Promised(higher) => {
-                self.promised.round = self.promised.round.max(higher.round);
-                self.give_way(now, higher.node);
-            }
-            // A rival has our own promise meanwhile.
-            FoundAnswer::Member { .. } if ballot < self.promised => self.give_way(now, self.promised.node),
-            FoundAnswer::Member { genesis, .. } => self.join_existing(now, genesis, effects),
-            FoundAnswer::Mismatch { name, list, voters } => effects.push(Effect::Fatal(format!(
-                "this node was started with cluster {:?}, join list [{}] and {} voters, but node {from} with cluster {name:?}, \
-                 join list [{}] and {voters} voters: start all of them with the same",
-                self.config.name,
-                self.config.list.join(","),
-                self.config.voters,
-                list.join(","),
-            ))),
+        self.promised.round = self.promised.round.max(higher.round);
+        self.give_way(now, higher.node);
+    }
+
+    /// Another founder, or this node in an earlier life, has begun already: hand exactly that genesis on.
+    fn on_member(&mut self, now: Nanos, from: NodeId, genesis: Genesis, effects: &mut Vec<Effect>) {
+        match &self.genesis {
+            Some(own) if own.cluster == genesis.cluster => return self.on_clean(now, from, effects),
+            Some(_) => return,
+            None if mutants::is_on(Bug::FoundsBesideMember) => return self.on_clean(now, from, effects),
+            None => {}
         }
+        // Its leader, if it has one, will say so.
+        if !genesis.voters.contains(&self.config.node) && !std::mem::replace(&mut self.told, true) {
+            effects.push(Effect::Note(format!(
+                "cluster {:?} ({}) exists already: this node founds nothing and joins it as soon as it has a master",
+                self.config.name, genesis.cluster,
+            )));
+        }
+        self.propose(now, genesis, Some(from), effects);
+    }
+
+    fn on_mismatch(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        name: &str,
+        list: &[String],
+        voters: u8,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_asked = self.bid.as_ref().is_some_and(|bid| bid.ballot == ballot) || ballot == Ballot::default();
+        // Where nothing is founded any more, lists may differ.
+        if !is_asked || self.genesis.is_some() || self.exists {
+            return;
+        }
+        effects.push(Effect::Fatal(format!(
+            "this node was started with cluster {:?}, join list [{}] and {} voters, but node {from} with cluster {name:?}, \
+             join list [{}] and {voters} voters: start all of them with the same",
+            self.config.name,
+            self.config.list.join(","),
+            self.config.voters,
+            list.join(","),
+        )));
     }
 
     /// A rival bids at the same time: wait, longer on the one with the smaller identity, then go above it.
     fn give_way(&mut self, now: Nanos, rival: NodeId) {
         let spread = self.config.retry * (1 + u32::from(self.config.node < rival));
-        self.bid = None;
+        self.withdraw();
+        self.is_outbid = true;
         self.deadline = now + spread;
     }
 
-    /// Another founder, or this node in an earlier life, has begun already: hand exactly that genesis on.
-    fn join_existing(&mut self, now: Nanos, genesis: Genesis, effects: &mut Vec<Effect>) {
-        let Some(bid) = self.bid.take() else { return };
-        self.exists = true;
-        if !genesis.voters.contains(&self.config.node) {
-            // Its leader, if it has one, will say so.
-            if !std::mem::replace(&mut self.told, true) {
-                effects.push(Effect::Note(format!(
-                    "cluster {:?} ({}) exists already: this node founds nothing and joins it as soon as it has a master",
-                    self.config.name, genesis.cluster,
-                )));
-            }
-            self.met = Some(Genesis { ballot: bid.ballot, ..genesis });
-        } else {
-            self.accept(Genesis { ballot: bid.ballot, ..genesis }, effects);
-        }
-        self.wake(now);
+    /// Takes back what is not accepted here: the next bid asks who has accepted it meanwhile.
+    fn withdraw(&mut self) {
+        (self.bid, self.proposal) = (None, None);
     }
 
     fn on_genesis(&mut self, from: NodeId, genesis: Genesis, is_established: bool, effects: &mut Vec<Effect>) {
         if self.genesis.is_none() {
+            let is_initial = genesis.voters.contains(&self.config.node);
             let is_promised = genesis.ballot >= self.promised || mutants::is_on(Bug::AcceptsBelowPromise);
-            let is_initial = genesis.voters.contains(&self.config.node) && is_promised;
-            if !is_initial && !is_established {
+            let is_taken = is_established || is_initial && is_promised;
+            if !is_taken && is_initial {
+                // Whoever proposes it must bid again, however long ago the rival that we promised this was there last.
+                let answer = FoundAnswer::Promised(self.promised);
+                effects.push(Effect::Send(from, Message::FoundReply { ballot: genesis.ballot, answer }));
+            }
+            if !is_taken {
                 return;
             }
             self.accept(genesis, effects);
@@ -315,10 +361,15 @@ impl Founding {
     }
 
     /// Whoever takes the genesis only now has not heard the question that came before it: once more, instead of after a time-out.
-    fn on_confirmed(&mut self, from: NodeId, genesis: &Genesis, effects: &mut Vec<Effect>) {
+    fn on_confirmed(&mut self, now: Nanos, from: NodeId, genesis: &Genesis, effects: &mut Vec<Effect>) {
         let is_ours = self.handed_on().is_some_and(|own| own.cluster == genesis.cluster);
-        if is_ours && self.confirmed.insert(from) {
+        if !is_ours || !self.confirmed.insert(from) {
+            return;
+        }
+        if self.genesis.is_some() {
             effects.push(Effect::Campaign);
+        } else {
+            self.accept_if_it_decides(now, effects);
         }
     }
 
@@ -331,7 +382,7 @@ impl Founding {
 
     /// Asks every address that has not promised yet. The first time, the ballot becomes durable before it is told.
     fn bid_again(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
-        if self.exists || !self.all_are_known(effects) {
+        if !self.all_are_known(effects) {
             return;
         }
         if self.bid.is_none() {
@@ -372,27 +423,54 @@ impl Founding {
         } else {
             self.listed().all(|node| bid.clean.contains(&node))
         };
-        if self.exists || !is_enough {
+        if !is_enough {
             return;
         }
         if bid.ballot < self.promised {
-            // A rival has our own promise meanwhile: a genesis below it would be ours alone, and keep us out of the rival's.
+            // A rival has our own promise meanwhile: a genesis below it would be refused by ourselves.
             return self.give_way(now, self.promised.node);
         }
-        let mut voters: Vec<NodeId> = self.listed().take(usize::from(self.config.voters)).collect();
-        voters.sort_unstable();
-        let genesis = self.new_genesis(bid.ballot, voters);
-        self.accept(genesis, effects);
-        effects.push(Effect::Campaign);
-        self.deadline = now;
+        let genesis = match &self.genesis {
+            Some(own) => own.clone(),
+            None if self.exists => return,
+            None => {
+                let mut voters: Vec<NodeId> = self.listed().take(usize::from(self.config.voters)).collect();
+                voters.sort_unstable();
+                self.new_genesis(bid.ballot, voters)
+            }
+        };
+        self.propose(now, genesis, None, effects);
+    }
+
+    /// Hands a genesis on under the ballot of our bid, and accepts it itself when that decides.
+    fn propose(&mut self, now: Nanos, genesis: Genesis, holder: Option<NodeId>, effects: &mut Vec<Effect>) {
+        let Some(Bid { ballot, .. }) = self.bid.take() else { return };
+        self.proposal = Some(Genesis { ballot, ..genesis });
+        self.is_outbid = false;
+        self.confirmed = holder.into_iter().chain([self.config.node]).collect();
+        self.accept_if_it_decides(now, effects);
         self.hand_on(now, false, effects);
+    }
+
+    fn accept_if_it_decides(&mut self, now: Nanos, effects: &mut Vec<Effect>) {
+        let Some(proposal) = self.proposal.as_ref().filter(|_| self.genesis.is_none()) else { return };
+        let holders = proposal.voters.iter().filter(|node| self.confirmed.contains(node)).count();
+        let decides = holders * 2 > proposal.voters.len() || mutants::is_on(Bug::AcceptsAlone);
+        if !decides || !proposal.voters.contains(&self.config.node) {
+            return;
+        }
+        if proposal.ballot < self.promised {
+            return self.give_way(now, self.promised.node);
+        }
+        self.accept(proposal.clone(), effects);
+        effects.push(Effect::Campaign);
     }
 
     /// Sends the genesis to every initial voter that is not known to have it; a leader, to every node.
     fn hand_on(&mut self, now: Nanos, leads: bool, effects: &mut Vec<Effect>) {
         let Some(genesis) = self.handed_on() else { return };
         let mut missing = false;
-        let is_initial = self.genesis.is_none() || genesis.voters.contains(&self.config.node);
+        let is_initial = self.proposal.is_some() || genesis.voters.contains(&self.config.node);
         let voters = genesis.voters.iter().filter(|_| is_initial || leads);
         let guests = self.links.iter().filter(|node| leads && !genesis.voters.contains(node));
         for &node in voters.chain(guests).filter(|node| !self.confirmed.contains(node)) {
@@ -405,7 +483,11 @@ impl Founding {
 
     /// The genesis that others shall have from this node.
     fn handed_on(&self) -> Option<&Genesis> {
-        self.genesis.as_ref().or(self.met.as_ref())
+        self.proposal.as_ref().or(self.genesis.as_ref())
+    }
+
+    fn hands_on_under(&self, ballot: Ballot) -> bool {
+        self.bid.is_none() && self.handed_on().is_some_and(|genesis| genesis.ballot == ballot)
     }
 
     fn promise(&mut self, ballot: Ballot, effects: &mut Vec<Effect>) {
@@ -418,8 +500,9 @@ impl Founding {
 
     fn accept(&mut self, genesis: Genesis, effects: &mut Vec<Effect>) {
         assert!(self.genesis.is_none(), "a node accepts at most one genesis");
-        self.genesis = Some(genesis.clone());
         self.bid = None;
+        self.proposal.take_if(|proposal| proposal.cluster != genesis.cluster);
+        self.genesis = Some(genesis.clone());
         effects.push(Effect::Accept(genesis));
     }
 
@@ -457,7 +540,8 @@ impl Founding {
     }
 
     fn new_genesis(&self, ballot: Ballot, voters: Vec<NodeId>) -> Genesis {
-        Genesis { cluster: self.config.cluster, ballot, voters, target: self.config.voters.max(1) }
+        let cluster = ClusterId(self.config.cluster.0.wrapping_add(u128::from(ballot.round)));
+        Genesis { cluster, ballot, voters, target: self.config.voters.max(1) }
     }
 
     fn wake(&mut self, now: Nanos) {

@@ -72,38 +72,6 @@ impl World {
         }
     }
 
-    /// The operator gives an empty disk to whoever founded a cluster that nobody else is in, because a rival outbid it.
-    pub fn clear_stranded(&mut self) {
-        for at in 0..self.hosts.len() {
-            let is_stranded = match self.check.cluster() {
-                Some(founded) => self.hosts[at].cluster().is_some_and(|cluster| cluster != founded),
-                // The rival founded nothing either, and nobody else can while this one says that it has.
-                None => self.is_outbid(at) && self.can_bear_loss(at),
-            };
-            if is_stranded && self.hosts[at].is_at_home {
-                self.crash(at);
-                self.empty_disk(at);
-            }
-        }
-    }
-
-    /// Whether no cluster was founded, and none can be: a founder was outbid by one that is no more, and to clear its disk would be one
-    /// loss more than F1 bears.
-    pub fn is_stillborn(&self) -> bool {
-        self.check.cluster().is_none()
-            && (0..self.hosts.len()).any(|at| self.hosts[at].is_at_home && self.is_outbid(at))
-    }
-
-    /// Whether so many of its voters promised more than the genesis of this node that a majority never accepts it.
-    fn is_outbid(&self, at: usize) -> bool {
-        let Some(genesis) = &self.hosts[at].disk.durable.genesis else { return false };
-        let refuses = |host: &&Host| {
-            let durable = &host.disk.durable;
-            genesis.voters.contains(&host.id) && durable.genesis.is_none() && durable.promised > genesis.ballot
-        };
-        self.hosts.iter().filter(refuses).count() * 2 > genesis.voters.len()
-    }
-
     /// A disk was synced: what genesis is on it, if there is one?
     pub fn note_genesis(&mut self, at: usize) {
         let verdict = self.judge_genesis(at);

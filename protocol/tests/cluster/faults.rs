@@ -173,7 +173,6 @@ impl World {
     pub fn calm(&mut self) {
         self.is_calm = true;
         self.heal();
-        self.clear_stranded();
         for at in 0..self.hosts.len() {
             self.resume(at);
             // An operator ends whoever runs where another node belongs.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::client::{CallError, Consistency, Work};
+use protocol::durable::Ballot;
 use protocol::effects::{Event, Local, Role};
 use protocol::message::Body;
 use protocol::state::{
@@ -17,11 +18,10 @@ use protocol::state::{
     TaskSpec, TaskState,
 };
 use protocol::types::{Attempt, NodeId, TaskId};
-use protocol::worker;
-use protocol::{Incarnation, Profile};
+use protocol::{Incarnation, Profile, founding, worker};
 
 use crate::host::Part;
-use crate::options::{MS, Options, SECOND};
+use crate::options::{MS, Options, Replacement, SECOND};
 use crate::oracle::Decided;
 use crate::travel::place;
 use crate::work::value;
@@ -105,18 +105,21 @@ struct Stage {
 impl Stage {
     fn new(words: &Words) -> Self {
         let nodes = words.number("nodes", 3) as usize;
+        // Another node that a later command starts at the address of this one.
+        let replaced = words.named.get("replaced").map(|name| name[1..].parse::<usize>().expect("a number") - 1);
         let options = Options {
+            replaced_at_founding: replaced.map(|at| Replacement { at, when: 0, pause: 0, is_cut: false }),
             slots: words.number("slots", 4) as u32,
             voters: words.named.get("voters").map(|text| text.parse().expect("a number")),
             replace_after: words.number("replace-after", 300) * SECOND,
             ..Options::calm(nodes)
         };
-        let mut world = World::new(words.number("seed", 1), options, Profile::LAN);
+        let mut world = World::new(words.number("seed", 27), options, Profile::LAN);
         world.is_idle = true;
         let mut stage =
             Self { world, hosts: BTreeMap::new(), tasks: BTreeMap::new(), calls: BTreeMap::new(), tells_grants: false };
         if words.plain.contains(&"cold") {
-            for at in 0..nodes {
+            for at in (0..stage.world.hosts.len()).filter(|at| stage.world.hosts[*at].is_node) {
                 stage.hosts.insert(format!("n{}", at + 1), at);
             }
         } else {
@@ -174,12 +177,16 @@ impl Stage {
                 self.world.lose =
                     |_, _, body| matches!(body, Body::ToMaster(protocol::worker::ToMaster::Finish { .. }));
             }
+            "lose" if words.plain == ["geneses"] => {
+                self.world.lose = |_, _, body| matches!(body, Body::Founding(founding::Message::Genesis(_)));
+            }
             "lose" if words.plain == ["nothing"] => self.world.lose = |_, _, _| false,
             "evidence" => {
                 let (at, peer) = (self.host(words.plain[0]), self.host(words.plain[1]));
                 let run = self.world.hosts[peer].run;
                 self.world.tell_evidence(at, peer, run);
             }
+            "replace" => self.world.replace(),
             "wipe" => all().iter().for_each(|name| self.world.lose_disk(self.host(name))),
             "tell" if words.plain == ["grants"] => self.tells_grants = true,
             "promote" | "demote" | "remove" => {
@@ -244,6 +251,7 @@ impl Stage {
                 format!("{key} has been written {} times", self.world.check.oracle.versions(key).len() - 1)
             }
             "voters" => self.voters(),
+            "promises" => self.promises(),
             "replicas" => {
                 let digests: Vec<u64> =
                     self.world.hosts.iter().filter_map(|host| Some(host.replica()?.state().digest())).collect();
@@ -279,6 +287,20 @@ impl Stage {
         let learners =
             if conf.learners.is_empty() { String::new() } else { format!("; learns: {}", names(&conf.learners)) };
         format!("votes: {}{learners}", names(&conf.voters))
+    }
+
+    /// What is on the disks of nodes that begin.
+    fn promises(&self) -> String {
+        let hosts = self.world.hosts.iter().filter(|host| host.machines.is_some() && host.is_node);
+        let told = hosts.map(|host| {
+            let durable = &host.disk.durable;
+            let Ballot { round, node } = durable.promised;
+            let rival =
+                if round == 0 { "nobody".into() } else { format!("round {round} of {}", self.name(place(node))) };
+            let begun = if durable.genesis.is_some() { "a genesis" } else { "none" };
+            format!("{} has promised {rival} and holds {begun}", self.name(place(host.id)))
+        });
+        told.collect::<Vec<_>>().join("\n")
     }
 
     fn submit(&mut self, words: &Words) {

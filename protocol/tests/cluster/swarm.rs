@@ -79,7 +79,6 @@ impl Report {
         self.answered += other.answered;
         self.unanswered += other.unanswered;
         self.unjudged += other.unjudged;
-        self.stillborn += other.stillborn;
         self.grants += other.grants;
         self.watched += other.watched;
     }

@@ -7,8 +7,10 @@
 
 use std::net::SocketAddr;
 
+use protocol::durable::GENESIS;
 use protocol::effects::Local;
 use protocol::message::Body;
+use protocol::replica::Replica;
 use protocol::{ClusterId, Incarnation, NodeId, replica, route};
 
 use crate::host::{Host, Part};
@@ -129,8 +131,9 @@ impl World {
             if is_node {
                 self.gossip(at, node, true);
             }
-            let is_founded = self.hosts[at].replica().is_none_or(|replica| replica.founding().genesis().is_some());
-            if is_node && !is_founded {
+            // Where something is committed, the list is no matter any more.
+            let has_begun = |replica: &Replica| replica.consensus().commit() > GENESIS.index;
+            if is_node && !self.hosts[at].replica().is_none_or(has_begun) {
                 self.resolve(at, peer);
             }
         }
