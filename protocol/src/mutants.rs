@@ -80,11 +80,13 @@ pub enum Bug {
     FoundsBesideMember,
     /// A founder accepts its own genesis before anybody else has (F1).
     AcceptsAlone,
+    /// A founder whose genesis is refused for a higher ballot does not bid again (F1).
+    StaysOutbid,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -120,6 +122,7 @@ impl Bug {
         Self::AcceptsBelowPromise,
         Self::FoundsBesideMember,
         Self::AcceptsAlone,
+        Self::StaysOutbid,
     ];
 }
 

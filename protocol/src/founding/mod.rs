@@ -278,7 +278,7 @@ impl Founding {
 
     /// Somebody promised more than our bid, or than the ballot of what we hand on. Only a founder can mend that.
     fn on_outbid(&mut self, now: Nanos, higher: Ballot) {
-        if !self.is_founder() {
+        if !self.is_founder() || (mutants::is_on(Bug::StaysOutbid) && self.bid.is_none()) {
             return;
         }
         self.promised.round = self.promised.round.max(higher.round);
@@ -560,5 +560,7 @@ pub fn voters_wanted(listed: usize, asked: Option<u8>) -> u8 {
     if wanted.is_multiple_of(2) { wanted - 1 } else { wanted }
 }
 
+#[cfg(test)]
+mod search;
 #[cfg(test)]
 mod tests;

