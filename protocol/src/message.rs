@@ -36,7 +36,7 @@ pub enum Body {
 /// Which of a link's three windows a message travels in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Class {
-    /// Votes, heartbeats, acknowledgements, and what keeps the sessions of nodes at rest alive: small, useless when late, and
+    /// Votes, heartbeats, acknowledgements, and what keeps the sessions of nodes alive: small, useless when late, and
     /// said again if lost. 64 messages and 64 KiB in flight; when full, the message is dropped.
     Control,
     /// Requests, answers, dispatches, entries. 448 KiB in flight; when full, the link is busy.
@@ -51,7 +51,7 @@ impl Body {
     pub fn class(&self) -> Class {
         match self {
             Self::Consensus(message) if message.is_control() || is_upkeep(message) => Class::Control,
-            Self::ToMaster(worker::ToMaster::Renew { held, .. }) if held.is_empty() => Class::Control,
+            Self::ToMaster(worker::ToMaster::Renew { held, .. }) if held.len() <= HELD_MAX => Class::Control,
             Self::ToWorker(master::ToWorker::Welcome { .. }) => Class::Control,
             Self::Founding(_) => Class::Control,
             Self::Image(image::Message::Chunk { .. }) => Class::Bulk,
@@ -60,6 +60,9 @@ impl Body {
         }
     }
 }
+
+/// A renewal of a worker that holds no more than this is small.
+const HELD_MAX: usize = 64;
 
 /// Whether these are entries for which nobody waits: few renewals of sessions and nothing else.
 fn is_upkeep(message: &consensus::Message) -> bool {

@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * Every fence is in one place: running or ended (then it is held), or gone.
-//! * The memory of what is gone is bounded, and the highest fences are the ones remembered: no living link repeats old ones.
+//! * The memory of what is gone is bounded. The highest fences are the ones remembered; of those below, nothing is known but that they
+//!   may have started here.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ pub(super) struct Hand {
     running: BTreeMap<Fence, Running>,
     ended: BTreeMap<Fence, Ended>,
     gone: BTreeMap<Fence, Gone>,
+    /// The highest of those that were gone and are forgotten.
+    forgotten: Fence,
 }
 
 /// An attempt whose handler is at work.
@@ -103,9 +106,12 @@ impl Hand {
         &self.ended
     }
 
-    /// Says whether this fence was heard of before.
+    /// Says whether this fence was heard of before, or may have been.
     pub(super) fn is_known(&self, fence: Fence) -> bool {
-        self.running.contains_key(&fence) || self.ended.contains_key(&fence) || self.gone.contains_key(&fence)
+        self.running.contains_key(&fence)
+            || self.ended.contains_key(&fence)
+            || self.gone.contains_key(&fence)
+            || fence <= self.forgotten
     }
 
     /// What is held: running, or ended and not yet judged.
@@ -121,12 +127,16 @@ impl Hand {
     }
 
     fn bury(&mut self, fence: Fence, gone: Gone) {
-        self.gone.entry(fence).or_insert(gone);
-        if self.gone.len() > GONE_MAX {
-            self.gone.pop_first();
+        if fence > self.forgotten {
+            self.gone.entry(fence).or_insert(gone);
+        }
+        if self.gone.len() > GONE_MAX
+            && let Some((lowest, _)) = self.gone.pop_first()
+        {
+            self.forgotten = lowest;
         }
     }
 }
 
 /// How many attempts that are over are remembered.
-const GONE_MAX: usize = 4096;
+pub(super) const GONE_MAX: usize = 4096;

@@ -16,7 +16,7 @@ use crate::effects::{Effects, Event};
 use crate::master::{Grant, ToWorker};
 use crate::mutants::{Bug, is_on};
 use crate::profile::shortened;
-use crate::state::{Offer, Outcome, check_result};
+use crate::state::{Offer, Outcome, TaskEffect, check_result};
 use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
 use crate::wire::MAX_VALUE;
 
@@ -186,6 +186,7 @@ impl Worker {
             ToWorker::Cancel { attempt, fence, .. } => self.on_cancel(attempt, fence, effects),
             ToWorker::FinishAck { task, fence, .. } => {
                 self.hand.forget(fence, Attempt { task, number: 0 });
+                self.report_large(fence, effects);
             }
         }
     }
@@ -284,9 +285,19 @@ impl Worker {
         self.say(ToMaster::Finish { task: attempt.task, fence, outcome }, effects);
     }
 
+    /// Of large results that come together, the link takes the first and is busy then: each judgement makes room for the next.
+    fn report_large(&self, judged: Fence, effects: &mut Effects) {
+        let ended = self.hand.ended();
+        let mut in_turn = ended.range(judged..).chain(ended.range(..judged));
+        if let Some((&fence, ended)) = in_turn.find(|(_, ended)| is_large(&ended.outcome)) {
+            self.say(ToMaster::Finish { task: ended.attempt.task, fence, outcome: ended.outcome.clone() }, effects);
+        }
+    }
+
     // ---- what we say ----
 
-    /// Says what is due: goodbye, hello or "I still live", after the results that wait for their judgement.
+    /// Says what is due: goodbye, hello or "I still live", and the results that wait for their judgement. Those come last: they may
+    /// leave no room on the link.
     fn speak(&mut self, now: Nanos, effects: &mut Effects) {
         if self.mood == Mood::Draining && self.hand.is_empty() {
             self.mood = Mood::Gone;
@@ -299,10 +310,6 @@ impl Worker {
             return;
         }
         self.speak_at = now + self.config.profile.renewal;
-        for (&fence, ended) in self.hand.ended() {
-            let outcome = ended.outcome.clone();
-            self.say(ToMaster::Finish { task: ended.attempt.task, fence, outcome }, effects);
-        }
         let (epoch, held, sent) = (self.epoch, self.hand.held(), now);
         match self.session.filter(|_| self.is_welcome) {
             Some(Session { id: session, .. }) => {
@@ -312,6 +319,10 @@ impl Worker {
                 self.seen = Fence(0);
                 self.say(ToMaster::Hello { epoch, offer: self.offer(), held, sent }, effects);
             }
+        }
+        for (&fence, ended) in self.hand.ended() {
+            let outcome = ended.outcome.clone();
+            self.say(ToMaster::Finish { task: ended.attempt.task, fence, outcome }, effects);
         }
     }
 
@@ -332,6 +343,13 @@ impl Worker {
             offer.slots = 0;
         }
         offer
+    }
+}
+
+fn is_large(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Done { output, effects } => output.len() + effects.iter().map(TaskEffect::size).sum::<usize>() > LARGE,
+        Outcome::Failed { output, .. } => output.len() > LARGE,
     }
 }
 
@@ -361,6 +379,9 @@ fn bounded(outcome: Outcome) -> Outcome {
         }
     }
 }
+
+/// From how many bytes on a result may be too much for a link that carries another one.
+const LARGE: usize = 32 * 1024;
 
 /// How many results may wait for their judgement before no more attempts are taken.
 const ENDED_MAX: usize = 1024;

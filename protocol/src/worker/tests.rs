@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::holding::GONE_MAX;
 use super::*;
 use crate::effects::{Effects, Event, Outgoing};
 use crate::master::{Grant, ToWorker};
@@ -203,7 +204,7 @@ fn a_result_is_reported_until_it_is_judged() {
     bench.said();
     bench.after(LAN.renewal);
     let said = bench.said();
-    assert_eq!((said[0].clone(), held(&said)), (finish(9), vec![9]));
+    assert_eq!((said[1].clone(), held(&said)), (finish(9), vec![9]), "the session comes first");
     bench.judge(9);
     bench.after(LAN.renewal);
     let said = bench.said();
@@ -221,7 +222,7 @@ fn a_new_master_hears_the_results_that_are_not_judged_and_what_is_held() {
     bench.step(Input::LinkUp { node: NEXT });
     bench.hear(NEXT, ToWorker::Here { epoch: Epoch(2) });
     let said = bench.said();
-    assert_eq!((said[0].clone(), held(&said)), (finish(9), vec![8, 9]));
+    assert_eq!((said[1].clone(), held(&said)), (finish(9), vec![8, 9]));
     assert_eq!(bench.aborted(), [], "attempts survive a failover");
 }
 
@@ -261,7 +262,7 @@ fn a_result_that_was_ready_before_the_stop_was_seen_is_still_reported() {
     bench.step(Input::LinkUp { node: MASTER });
     bench.hear(MASTER, ToWorker::Here { epoch: Epoch(1) });
     let said = bench.said();
-    assert_eq!((said[0].clone(), held(&said)), (finish(8), vec![8]), "and a failure by being stopped is none");
+    assert_eq!((said[1].clone(), held(&said)), (finish(8), vec![8]), "and a failure by being stopped is none");
 }
 
 #[test]
@@ -276,6 +277,47 @@ fn what_was_stopped_does_not_start_again_and_is_handed_back() {
     bench.dispatch(9);
     assert_eq!(bench.started(), []);
     assert_eq!(bench.said(), [hand_back(9, false)]);
+}
+
+#[test]
+fn what_was_stopped_does_not_start_again_when_much_has_ended_since() {
+    let mut bench = Bench::welcome();
+    bench.dispatch(9);
+    for fence in 10..=10 + GONE_MAX as u64 {
+        bench.dispatch(fence);
+        bench.finish(fence, done());
+        bench.judge(fence);
+    }
+    bench.hear(MASTER, ToWorker::Unknown { epoch: Epoch(1) });
+    bench.greet(1);
+    bench.started();
+    bench.said();
+    for fence in [9, 10] {
+        bench.dispatch(fence);
+        assert_eq!((bench.started(), bench.said()), (vec![], vec![hand_back(fence, false)]));
+    }
+}
+
+#[test]
+fn of_large_results_that_come_together_each_judgement_reports_one_more() {
+    let mut bench = Bench::welcome();
+    let large = || Outcome::done(vec![7; 1 << 20]);
+    for fence in [8, 9] {
+        bench.dispatch(fence);
+        bench.finish(fence, large());
+    }
+    bench.said();
+    bench.judge(8);
+    let task = grant(9).attempt.task;
+    assert_eq!(bench.said(), [ToMaster::Finish { task, fence: Fence(9), outcome: large() }]);
+    bench.judge(9);
+    bench.dispatch(10);
+    bench.dispatch(11);
+    bench.finish(10, done());
+    bench.finish(11, done());
+    bench.said();
+    bench.judge(10);
+    assert_eq!(bench.said(), [], "small ones find room");
 }
 
 #[test]
