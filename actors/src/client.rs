@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::links::Credit;
-use crate::outlet::Outlet;
 use crate::shell::Shell;
 
 /// Makes calls to the cluster. Cheap to clone.
@@ -178,14 +177,9 @@ struct Sessions {
 impl Actor for Client {
     type Msg = Message;
     type State = State;
-    type Arguments = (Machine, Outlet);
+    type Arguments = Shell<Machine>;
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<Message>,
-        (machine, outlet): Self::Arguments,
-    ) -> Result<State, ActorProcessingErr> {
-        let shell = Shell::new(machine, outlet)?;
+    async fn pre_start(&self, _: ActorRef<Message>, shell: Shell<Machine>) -> Result<State, ActorProcessingErr> {
         Ok(State { shell, waiting: HashMap::new(), sessions: Sessions::default(), last_call: 0 })
     }
 

@@ -11,7 +11,6 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{oneshot, watch};
 
 use crate::links::{Credit, Links};
-use crate::outlet::Outlet;
 use crate::shell::Shell;
 use crate::supervisor::Fatal;
 
@@ -30,8 +29,7 @@ pub(crate) struct Election;
 
 /// What the actor begins with.
 pub(crate) struct Arguments {
-    pub(crate) replica: Replica,
-    pub(crate) outlet: Outlet,
+    pub(crate) shell: Shell<Replica>,
     pub(crate) views: Views,
 }
 
@@ -73,7 +71,7 @@ impl Actor for Election {
     type Arguments = Arguments;
 
     async fn pre_start(&self, _: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
-        Ok(State { shell: Shell::new(arguments.replica, arguments.outlet)?, views: arguments.views })
+        Ok(State { shell: arguments.shell, views: arguments.views })
     }
 
     async fn handle(

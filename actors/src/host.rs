@@ -21,6 +21,7 @@ use crate::election::{self, Mastership, Views};
 use crate::links::{self, Inbox, Links, cluster, memory};
 use crate::members::{self, Fact};
 use crate::outlet::{Outlet, Routes};
+use crate::shell::Shell;
 use crate::store::{self, DiskStore, LogStore, MemoryStore, StoreError, StoreEvent, StoreThread};
 use crate::supervisor::{Fatal, Stopping, Supervisor};
 use crate::worker::Executor;
@@ -102,9 +103,9 @@ pub enum StartError {
     /// The address cannot be used.
     #[error(transparent)]
     Links(#[from] cluster::StartError),
-    /// The system refused a thread.
-    #[error("cannot start a thread: {0}")]
-    Thread(#[from] std::io::Error),
+    /// The system refused a thread or a timer.
+    #[error("the system refused a thread or a timer: {0}")]
+    System(#[from] std::io::Error),
 }
 
 /// A running node. Dropped, it stops without saying goodbye.
@@ -323,13 +324,13 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
 
     let (supervisor, _) = Supervisor::spawn(None, Supervisor, fatal.clone()).await.expect("it cannot fail to begin");
     let parent = || supervisor.get_cell();
-    let arguments = election::Arguments { replica, outlet: outlet.clone(), views: views.clone() };
+    let arguments = election::Arguments { shell: Shell::new(replica, outlet.clone())?, views: views.clone() };
     let (election, _) = spawned(Actor::spawn_linked(None, election::Election, arguments, parent()).await);
-    let arguments = (master, outlet.clone());
+    let arguments = Shell::new(master, outlet.clone())?;
     let (master, _) = spawned(Actor::spawn_linked(None, crate::master::Master, arguments, parent()).await);
-    let arguments = (worker, outlet.clone(), executor, is_idle.clone());
+    let arguments = (Shell::new(worker, outlet.clone())?, executor, is_idle.clone());
     let (worker, _) = spawned(Actor::spawn_linked(None, crate::worker::Worker, arguments, parent()).await);
-    let arguments = (client, outlet.clone());
+    let arguments = Shell::new(client, outlet.clone())?;
     let (client, _) = spawned(Actor::spawn_linked(None, crate::client::Client, arguments, parent()).await);
     outlet.connect(Routes {
         election: Some(election.clone()),

@@ -5,7 +5,6 @@ use protocol::master::{Input, Mastership};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::links::Credit;
-use crate::outlet::Outlet;
 use crate::shell::Shell;
 
 /// An input for its machine, and what it holds of the window of the peer it came from until it was handled.
@@ -19,14 +18,14 @@ pub(crate) struct Master;
 impl Actor for Master {
     type Msg = Message;
     type State = Shell<Mastership>;
-    type Arguments = (Mastership, Outlet);
+    type Arguments = Shell<Mastership>;
 
     async fn pre_start(
         &self,
         _: ActorRef<Message>,
-        (machine, outlet): Self::Arguments,
+        shell: Shell<Mastership>,
     ) -> Result<Self::State, ActorProcessingErr> {
-        Ok(Shell::new(machine, outlet)?)
+        Ok(shell)
     }
 
     async fn handle(

@@ -83,8 +83,6 @@ pub(crate) struct State {
     /// The address of each place of the join list, once it is known.
     places: BTreeMap<usize, SocketAddr>,
     members: BTreeMap<NodeId, (SocketAddr, Part)>,
-    /// Where members were that are no more.
-    gone: BTreeMap<NodeId, SocketAddr>,
     /// What this node is to the log; nothing before it is in a cluster.
     part: Option<Part>,
     /// Who answered at which address.
@@ -106,8 +104,8 @@ impl Actor for Members {
     async fn pre_start(&self, myself: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { outlet, node, join } = arguments;
         myself.cast(Message::Resolve)?;
-        let (places, members, gone, identified) = Default::default();
-        Ok(State { outlet, node, join, places, members, gone, part: None, identified })
+        let (places, members, identified) = Default::default();
+        Ok(State { outlet, node, join, places, members, part: None, identified })
     }
 
     async fn handle(
@@ -145,7 +143,6 @@ impl State {
             Fact::Here { node, link, part } => self.on_here(node, link, part),
             Fact::Was { node, link } => {
                 if !self.members.contains_key(&node) {
-                    self.gone.insert(node, link);
                     self.tell_member(node, link, false);
                 }
             }
@@ -169,14 +166,12 @@ impl State {
         if let Some(before) = before {
             self.on_gone(before);
         }
-        self.gone.remove(&node);
         self.tell_member(node, link, true);
         self.dial();
     }
 
     fn on_gone(&mut self, node: NodeId) {
         if let Some((link, _)) = self.members.remove(&node) {
-            self.gone.insert(node, link);
             self.tell_member(node, link, false);
         }
         self.dial();

@@ -13,6 +13,7 @@ use crate::control::{Built, Control};
 use crate::host::{StartError, client_config};
 use crate::links::{self, Links, Target, cluster};
 use crate::outlet::{Outlet, Routes};
+use crate::shell::Shell;
 use crate::supervisor::{Fatal, Stopping, Supervisor};
 use crate::{clock, gateway};
 
@@ -116,7 +117,7 @@ async fn begin(settings: RemoteSettings) -> Result<Inside, StartError> {
     let outlet = Outlet::new(node, incarnation, clock::Clock::default(), Arc::clone(&links), None);
     let (supervisor, _) = Supervisor::spawn(None, Supervisor, Fatal::new()).await.expect("it cannot fail to begin");
     let machine = client::Client::new(client_config(node, false, settings.profile, clock::now()));
-    let arguments = (machine, outlet.clone());
+    let arguments = Shell::new(machine, outlet.clone())?;
     let (client, _) = Actor::spawn_linked(None, crate::client::Client, arguments, supervisor.get_cell())
         .await
         .expect("an unnamed actor whose beginning cannot fail");

@@ -68,14 +68,14 @@ pub(crate) struct State {
 impl Actor for Worker {
     type Msg = Message;
     type State = State;
-    type Arguments = (Machine, Outlet, Arc<dyn Executor>, watch::Sender<bool>);
+    type Arguments = (Shell<Machine>, Arc<dyn Executor>, watch::Sender<bool>);
 
     async fn pre_start(
         &self,
         _: ActorRef<Message>,
-        (machine, outlet, executor, is_idle): Self::Arguments,
+        (shell, executor, is_idle): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
-        Ok(State { shell: Shell::new(machine, outlet)?, executor, is_idle })
+        Ok(State { shell, executor, is_idle })
     }
 
     async fn handle(

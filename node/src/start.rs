@@ -13,13 +13,19 @@ pub(crate) fn thread(error: io::Error) -> StartError {
     StartError::new(Diagnostic::new(Code::Internal, format!("cannot start a thread: {error}")))
 }
 
+/// The system refused what the actors need.
+fn system(error: &io::Error) -> StartError {
+    let why = format!("the system refused a thread or a timer: {error}");
+    StartError::new(Diagnostic::new(Code::Internal, why).hint("look at the limits of this process: `ulimit -a`"))
+}
+
 /// The actors did not start.
 pub(crate) fn host(error: actors::StartError) -> StartError {
     StartError::new(match error {
         actors::StartError::Profile(why) => Diagnostic::new(Code::Config, format!("inconsistent profile: {why}")),
         actors::StartError::Store(error) => store(&error),
         actors::StartError::Links(error) => links(&error),
-        actors::StartError::Thread(error) => return thread(error),
+        actors::StartError::System(error) => return system(&error),
     })
 }
 
