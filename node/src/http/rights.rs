@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse as _;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::StreamExt as _;
@@ -29,7 +29,7 @@ use super::query::Query;
 use super::streams::named;
 use crate::client::{Client, unexpected};
 use crate::diagnostic::{Code, Diagnostic};
-use crate::recipes::place::{Patience, Place, Wish, long, release, written};
+use crate::recipes::place::{Patience, Place, Wish, forget as forget_all, long, release, written};
 use crate::recipes::watch::{changed, look, views};
 
 /// The first words of the paths.
@@ -275,7 +275,8 @@ async fn give_back(
 }
 
 async fn forget(State(door): State<Door>, right: RightId, headers: HeaderMap) -> Answer {
-    change(&door, &headers, RightOperation::Forget(right)).await
+    let revision = door.answer(forget_all(&door.client(&headers), &right)).await?;
+    Ok(changed_at(&right, revision))
 }
 
 async fn push(
@@ -317,7 +318,11 @@ async fn remove_counter(State(door): State<Door>, Path(name): Path<String>, head
 async fn change(door: &Door, headers: &HeaderMap, operation: RightOperation) -> Answer {
     let right = operation.right();
     let revision = written(door.answer(door.client(headers).write(Operation::Right(operation))).await?)?;
-    Ok(Json(json!({ "schema": SCHEMA, "right": right.to_string(), "revision": revision.0 })).into_response())
+    Ok(changed_at(&right, revision))
+}
+
+fn changed_at(right: &RightId, revision: Revision) -> Response {
+    Json(json!({ "schema": SCHEMA, "right": right.to_string(), "revision": revision.0 })).into_response()
 }
 
 fn counted(name: &str, answer: Said) -> Answer {

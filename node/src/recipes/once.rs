@@ -3,13 +3,13 @@
 use std::future::Future;
 
 use bytes::Bytes;
-use protocol::state::{Mode, Operation, RightId, RightKind, RightOperation};
+use protocol::state::{Mode, RightId, RightKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::guard::Guard as _;
 use super::hold::{Acquire, Hold};
-use super::place::{Patience, written};
+use super::place::{Patience, forget};
 use super::watch::look;
 use crate::client::Client;
 use crate::error::Error;
@@ -139,7 +139,7 @@ impl Once {
     ///
     /// [`Error::NotFound`] if there is none; see [`Error`].
     pub async fn forget(&self) -> Result<(), Error> {
-        written(self.client.write(Operation::Right(RightOperation::Forget(self.right.clone()))).await?).map(drop)
+        forget(&self.client, &self.right).await.map(drop)
     }
 
     fn claim(&self) -> Acquire<Hold> {

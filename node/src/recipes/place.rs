@@ -6,6 +6,8 @@
 //! * However many claims and ends of claims are under way while nobody answers, other calls find room beside them.
 //! * A right that is dropped is given back in the background; at the latest it ends with its session.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,21 +82,29 @@ impl Place {
     /// Stands in line. The request goes on where the future is dropped, and whatever it claimed is given up then.
     pub(crate) async fn enter(client: &Client, wish: Wish) -> Result<(Self, Option<Fence>), Error> {
         let runtime = Handle::current();
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         let (client, handle) = (client.clone(), runtime.clone());
         let patience = client.patience();
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = begun.clone();
         let work = async move {
             let Ok(_way) = tokio::time::timeout(patience, client.way()).await else { return };
+            begins.store(true, Ordering::SeqCst);
+            if sender.is_closed() {
+                return; // Nobody waits any more, and it was said that nothing is claimed.
+            }
             let entered = enter_for_certain(&client, wish, handle).await;
             // If nobody takes it, the place is dropped here and the claim withdrawn.
             let _ = sender.send(entered);
         };
         runtime.spawn(work);
-        match tokio::time::timeout(patience, receiver).await {
-            Ok(Ok(entered)) => entered,
-            // Whatever is claimed is withdrawn when the answer comes.
-            Ok(Err(_)) | Err(_) => Err(Error::NoQuorum { maybe_applied: false, waited: patience, master: None }),
+        if let Ok(Ok(entered)) = tokio::time::timeout(patience, &mut receiver).await {
+            return entered;
         }
+        receiver.close();
+        // Whatever is claimed is withdrawn when the answer comes; until then it may stand, and a barrier count it.
+        let maybe_applied = begun.load(Ordering::SeqCst);
+        Err(Error::NoQuorum { maybe_applied, waited: patience, master: None })
     }
 
     /// Waits for the grant.
@@ -208,6 +218,21 @@ pub(crate) async fn release(
         Ok(other) => Err(unexpected(&other)),
         Err(error) => Err(error),
     }
+}
+
+/// Forgets the outcome of a once, or the items of a queue that nobody holds; many of them in several steps, between which others may
+/// come. Dropped, it has forgotten some.
+pub(crate) async fn forget(client: &Client, right: &RightId) -> Result<Revision, Error> {
+    let step = || client.write(Operation::Right(RightOperation::Forget(right.clone())));
+    let mut revision = written(step().await?)?;
+    while right.kind == RightKind::Queue {
+        revision = match step().await {
+            Ok(answer) => written(answer)?,
+            Err(Error::NotFound) => break,
+            Err(error) => return Err(error),
+        };
+    }
+    Ok(revision)
 }
 
 /// Asks what may be long in coming, again and again while nobody leads. Cancellation safe.

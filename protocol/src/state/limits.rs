@@ -29,6 +29,8 @@ pub const MAX_BACKLOG: u64 = 36 * 1024 * 1024;
 pub const MAX_KIND: usize = 256;
 /// How many claims one right may have, granted or in line: one step may have to grant them all (F28).
 pub const MAX_CLAIMS: usize = 16_384;
+/// How many items of a queue one step forgets (F28).
+pub const MAX_FORGOTTEN: usize = 1_024;
 /// How many parties a barrier may wait for.
 pub const MAX_PARTIES: u32 = 4_096;
 /// The longest value beside a claim, in bytes.

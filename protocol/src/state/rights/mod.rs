@@ -29,7 +29,8 @@ use super::Step;
 use super::digest::{Sum, Tag, fingerprint};
 use super::image::Item as Part;
 use super::limits::{
-    MAX_CLAIM_VALUE, MAX_CLAIMS, MAX_OUTCOME, MAX_OWNED, MAX_PAGE, MAX_PARTIES, check_key, check_size, full,
+    MAX_CLAIM_VALUE, MAX_CLAIMS, MAX_FORGOTTEN, MAX_OUTCOME, MAX_OWNED, MAX_PAGE, MAX_PARTIES, check_key, check_size,
+    full,
 };
 use crate::mutants::{Bug, is_on};
 use crate::state::{Answer, ClusterChange, Refused};
@@ -262,7 +263,7 @@ impl Rights {
         let revision = step.grant();
         let mut record = self.open(right);
         record.head.settled = None;
-        for key in record.free() {
+        for key in record.free().take(MAX_FORGOTTEN) {
             let value = record.drop_item(key).expect("it is in the index of items");
             self.books.remove_item(right, key, &value);
         }

@@ -134,7 +134,8 @@ pub enum RightOperation {
         /// Higher goes first; among equals, older.
         priority: i32,
     },
-    /// Forget the outcome of a once, or the items of a queue that nobody holds. Answered with [`Answer::Written`].
+    /// Forget the outcome of a once, or the items of a queue that nobody holds: as many as one step may (F28), so it is said again until
+    /// there is nothing to forget. Answered with [`Answer::Written`].
     ///
     /// [`Answer::Written`]: crate::state::Answer::Written
     Forget(RightId),

@@ -1,6 +1,7 @@
 //! Rights and counters, one sentence a test.
 
 use super::*;
+use crate::state::limits::MAX_FORGOTTEN;
 use crate::types::{ClaimId, Fence};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -262,6 +263,19 @@ fn a_once_is_settled_by_its_holder_and_everybody_hears_the_outcome() {
     assert_eq!(world.right_view(&once).settled, Some("yes".into()), "it outlives its runner");
     written(world.right(RightOperation::Forget(once.clone())));
     assert!(world.claim(&once, c, Mode::Exclusive).fence.is_some());
+}
+
+#[test]
+fn many_items_are_forgotten_in_several_steps() {
+    let mut world = World::new();
+    let queue = RightId::new(RightKind::Queue, "q");
+    for _ in 0..=MAX_FORGOTTEN {
+        written(world.push(&queue, "item", 0));
+    }
+    for _ in 0..2 {
+        written(world.right(RightOperation::Forget(queue.clone())));
+    }
+    assert_eq!(world.right(RightOperation::Forget(queue)), Answer::Refused(Refused::NotFound));
 }
 
 #[test]
