@@ -23,15 +23,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use protocol::wire::MAX_VALUE;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::effects::Effects;
-use crate::http::{decoded, encoded, from_base64};
+use crate::http::{coded, decoded, encoded, from_base64};
 use crate::task::{RawHandler, TaskCx, TaskError};
 
 /// The name of this kind of task.
@@ -96,10 +97,14 @@ impl Report {
     }
 
     fn to_output(&self) -> Bytes {
-        let mut document = json!({ "exit_code": self.exit_code, "signal": self.signal });
-        encoded(&mut document, "stdout", &self.stdout);
-        encoded(&mut document, "stderr", &self.stderr);
-        document.to_string().into()
+        let document = |put: fn(&mut Value, &str, &[u8])| {
+            let mut document = json!({ "exit_code": self.exit_code, "signal": self.signal });
+            put(&mut document, "stdout", &self.stdout);
+            put(&mut document, "stderr", &self.stderr);
+            document.to_string()
+        };
+        let text = document(encoded);
+        if text.len() <= MAX_VALUE { text.into() } else { document(coded).into() }
     }
 
     /// In words, with the last line of stderr.
@@ -456,6 +461,13 @@ mod tests {
         let handler = ExecHandler::new(false, None).unwrap();
         let error = handler.run(&cx(CancellationToken::new()), Bytes::from_static(b"[1]")).await.unwrap_err();
         assert!(!error.is_retryable());
+    }
+
+    #[tokio::test]
+    async fn output_that_is_longer_as_text_than_as_base64_fits() {
+        let output = run(&shell(&format!("yes 1 | head -c {STDOUT_MAX}"))).await.unwrap();
+        assert!(output.len() <= MAX_VALUE, "{}", output.len());
+        assert_eq!(Report::parse(&output).unwrap().stdout, b"1\n".repeat(STDOUT_MAX / 2));
     }
 
     #[tokio::test]

@@ -41,7 +41,13 @@ pub fn encoded(document: &mut Value, name: &str, bytes: &[u8]) {
     document[format!("{name}_encoding")] = encoding.into();
 }
 
-/// The bytes that [`encoded`] put under `name`.
+/// Puts bytes under `name` as base64, which is never much longer than they are: text with many quotes or line ends may be.
+pub fn coded(document: &mut Value, name: &str, bytes: &[u8]) {
+    document[name] = base64(bytes).into();
+    document[format!("{name}_encoding")] = BASE64.into();
+}
+
+/// The bytes that [`encoded`] or [`coded`] put under `name`.
 #[must_use]
 pub fn decoded(document: &Value, name: &str) -> Option<Vec<u8>> {
     let text = document[name].as_str()?;

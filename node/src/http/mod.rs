@@ -71,7 +71,7 @@ mod tasks;
 
 pub(crate) use rights::word_of;
 
-pub use json::{SCHEMA, base64, decoded, encoded, from_base64};
+pub use json::{SCHEMA, base64, coded, decoded, encoded, from_base64};
 
 /// What every route works with.
 #[derive(Clone)]
