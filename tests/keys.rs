@@ -215,14 +215,37 @@ fn keys_at_the_terminal_and_over_http() {
     assert_eq!(ask(&["kv", "watch", "--from", "0", "--count", "1"]).status.code(), Some(0));
 
     let told =
-        cluster.wait(stream(&cluster.processes.https()[1], "/v1/kv/tree/?watch&snapshot", "event: snapshot-end"));
+        cluster.wait(stream(&cluster.processes.https()[1], "/v1/kv/tree/?watch&snapshot", "", "event: snapshot-end"));
     assert!(told.contains("event: snapshot\ndata: {") && told.contains(&made), "{told}");
 }
 
+#[test]
+fn a_browser_that_comes_back_misses_nothing_of_a_transaction() {
+    let cluster = TestCluster::start();
+    let (kv, node) = (cluster.library().kv(), cluster.processes.https()[1].clone());
+    let put = |keys: &'static [&'static str]| {
+        cluster.wait(async {
+            let txn = keys.iter().fold(kv.txn(), |txn, key| txn.then(tenure::kv::put(*key, "v")));
+            txn.await.expect("it is committed").revision
+        })
+    };
+    let before = put(&["one/0"]);
+    let whole = put(&["one/1", "one/2", "one/3"]);
+    let path = format!("/v1/kv/one/?watch&from={before}");
+    let told = cluster.wait(stream(&node, &path, "", &format!("id: {whole}")));
+    let events: Vec<&str> = told.split("event: ").skip(1).collect();
+    assert!(events[..2].iter().all(|event| !event.contains("id: ")), "{told}");
+    assert!(["one/1", "one/2", "one/3"].iter().all(|key| told.contains(key)), "{told}");
+    put(&["one/4"]);
+    // Its address is that of the first time.
+    let more = cluster.wait(stream(&node, &path, &format!("last-event-id: {whole}\r\n"), "one/4"));
+    assert!(!more.contains("one/3"), "{more}");
+}
+
 /// Reads a response as it comes, up to a piece of text.
-async fn stream(node: &str, path: &str, until: &str) -> String {
+async fn stream(node: &str, path: &str, headers: &str, until: &str) -> String {
     let mut socket = tokio::net::TcpStream::connect(node).await.expect("it listens");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {node}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {node}\r\n{headers}\r\n");
     socket.write_all(request.as_bytes()).await.expect("it is sent");
     let mut text = Vec::new();
     while !String::from_utf8_lossy(&text).contains(until) {

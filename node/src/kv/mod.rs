@@ -21,6 +21,7 @@ pub use listing::{Listing, Page};
 pub use protocol::state::{Condition, KeyEnd, KeyOperation, KeyResult, Transacted, Value};
 pub use requests::{Reading, Removing, Sequencing, Writing};
 pub use transaction::{KeyIs, Transacting, delete, get, held, is_live, put, rev_of};
+pub(crate) use watch::Told;
 pub use watch::{Watch, WatchEvent, Watching};
 
 use crate::client::Client;

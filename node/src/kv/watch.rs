@@ -59,7 +59,14 @@ pub struct Watching {
 /// ```
 #[must_use = "a watch ends when it is dropped"]
 pub struct Watch {
-    events: BoxStream<'static, Result<WatchEvent, Error>>,
+    events: BoxStream<'static, Result<Told, Error>>,
+}
+
+/// An event, as whoever passes it on must know it.
+pub(crate) struct Told {
+    pub(crate) event: WatchEvent,
+    /// Whether it is the last one of its revision.
+    pub(crate) is_last: bool,
 }
 
 /// What a watch tells.
@@ -105,6 +112,16 @@ pub enum WatchEvent {
         /// The revision.
         revision: Revision,
     },
+}
+
+impl WatchEvent {
+    fn revision(&self) -> Revision {
+        match self {
+            Self::Snapshot(page) => page.revision,
+            Self::Put { value, .. } => value.modified,
+            Self::Delete { revision, .. } | Self::Progress { revision } | Self::Resync { revision } => *revision,
+        }
+    }
 }
 
 impl Watching {
@@ -178,7 +195,11 @@ impl Watch {
     /// # Ok(()) }
     /// ```
     pub async fn next(&mut self) -> Option<Result<WatchEvent, Error>> {
-        self.events.next().await
+        self.events.next().await.map(|told| told.map(|told| told.event))
+    }
+
+    pub(crate) fn told(self) -> BoxStream<'static, Result<Told, Error>> {
+        self.events
     }
 }
 
@@ -186,7 +207,7 @@ impl Stream for Watch {
     type Item = Result<WatchEvent, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.events.poll_next_unpin(context)
+        self.events.poll_next_unpin(context).map(|told| told.map(|told| told.map(|told| told.event)))
     }
 }
 
@@ -218,13 +239,15 @@ impl Watcher {
         Self { client, prefix, has_snapshot, after, reading: None, pages, ready, has_failed: false }
     }
 
-    async fn next(mut self) -> Option<(Result<WatchEvent, Error>, Self)> {
+    async fn next(mut self) -> Option<(Result<Told, Error>, Self)> {
         if self.has_failed {
             return None;
         }
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Some((Ok(event), self));
+                // An answer has whole revisions.
+                let is_last = self.ready.front().is_none_or(|next| next.revision() != event.revision());
+                return Some((Ok(Told { event, is_last }), self));
             }
             let step = if self.reading.is_some() { self.read().await } else { self.ask().await };
             match step {

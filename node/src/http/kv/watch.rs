@@ -1,7 +1,7 @@
 //! What happens to keys, as events of a stream or one answer at a time.
 //!
-//! `?watch` answers with server-sent events whose ids are revisions, so that a browser that reconnects goes on where it was. `?watch&wait=`
-//! answers once, with what happened after `from` or, when the wait is over, with nothing and where to go on.
+//! `?watch` answers with server-sent events; the last one of a revision has it as its id, so that a browser that reconnects goes on where it
+//! was. `?watch&wait=` answers once, with what happened after `from` or, when the wait is over, with nothing and where to go on.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::http::problem::Answer;
 use crate::http::query::Query;
 use crate::http::streams::named;
 use crate::http::{Door, tasks};
-use crate::kv::{Page, WatchEvent};
+use crate::kv::{Page, Told, WatchEvent};
 
 pub(super) async fn watch(door: &Door, prefix: &str, query: &Query, headers: &HeaderMap) -> Answer {
     let from = begin(query, headers)?;
@@ -40,7 +40,7 @@ pub(super) async fn watch(door: &Door, prefix: &str, query: &Query, headers: &He
     }
     let watch = door.answer(watching).await?;
     let mut teller = Teller { has_snapshot, begun: None };
-    Ok(place.respond(watch.flat_map(move |event| stream::iter(teller.events(event)))))
+    Ok(place.respond(watch.told().flat_map(move |event| stream::iter(teller.events(event)))))
 }
 
 /// One answer: what happened, or nothing.
@@ -87,25 +87,27 @@ struct Teller {
 }
 
 impl Teller {
-    fn events(&mut self, event: Result<WatchEvent, Error>) -> Vec<Event> {
-        match event {
-            Ok(WatchEvent::Snapshot(page)) => self.page(page),
-            Ok(WatchEvent::Put { key, value }) => {
-                vec![named("put", &document(&key, &value, true)).id(value.modified.to_string())]
+    fn events(&mut self, told: Result<Told, Error>) -> Vec<Event> {
+        let Told { event, is_last } = match told {
+            Ok(told) => told,
+            Err(error) => return vec![named("problem", &Diagnostic::from(error).to_problem())],
+        };
+        let (event, revision, is_last) = match event {
+            WatchEvent::Snapshot(page) => return self.page(page),
+            // Whoever reconnects between two of a revision needs both.
+            WatchEvent::Put { key, value } => (named("put", &document(&key, &value, true)), value.modified, is_last),
+            WatchEvent::Delete { key, why, revision } => {
+                (named("delete", &gone(&key, why, revision)), revision, is_last)
             }
-            Ok(WatchEvent::Delete { key, why, revision }) => {
-                vec![named("delete", &gone(&key, why, revision)).id(revision.to_string())]
+            WatchEvent::Progress { revision } => {
+                (named("progress", &json!({ "revision": revision.0 })), revision, true)
             }
-            Ok(WatchEvent::Progress { revision }) => {
-                vec![named("progress", &json!({ "revision": revision.0 })).id(revision.to_string())]
+            // Where a snapshot follows, only that is something to go on from.
+            WatchEvent::Resync { revision } => {
+                (named("resync", &json!({ "revision": revision.0 })), revision, !self.has_snapshot)
             }
-            Ok(WatchEvent::Resync { revision }) => {
-                let event = named("resync", &json!({ "revision": revision.0 }));
-                // Where a snapshot follows, only that is something to go on from.
-                vec![if self.has_snapshot { event } else { event.id(revision.to_string()) }]
-            }
-            Err(error) => vec![named("problem", &Diagnostic::from(error).to_problem())],
-        }
+        };
+        vec![if is_last { event.id(revision.to_string()) } else { event }]
     }
 
     /// An event for each key, without an id before the last one: whoever reconnects in the middle needs all of it.
@@ -130,8 +132,8 @@ fn gone(key: &str, why: KeyEnd, revision: Revision) -> Value {
     json!({ "key": key, "revision": revision.0, "deleted": why })
 }
 
-/// Where to begin: the query says so, or a browser that comes back.
+/// Where to begin: a browser that comes back says so, with the address that it had at first, or the query.
 fn begin(query: &Query, headers: &HeaderMap) -> Result<Option<Revision>, Diagnostic> {
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    query.text("from").or(last).map(|text| number(text).map(Revision)).transpose()
+    last.or(query.text("from")).map(|text| number(text).map(Revision)).transpose()
 }
