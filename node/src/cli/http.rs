@@ -104,6 +104,12 @@ impl Cluster {
         self
     }
 
+    /// The same for a question whose good answer may take `wait`: see [`Request::waits`].
+    #[must_use]
+    pub fn waiting(&self, wait: Duration) -> Self {
+        self.clone().timeout(self.timeout + wait)
+    }
+
     /// Keeps trying until the time-out even while every address refuses: for clusters that are known to come back.
     #[must_use]
     pub fn patient(mut self) -> Self {
@@ -152,6 +158,8 @@ impl Cluster {
                     // Another node may be on the right side of a cut.
                     Err(Failure::Later(diagnostic)) => answered = Some(diagnostic),
                     Err(Failure::Unreached(why)) => {
+                        // The next request begins elsewhere: it may have less time than this one.
+                        self.preferred.store((place + 1) % self.nodes.len(), Ordering::Relaxed);
                         let is_final = why.sent && !request.is_repeatable;
                         unreached.push((&*self.nodes[place], why));
                         if is_final {
@@ -188,9 +196,9 @@ impl Cluster {
     async fn ask(&self, node: &str, request: &Request, left: Duration) -> Result<Reply, Failure> {
         // The node gives up on the cluster before we give up on the node: its answer says more than our silence. A request
         // that may be repeated does not stay with one node for long, as that node may be frozen.
-        let share =
-            if request.is_repeatable { (left / 2).min(SHARE_MAX) } else { left - left.min(MARGIN_MAX.min(left / 4)) };
-        let patience = if request.is_repeatable { (share + request.wait + MARGIN_MAX).min(left) } else { left };
+        let margin = MARGIN_MAX.min(left / 4);
+        let share = if request.is_repeatable { (left / 2).min(SHARE_MAX) } else { left - margin };
+        let patience = if request.is_repeatable { (share + request.wait + margin).min(left) } else { left };
         let message = request.to_http(node, share).map_err(Failure::Final)?;
         let broken = |error: &(dyn std::error::Error + 'static), sent| {
             Failure::Unreached(Unreached { why: root_cause(error), sent, is_late: false })
@@ -428,6 +436,22 @@ mod tests {
         let error = Cluster::new([node]).send(Request::post("/v1/tasks")).await.unwrap_err();
         assert!(error.maybe_applied, "{error:?}");
         drop(accepted.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_says_nothing_costs_a_part_of_the_time_and_is_not_asked_first_again() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let well = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nodes = [&silent, &well].map(|node| node.local_addr().unwrap().to_string());
+        let router = axum::Router::new().route("/v1/status", axum::routing::get(async || "{}"));
+        let served = tokio::spawn(async move { axum::serve(well, router).await });
+        let cluster = Cluster::new(nodes).timeout(Duration::from_secs(2));
+        cluster.get("/v1/status").await.unwrap();
+        let asked = silent.accept().await;
+        cluster.get("/v1/status").await.unwrap();
+        let again = tokio::time::timeout(Duration::ZERO, silent.accept()).await;
+        assert!(asked.is_ok() && again.is_err(), "it was asked first again");
+        served.abort();
     }
 
     #[test]

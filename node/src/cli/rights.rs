@@ -428,10 +428,17 @@ async fn granted(
         }
         let turn = left.min(TURN);
         let request = Request::get(format!("{place}?wait={}ms", turn.as_millis())).waits(turn);
-        document = tokio::select! {
-            reply = cluster.send(request) => reply?.json()?,
+        let cluster = cluster.waiting(turn);
+        let reply = tokio::select! {
+            reply = cluster.send(request) => reply,
             () = keeper.lost() => return Err(Diagnostic::new(Code::Lost, "the session ended while it stood in line")),
         };
+        match reply {
+            Ok(reply) => document = reply.json()?,
+            // Its place in line is kept as long as its session lives.
+            Err(error) if error.code.is_retryable() => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error),
+        }
     }
     if document["state"] == "gone" {
         return Err(Diagnostic::new(Code::Lost, "the claim was withdrawn by somebody else"));

@@ -88,8 +88,9 @@ impl Keeper {
     /// Waits until a claim of it is over, as far as the cluster says.
     async fn taken(&self, place: &str) {
         let request = format!("{place}?wait={}s&held-by={}", TURN.as_secs(), self.session);
+        let cluster = self.cluster.waiting(TURN);
         loop {
-            let reply = self.cluster.send(Request::get(request.as_str()).waits(TURN)).await;
+            let reply = cluster.send(Request::get(request.as_str()).waits(TURN)).await;
             match reply.and_then(|reply| reply.json()) {
                 Ok(claim) if claim["state"] == "gone" || claim["state"] == "settled" => return,
                 // Nobody says that it has ended: also where nobody could be asked.

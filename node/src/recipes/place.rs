@@ -225,12 +225,14 @@ pub(crate) async fn release(
 pub(crate) async fn forget(client: &Client, right: &RightId) -> Result<Revision, Error> {
     let step = || client.write(Operation::Right(RightOperation::Forget(right.clone())));
     let mut revision = written(step().await?)?;
-    while right.kind == RightKind::Queue {
-        revision = match step().await {
-            Ok(answer) => written(answer)?,
-            Err(Error::NotFound) => break,
-            Err(error) => return Err(error),
-        };
+    if right.kind == RightKind::Queue {
+        loop {
+            revision = match step().await {
+                Ok(answer) => written(answer)?,
+                Err(Error::NotFound) => break,
+                Err(error) => return Err(error),
+            };
+        }
     }
     Ok(revision)
 }
