@@ -121,6 +121,20 @@ fn a_killed_holder_hands_over_at_once_however_long_its_session_would_live() {
     assert_eq!(second.code(), Some(0));
 }
 
+#[test]
+fn a_place_in_line_outlasts_the_time_that_one_answer_may_take() {
+    let cluster = TestCluster::start();
+    let under = script("ledger", "go");
+    let lock = ["lock", "w", "--wait", "--timeout", "500ms", "--", "sh", "-c", &under];
+    let mut first = start(&cluster, &lock);
+    cluster.until("the first one holds it", || lines(&cluster, "ledger").len() == 1);
+    let mut second = start(&cluster, &lock);
+    // Four times as long as one answer may take.
+    std::thread::sleep(Duration::from_secs(2));
+    std::fs::write(cluster.processes.folder().join("go"), "").expect("written");
+    assert_eq!((first.code(), second.code()), (Some(0), Some(0)));
+}
+
 /// A command whose children, one of them in a session of its own, write their fence into `ledger` for ever.
 const BROOD: &str = "tick='while :; do echo tick $TENURE_FENCE >> ledger; sleep 0.005; done'
     sh -c \"$tick\" & (sh -c \"$tick\" &); setsid sh -c \"$tick\" & wait";

@@ -235,9 +235,14 @@ impl Record {
         !self.state.is_final() || self.spec.keep <= MIN_KEEP
     }
 
-    /// About how many bytes the task takes where it is shown; never zero.
+    /// How many bytes the task takes at most where it is shown; never zero.
     pub(super) fn shown_bytes(&self) -> usize {
-        TASK_BYTES as usize + self.outcome_bytes()
+        let line = |line: &HistoryLine| match &line.what {
+            HistoryEvent::Failed(why) => LINE_BYTES + why.len(),
+            _ => LINE_BYTES,
+        };
+        let names = self.spec.kind.len() + self.spec.once_key.as_ref().map_or(0, String::len);
+        TASK_BYTES as usize + names + self.outcome_bytes() + self.history.iter().map(line).sum::<usize>()
     }
 
     /// The task as the master sees it.
@@ -300,6 +305,9 @@ pub(super) fn spec_weight(spec: &TaskSpec) -> u64 {
     TASK_BYTES + (spec.kind.len() + spec.payload.len() + once + needs) as u64
 }
 
+/// What a line of history takes at most beside its text.
+const LINE_BYTES: usize = 40;
+
 /// A text as a record keeps it.
 pub(super) fn kept_text(text: &str) -> String {
     cut(text, MAX_TEXT).into()
@@ -318,5 +326,28 @@ impl Record {
         let mut fresh = self.clone();
         fresh.reopen();
         fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[test]
+    fn a_task_takes_no_more_room_where_it_is_shown_than_is_reckoned_with() {
+        let spec = TaskSpec { once_key: Some("k".repeat(300)), ..TaskSpec::new("kind".repeat(60), "input") };
+        let far = ClusterTime(u64::MAX);
+        let mut record = Record::new(TaskId(u64::MAX), &spec, Revision(1), far);
+        for number in 0..MAX_HISTORY as u32 {
+            let why = HistoryEvent::Failed("w".repeat(MAX_LINE));
+            record.note(
+                far,
+                u32::MAX - number,
+                if number % 2 == 0 { why } else { HistoryEvent::LateResultRefused(Fence(u64::MAX)) },
+            );
+            let shown = wire::encode(&record.view(), wire::MAX_MESSAGE).unwrap();
+            assert!(shown.len() <= record.shown_bytes());
+        }
     }
 }
