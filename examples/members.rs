@@ -28,10 +28,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let second = Node::builder("members").ephemeral().label("name", "second").join(list).start().await?;
     while let Some(event) = members.next().await {
         match event {
-            MemberEvent::Up(member) => println!("{} came", member.node),
-            // Its name and its place travel behind it.
-            MemberEvent::Changed(member) if member.name == "second" => {
-                println!("it is called {}", member.name);
+            // Its name and its place may travel behind it.
+            MemberEvent::Up(member) | MemberEvent::Changed(member) if member.name == "second" => {
+                println!("{} came", member.name);
                 break;
             }
             other => println!("{other:?}"),

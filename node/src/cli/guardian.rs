@@ -105,8 +105,14 @@ impl Guarded {
             // The witness that does not hear of it knows nothing of us either.
             let _ = watched.together_with(id);
         }
-        let (link, command) = begin(link, until).await.map_err(failed)?;
-        Ok(Self { guardian, link: Some(link), command })
+        match begin(link, until).await {
+            Ok((link, command)) => Ok(Self { guardian, link: Some(link), command }),
+            Err(error) if guardian.wait().await.map_err(failed)?.code() == Some(Exit::LOST.0.into()) => {
+                tracing::debug!(%error, "the guardian began nothing");
+                Err(Diagnostic::new(Code::Lost, "the right was over before the command began"))
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Says until when the right lasts.

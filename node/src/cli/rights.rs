@@ -382,7 +382,10 @@ async fn run_granted(
 
 /// Records that what a right was for is done: again and again as long as the right lives, if an answer is lost.
 async fn settle(cluster: &Cluster, keeper: &Keeper, place: &str) -> Result<(), Diagnostic> {
-    let request = Request::post(format!("{place}/settle?session={}", keeper.session())).repeatable();
+    // Each try by itself, so that it is known whether one of them is without an answer.
+    let cluster = cluster.clone().timeout(SETTLE);
+    let request = Request::post(format!("{place}/settle?session={}", keeper.session()));
+    let mut is_open = false;
     loop {
         let settled = tokio::select! {
             settled = cluster.send(request.clone()) => settled,
@@ -390,13 +393,13 @@ async fn settle(cluster: &Cluster, keeper: &Keeper, place: &str) -> Result<(), D
         };
         match settled {
             Ok(_) => return Ok(()),
-            // A claim of a session that lives ends by the word of that session alone, and this is the only one that it says.
+            // The claim is over. While its session lives, the try without an answer has ended it, unless somebody gave it back in its name.
             Err(error) if error.code == Code::Fenced => match keeper.lives().await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(unrecorded()),
+                Ok(true) if is_open => return Ok(()),
+                Ok(_) => return Err(unrecorded()),
                 Err(_) => {}
             },
-            Err(error) if error.code.is_retryable() => {}
+            Err(error) if error.code.is_retryable() => is_open |= error.maybe_applied,
             Err(error) => return Err(error),
         }
         tokio::time::sleep(PAUSE).await;
@@ -461,6 +464,9 @@ const FOREVER: Duration = Duration::from_secs(1000 * 24 * 3600);
 
 /// The wait before what was not answered is said again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long one try to settle waits for its answer.
+const SETTLE: Duration = Duration::from_secs(3);
 
 /// How long one question for a claim waits.
 const TURN: Duration = Duration::from_secs(20);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use protocol::state::limits::MAX_FORGOTTEN;
 use protocol::state::{
     Answer, Claim, ClaimState, Claimed, Grant, Mode, Operation, Query, RightId, RightKind, RightOperation,
 };
@@ -18,6 +19,7 @@ use protocol::{ClaimId, Fence, Revision, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::watch::look;
 use crate::client::{Client, unexpected};
 use crate::error::Error;
 
@@ -220,19 +222,18 @@ pub(crate) async fn release(
     }
 }
 
-/// Forgets the outcome of a once, or the items of a queue that nobody holds; many of them in several steps, between which others may
-/// come. Dropped, it has forgotten some.
+/// Forgets the outcome of a once, or the items of a queue that nobody holds: as many as there were, in several steps if those are many.
+/// Dropped, it has forgotten some.
 pub(crate) async fn forget(client: &Client, right: &RightId) -> Result<Revision, Error> {
     let step = || client.write(Operation::Right(RightOperation::Forget(right.clone())));
+    let items = if right.kind == RightKind::Queue { look(client, right).await?.items } else { 0 };
     let mut revision = written(step().await?)?;
-    if right.kind == RightKind::Queue {
-        loop {
-            revision = match step().await {
-                Ok(answer) => written(answer)?,
-                Err(Error::NotFound) => break,
-                Err(error) => return Err(error),
-            };
-        }
+    for _ in 1..items.div_ceil(MAX_FORGOTTEN as u64) {
+        revision = match step().await {
+            Ok(answer) => written(answer)?,
+            Err(Error::NotFound) => break,
+            Err(error) => return Err(error),
+        };
     }
     Ok(revision)
 }

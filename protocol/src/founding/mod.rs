@@ -374,7 +374,7 @@ impl Founding {
     }
 
     fn found_alone(&mut self, effects: &mut Vec<Effect>) {
-        let ballot = Ballot { round: self.promised.round + 1, node: self.config.node };
+        let ballot = Ballot { round: self.promised.round.saturating_add(1), node: self.config.node };
         self.promise(ballot, effects);
         self.accept(self.new_genesis(ballot, vec![self.config.node]), effects);
         effects.push(Effect::Campaign);
@@ -386,7 +386,7 @@ impl Founding {
             return;
         }
         if self.bid.is_none() {
-            let ballot = Ballot { round: self.promised.round + 1, node: self.config.node };
+            let ballot = Ballot { round: self.promised.round.saturating_add(1), node: self.config.node };
             self.promise(ballot, effects);
             self.bid = Some(Bid { ballot, clean: BTreeSet::from([self.config.node]) });
         }

@@ -24,7 +24,7 @@ pub const MAX_NODES: usize = 4_096;
 pub const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// How many bytes the backlog may take: the tasks that have not ended, and those that have and are kept only because all are, for
 /// [`MIN_KEEP`]. A submission that finds no room waits until some have ended or their time is over.
-pub const MAX_BACKLOG: u64 = 36 * 1024 * 1024;
+pub const MAX_BACKLOG: u64 = 26 * 1024 * 1024;
 /// The longest name of a kind of task, in bytes.
 pub const MAX_KIND: usize = 256;
 /// How many claims one right may have, granted or in line: one step may have to grant them all (F28).

@@ -380,8 +380,8 @@ fn bounded(outcome: Outcome) -> Outcome {
     }
 }
 
-/// From how many bytes on a result may be too much for a link that carries another one.
-const LARGE: usize = 32 * 1024;
+/// From how many bytes on a result finds no room on a link that carries another such one.
+const LARGE: usize = 224 * 1024;
 
 /// How many results may wait for their judgement before no more attempts are taken.
 const ENDED_MAX: usize = 1024;

@@ -31,7 +31,7 @@ use self::record::spec_weight;
 use super::Step;
 use super::digest::{Sum, Tag, fingerprint};
 use super::image::Item;
-use super::limits::{MAX_BACKLOG, MAX_PAGE, MAX_PAGE_BYTES, PACKED_BYTES, TASK_BYTES, check_batch, full};
+use super::limits::{MAX_BACKLOG, MAX_KEY, MAX_PAGE, MAX_PAGE_BYTES, PACKED_BYTES, TASK_BYTES, check_batch, full};
 use crate::state::{ClusterChange, LiveTask, Refused, Submitted, Summary, TaskSpec, TaskState, TaskView};
 use crate::types::{ClusterTime, SessionId, TaskId};
 
@@ -84,8 +84,7 @@ impl Tasks {
         step: &mut Step<'_>,
     ) -> Result<Vec<Submitted>, Refused> {
         check_batch(specs)?;
-        let fresh = |spec: &&TaskSpec| spec.once_key.as_ref().is_none_or(|key| !self.once.contains_key(key.as_str()));
-        if specs.iter().filter(fresh).map(spec_weight).sum::<u64>() > room {
+        if self.fresh_weight(specs) > room {
             return Err(full());
         }
         Ok(specs.iter().map(|spec| self.record(spec, step)).collect())
@@ -115,7 +114,8 @@ impl Tasks {
     pub(super) fn restore(&mut self, mut record: Record, payload: Option<Bytes>) -> bool {
         let is_sound = record.restore(payload, &mut self.digest);
         let id = record.id();
-        if !is_sound || id > self.last_id || self.records.contains_key(&id) {
+        let has_long_key = record.spec().once_key.as_ref().is_some_and(|key| key.len() > MAX_KEY);
+        if !is_sound || has_long_key || id > self.last_id || self.records.contains_key(&id) {
             return false;
         }
         let earlier = record.spec().once_key.as_ref().map(|key| self.once.insert(key.as_str().into(), id));
@@ -182,9 +182,17 @@ impl Tasks {
         summary.attempts = attempts;
     }
 
-    /// Says whether the backlog has room for these tasks. One submission alone always finds room.
+    /// Says whether the backlog has room for these tasks. What is recorded already needs none.
     pub(super) fn has_room(&self, specs: &[TaskSpec]) -> bool {
-        self.backlog + specs.iter().map(spec_weight).sum::<u64>() <= MAX_BACKLOG
+        let fresh = self.fresh_weight(specs);
+        fresh == 0 || self.backlog + fresh <= MAX_BACKLOG
+    }
+
+    /// How many bytes those of these tasks count for that are not recorded yet.
+    fn fresh_weight(&self, specs: &[TaskSpec]) -> u64 {
+        let is_fresh =
+            |spec: &&TaskSpec| spec.once_key.as_ref().is_none_or(|key| !self.once.contains_key(key.as_str()));
+        specs.iter().filter(is_fresh).map(spec_weight).sum()
     }
 
     /// How many bytes all records take.
