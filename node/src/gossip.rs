@@ -7,7 +7,8 @@
 //! * A node says that it is in a cluster only after its genesis is durable.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 
 use actors::{Fact, Mastership, Teller};
@@ -36,21 +37,8 @@ pub(crate) struct Settings<'a> {
 pub(crate) async fn start(
     identity: &Identity,
     settings: &Settings<'_>,
-    any_port: bool,
     tags: BTreeMap<String, String>,
 ) -> Result<(Membership, EventStream), StartError> {
-    let config = |bind: SocketAddr, seeds: Vec<SocketAddr>| Config {
-        node: identity.node,
-        incarnation: identity.incarnation,
-        cluster: identity.cluster.clone(),
-        bind,
-        advertise: None,
-        link: identity.link,
-        seeds,
-        timing: timing(settings.profile),
-        tags: tags.clone(),
-        insecure: settings.is_insecure,
-    };
     let join = settings.join.to_vec();
     let own = identity.link;
     // Names may need a server: not on a thread that others wait for.
@@ -58,14 +46,33 @@ pub(crate) async fn start(
     seeds.extend(settings.known.iter().map(|known| known.gossip).filter(|addr| *addr != own));
     seeds.sort_unstable();
     seeds.dedup();
-    match Membership::start(config(identity.link, seeds.clone())) {
-        // The port was free for TCP and is taken for UDP. Nobody was told of it yet, so any other will do.
-        Err(membership::StartError::Bind { .. }) if any_port => {
-            Membership::start(config(SocketAddr::new(identity.link.ip(), 0), seeds))
+    let config = Config {
+        node: identity.node,
+        incarnation: identity.incarnation,
+        cluster: identity.cluster.clone(),
+        bind: identity.link,
+        advertise: None,
+        link: identity.link,
+        seeds,
+        timing: timing(settings.profile),
+        tags,
+        insecure: settings.is_insecure,
+    };
+    Membership::start(config).map_err(start::membership)
+}
+
+/// Finds a port for a node that takes any: free for TCP and for UDP, because others look for its gossip where its links are. The socket
+/// keeps it from others until membership takes it over.
+pub(crate) fn any_port(ip: IpAddr) -> io::Result<UdpSocket> {
+    let mut tries = 0..PORT_TRIES;
+    loop {
+        let socket = UdpSocket::bind((ip, 0))?;
+        match TcpListener::bind(socket.local_addr()?) {
+            Ok(_) => return Ok(socket),
+            Err(error) if tries.next().is_none() => return Err(error),
+            Err(_) => {}
         }
-        result => result,
     }
-    .map_err(start::membership)
 }
 
 /// What this node says of itself.
@@ -218,4 +225,24 @@ fn timing(profile: Profile) -> Timing {
 const NAME: &str = "name";
 const HTTP: &str = "http";
 const CLUSTER: &str = "cluster";
+
+/// How many ports are tried that are free for UDP.
+const PORT_TRIES: u32 = 64;
 const PART: &str = "part";
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_takes_any_port_has_the_same_one_for_links_and_gossip() {
+        let reserved = any_port(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let address = reserved.local_addr().unwrap();
+        let links = TcpListener::bind(address).unwrap();
+        assert!(UdpSocket::bind(address).is_err(), "nobody else takes it meanwhile");
+        drop(reserved);
+        assert!(UdpSocket::bind(address).is_ok() && links.local_addr().unwrap() == address);
+    }
+}

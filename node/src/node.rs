@@ -140,10 +140,14 @@ impl Node {
             Storage::Memory => None,
         };
         let known = book.as_ref().map_or_else(Vec::new, Book::read);
+        let has_any_port = plan.listen.port() == 0;
+        let reserved = has_any_port.then(|| gossip::any_port(plan.listen.ip())).transpose();
+        let reserved = reserved.map_err(|error| start::no_port(&error))?;
+        let listen = reserved.as_ref().and_then(|socket| socket.local_addr().ok()).unwrap_or(plan.listen);
         let settings = Settings {
             cluster: plan.cluster.clone(),
             storage: plan.storage,
-            wires: Wires::Tcp { listen: plan.listen, insecure: plan.is_insecure },
+            wires: Wires::Tcp { listen, insecure: plan.is_insecure },
             join: plan.join.clone(),
             had_others: !known.is_empty(),
             voters: plan.voters,
@@ -168,7 +172,8 @@ impl Node {
         let tags = gossip::tags(&identity, ClusterId::NONE, Part::Outside);
         let settings =
             gossip::Settings { profile: plan.profile, join: &plan.join, known: &known, is_insecure: plan.is_insecure };
-        let (membership, events) = gossip::start(&identity, &settings, plan.listen.port() == 0, tags).await?;
+        drop(reserved);
+        let (membership, events) = gossip::start(&identity, &settings, tags).await?;
         let teller = host.teller();
         known.iter().for_each(|known| teller.tell(Fact::Was { node: known.node, link: known.link }));
         let (found, duplicate) = watch::channel(false);

@@ -19,6 +19,12 @@ fn system(error: &io::Error) -> StartError {
     StartError::new(Diagnostic::new(Code::Internal, why).hint("look at the limits of this process: `ulimit -a`"))
 }
 
+/// The system has no port for a node that takes any.
+pub(crate) fn no_port(error: &io::Error) -> StartError {
+    let why = format!("no port is free for both TCP and UDP: {error}");
+    StartError::new(Diagnostic::new(Code::PortInUse, why).hint("name one with --listen"))
+}
+
 /// The actors did not start.
 pub(crate) fn host(error: actors::StartError) -> StartError {
     StartError::new(match error {
