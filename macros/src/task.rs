@@ -41,12 +41,12 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> Result<TokenStr
 
         #(#docs)*
         #(#conditions)*
-        #[allow(non_camel_case_types)]
+        #[allow(non_camel_case_types, reason = "its name is the function's")]
         #[derive(Clone, Copy, Debug, Default)]
         #visibility struct #ident {}
 
         #(#conditions)*
-        #[allow(deprecated)]
+        #[allow(deprecated, reason = "whoever uses the function is told")]
         impl ::tenure::TaskHandler for #ident {
             const NAME: &'static str = #name;
             type Input = #input;

@@ -7,8 +7,7 @@
 //! * A node says that it is in a cluster only after its genesis is durable.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, ToSocketAddrs, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use actors::{Fact, Mastership, Teller};
@@ -59,20 +58,6 @@ pub(crate) async fn start(
         insecure: settings.is_insecure,
     };
     Membership::start(config).map_err(start::membership)
-}
-
-/// Finds a port for a node that takes any: free for TCP and for UDP, because others look for its gossip where its links are. The socket
-/// keeps it from others until membership takes it over.
-pub(crate) fn any_port(ip: IpAddr) -> io::Result<UdpSocket> {
-    let mut tries = 0..PORT_TRIES;
-    loop {
-        let socket = UdpSocket::bind((ip, 0))?;
-        match TcpListener::bind(socket.local_addr()?) {
-            Ok(_) => return Ok(socket),
-            Err(error) if tries.next().is_none() => return Err(error),
-            Err(_) => {}
-        }
-    }
 }
 
 /// What this node says of itself.
@@ -225,24 +210,4 @@ fn timing(profile: Profile) -> Timing {
 const NAME: &str = "name";
 const HTTP: &str = "http";
 const CLUSTER: &str = "cluster";
-
-/// How many ports are tried that are free for UDP.
-const PORT_TRIES: u32 = 64;
 const PART: &str = "part";
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-
-    #[test]
-    fn a_node_that_takes_any_port_has_the_same_one_for_links_and_gossip() {
-        let reserved = any_port(Ipv4Addr::LOCALHOST.into()).unwrap();
-        let address = reserved.local_addr().unwrap();
-        let links = TcpListener::bind(address).unwrap();
-        assert!(UdpSocket::bind(address).is_err(), "nobody else takes it meanwhile");
-        drop(reserved);
-        assert!(UdpSocket::bind(address).is_ok() && links.local_addr().unwrap() == address);
-    }
-}

@@ -32,6 +32,7 @@ pub mod map;
 mod members;
 mod node;
 mod nodes;
+mod ports;
 #[doc(hidden)]
 pub mod processes;
 mod recipes;

@@ -59,6 +59,7 @@ use crate::executor::Handlers;
 use crate::folder::NameFile;
 use crate::http::Server;
 use crate::members::{Members, Sightings};
+use crate::ports;
 use crate::site::{Identity, Member, Site, short};
 use crate::task::RawHandler;
 use crate::{gossip, start, witness};
@@ -140,10 +141,13 @@ impl Node {
             Storage::Memory => None,
         };
         let known = book.as_ref().map_or_else(Vec::new, Book::read);
-        let has_any_port = plan.listen.port() == 0;
-        let reserved = has_any_port.then(|| gossip::any_port(plan.listen.ip())).transpose();
-        let reserved = reserved.map_err(|error| start::no_port(&error))?;
-        let listen = reserved.as_ref().and_then(|socket| socket.local_addr().ok()).unwrap_or(plan.listen);
+        // Others look for its gossip where its links are: a node that takes any port has one for both, kept until membership takes it over.
+        let (listen, reserved) = if plan.listen.port() == 0 {
+            let held = ports::hold(plan.listen.ip()).map_err(|error| start::no_port(&error))?;
+            (held.address, Some(held.datagrams))
+        } else {
+            (plan.listen, None)
+        };
         let settings = Settings {
             cluster: plan.cluster.clone(),
             storage: plan.storage,

@@ -13,7 +13,6 @@ mod child;
 mod interrupt;
 mod launcher;
 mod netns;
-mod ports;
 mod probe;
 mod table;
 
@@ -30,6 +29,7 @@ pub use netns::{Network, NetworkError};
 pub(crate) use table::table;
 
 use crate::diagnostic::{Code, Diagnostic};
+use crate::ports;
 
 /// What cluster to start.
 #[derive(Clone, Debug)]

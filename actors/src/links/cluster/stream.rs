@@ -212,8 +212,8 @@ impl AsyncWrite for Writer {
 pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     // A kernel that does not know them (the first came with Linux 6.15) does as it always did.
     let _ = setsockopt(stream, RtoMinUs, &RESEND_MIN_US);
-    let _ = setsockopt(stream, ThinLinearTimeouts, &true);
     let socket = SockRef::from(stream);
+    let _ = socket.set_tcp_thin_linear_timeouts(true); // That time-out is not doubled each time while little is under way.
     socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_RETRIES);
     socket.set_tcp_keepalive(&keepalive)?;
@@ -224,10 +224,6 @@ sockopt_impl!(
     /// The shortest time-out, in microseconds, after which what was not acknowledged is sent again. The longest wait of the kernel before it
     /// acknowledges follows it. `libc` has no name for it.
     RtoMinUs, SetOnly, libc::IPPROTO_TCP, TCP_RTO_MIN_US, usize
-);
-sockopt_impl!(
-    /// While little is under way, that time-out is not doubled each time.
-    ThinLinearTimeouts, SetOnly, libc::IPPROTO_TCP, libc::TCP_THIN_LINEAR_TIMEOUTS, bool
 );
 
 const TCP_RTO_MIN_US: libc::c_int = 45;
