@@ -1,11 +1,14 @@
 //! What people and scripts see: outputs, errors and exit codes.
 
+use std::fs::File;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{TestCluster, Turn, command, tenure};
+use crate::support::{Running, TestCluster, Turn, command, tenure};
 
 /// Runs a verb against a cluster.
 pub fn ask(cluster: &TestCluster, args: &[&str]) -> Output {
@@ -147,6 +150,67 @@ fn a_session_at_the_terminal() {
     let refused = ask(&cluster, &["submit", "tenure.echo", &large]);
     expect(&refused, 2);
     assert!(err(&refused).contains("code: too-large"), "{}", err(&refused));
+}
+
+/// `tenure members --watch` under way.
+struct Watch {
+    running: Running,
+    lines: PathBuf,
+    errors: PathBuf,
+}
+
+impl Watch {
+    fn start(cluster: &TestCluster, name: &str, args: &[&str]) -> Self {
+        let folder = cluster.processes.folder();
+        let (lines, errors) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
+        let nodes = cluster.processes.https().join(",");
+        let mut command = command(&[&["--node", &nodes, "members", "--watch"], args].concat(), folder);
+        let file = |path: &Path| File::create(path).expect("the folder is there");
+        let child = command.stdout(file(&lines)).stderr(file(&errors)).spawn();
+        Self { running: Running(child.expect("the binary is there")), lines, errors }
+    }
+
+    fn until(&self, cluster: &TestCluster, said: &[&str]) {
+        let text = || std::fs::read_to_string(&self.lines).unwrap_or_default();
+        let is_said = || text().lines().any(|line| said.iter().all(|word| line.contains(word)));
+        cluster.until(&format!("{said:?} is said"), is_said);
+    }
+
+    /// Its exit code, and what it said at last.
+    fn end(mut self) -> (Option<i32>, String) {
+        (self.running.code(), std::fs::read_to_string(&self.errors).expect("it was made"))
+    }
+}
+
+#[test]
+fn members_are_followed_when_the_node_that_is_asked_dies_and_until_nobody_answers() {
+    let mut cluster = TestCluster::start();
+    let people = Watch::start(&cluster, "people", &[]);
+    let program = Watch::start(&cluster, "program", &["-o", "json", "--timeout", "5s"]);
+    people.until(&cluster, &["n3", "alive"]);
+    program.until(&cluster, &[r#""event":"snapshot""#, r#""label":"n3""#, r#""schema":"tenure/v1""#]);
+
+    // The first one is the one that is asked.
+    for (place, label) in [(2, "n3"), (0, "n1")] {
+        cluster.processes.kill(place);
+        people.until(&cluster, &[&format!("{label} does not answer")]);
+        program.until(&cluster, &[r#""event":"down""#, &format!(r#""label":"{label}""#)]);
+        cluster.processes.restart(place).expect("it starts again");
+        people.until(&cluster, &[&format!("{label} is back, in another run")]);
+        program.until(&cluster, &[r#""event":"up""#, &format!(r#""label":"{label}""#)]);
+    }
+    cluster.ready();
+    cluster.processes.ask_to_end(1);
+    people.until(&cluster, &["n2 said goodbye"]);
+    program.until(&cluster, &[r#""event":"left""#, r#""label":"n2""#]);
+
+    people.running.signal(Signal::SIGINT);
+    assert_eq!(people.end(), (Some(130), String::new()));
+    cluster.processes.kill_all();
+    let (code, said) = program.end();
+    assert_eq!(code, Some(3), "{said}");
+    let problem: Value = serde_json::from_str(&said).expect("one line of JSON");
+    assert_eq!((&problem["code"], problem["causes"].as_array().map(Vec::len)), (&"unreachable".into(), Some(3)));
 }
 
 #[test]

@@ -146,8 +146,8 @@ impl Output {
 
     /// One line of data.
     pub fn line(&self, text: impl AsRef<str>) {
-        self.bytes(text.as_ref().as_bytes());
-        self.bytes(b"\n");
+        // At once: whoever is interrupted leaves no half of a line.
+        self.bytes(format!("{}\n", text.as_ref()).as_bytes());
     }
 
     /// Data as it is.
@@ -160,15 +160,16 @@ impl Output {
     }
 
     /// One JSON document with the schema in front.
-    pub fn json(&self, mut value: Value) {
-        if let Some(object) = value.as_object_mut() {
-            object.entry("schema").or_insert_with(|| Value::from(crate::http::SCHEMA));
+    pub fn json(&self, value: Value) {
+        if self.format == Format::Jsonl {
+            return self.json_line(value);
         }
-        let text = match self.format {
-            Format::Jsonl => value.to_string(),
-            _ => serde_json::to_string_pretty(&value).expect("a JSON value has a text"),
-        };
-        self.line(text);
+        self.line(serde_json::to_string_pretty(&with_schema(value)).expect("a JSON value has a text"));
+    }
+
+    /// The same on one line, whatever the form: one of many that follow each other as something happens.
+    pub fn json_line(&self, value: Value) {
+        self.line(with_schema(value).to_string());
     }
 
     /// A table with aligned columns. Cells may hold colour: their width counts what is seen.
@@ -205,6 +206,13 @@ impl Output {
         });
         stderr_line(text.trim_end());
     }
+}
+
+fn with_schema(mut value: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.entry("schema").or_insert_with(|| Value::from(crate::http::SCHEMA));
+    }
+    value
 }
 
 fn painted(color: bool, paint: Paint, text: &str) -> String {

@@ -147,7 +147,7 @@ pub(super) async fn transact(file: &str, frame: &Frame) -> Result<Exit, Diagnost
 
 fn show(change: &Value, frame: &Frame) {
     match frame.output.format() {
-        Format::Json | Format::Jsonl => frame.output.json(change.clone()),
+        Format::Json | Format::Jsonl => frame.output.json_line(change.clone()),
         Format::Name => frame.output.line(word(&change["key"])),
         Format::Table | Format::Wide => {
             let what = match change["deleted"].as_str() {

@@ -1,19 +1,40 @@
 //! `tenure members`: who is here.
 
+mod watch;
+
+use serde_json::Value;
+
 use super::status::word;
-use super::{Diagnostic, Exit, Format, Frame, Paint};
+use super::{Diagnostic, Exit, Format, Frame, Output, Paint};
 
 /// Flags of `members`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {}
+pub(super) struct Args {
+    /// Then print who comes, is suspected, does not answer, leaves, and is master, as it happens; with `-o json` one object per line
+    #[arg(long)]
+    watch: bool,
+}
 
-pub(super) async fn run(_args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
+pub(super) async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
+    if args.watch {
+        return watch::run(frame).await;
+    }
     let answer = frame.cluster()?.get("/v1/members").await?;
-    let output = &frame.output;
-    let members: Vec<_> = answer["members"].as_array().cloned().unwrap_or_default();
+    match frame.output.format() {
+        Format::Json => frame.output.json(answer),
+        _ => show(&listed(&answer), &frame.output),
+    }
+    Ok(Exit::OK)
+}
+
+/// The members that an answer lists.
+fn listed(answer: &Value) -> Vec<Value> {
+    answer["members"].as_array().cloned().unwrap_or_default()
+}
+
+fn show(members: &[Value], output: &Output) {
     match output.format() {
-        Format::Json => output.json(answer),
-        Format::Jsonl => members.into_iter().for_each(|member| output.json(member)),
+        Format::Json | Format::Jsonl => members.iter().for_each(|member| output.json(member.clone())),
         Format::Name => members.iter().for_each(|member| output.line(word(&member["node"]))),
         Format::Table | Format::Wide => {
             let is_wide = output.format() == Format::Wide;
@@ -63,5 +84,4 @@ pub(super) async fn run(_args: Args, frame: &Frame) -> Result<Exit, Diagnostic> 
             output.table(&head, &rows);
         }
     }
-    Ok(Exit::OK)
 }
