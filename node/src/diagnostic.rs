@@ -14,6 +14,20 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 /// What failed, why, and what to do.
+///
+/// ```
+/// use tenure::prelude::*;
+///
+/// # async fn example() {
+/// if let Err(error) = Node::builder("orders").join(["nowhere"]).start().await {
+///     let why = error.diagnostic();
+///     eprintln!("{} ({})", why.message, why.code.as_str());
+///     if let Some(what_to_do) = &why.hint {
+///         eprintln!("{what_to_do}");
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// For programs.
@@ -31,6 +45,12 @@ pub struct Diagnostic {
 }
 
 /// The kinds of failure that programs tell apart.
+///
+/// ```
+/// use tenure::diagnostic::Code;
+///
+/// assert_eq!((Code::Fenced.as_str(), Code::Fenced.status(), Code::Fenced.exit()), ("fenced", 409, 6));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     /// The command line or request makes no sense.
@@ -99,12 +119,26 @@ pub enum Code {
 
 impl Diagnostic {
     /// A failure with a message and nothing else.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let full = Diagnostic::new(Code::Quota, "the shelf is full");
+    /// assert_eq!((full.status(), full.code.exit()), (507, 6));
+    /// ```
     #[must_use]
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), causes: Vec::new(), hint: None, maybe_applied: false, master: None }
     }
 
     /// Adds a cause. Beyond 16 they are dropped.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let closed = Diagnostic::new(Code::Unreachable, "no shop was reached").cause("harbour  no answer");
+    /// assert_eq!(closed.causes, ["harbour  no answer"]);
+    /// ```
     #[must_use]
     pub fn cause(mut self, cause: impl Into<String>) -> Self {
         if self.causes.len() < CAUSES_MAX {
@@ -114,6 +148,13 @@ impl Diagnostic {
     }
 
     /// Says what to do.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let full = Diagnostic::new(Code::Quota, "the shelf is full").hint("sell something first");
+    /// assert_eq!(full.hint.as_deref(), Some("sell something first"));
+    /// ```
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -121,6 +162,13 @@ impl Diagnostic {
     }
 
     /// Says whether it may have been done.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let silence = Diagnostic::new(Code::Deadline, "the shop did not answer").maybe_applied(true);
+    /// assert!(!silence.is_retryable(), "it may have been sold");
+    /// ```
     #[must_use]
     pub fn maybe_applied(mut self, maybe: bool) -> Self {
         self.maybe_applied = maybe;
@@ -128,6 +176,13 @@ impl Diagnostic {
     }
 
     /// Says who is master.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let late = Diagnostic::new(Code::NoQuorum, "no master answered").master(Some("n2".into()));
+    /// assert_eq!(late.master.as_deref(), Some("n2"));
+    /// ```
     #[must_use]
     pub fn master(mut self, master: Option<String>) -> Self {
         self.master = master;
@@ -135,6 +190,14 @@ impl Diagnostic {
     }
 
     /// The lines for a terminal; `paint` may add colour to a word.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let full = Diagnostic::new(Code::Quota, "the shelf is full").hint("sell something first");
+    /// let text = full.render(|_tone, word| word.to_uppercase());
+    /// assert_eq!(text, "ERROR: the shelf is full\nHINT: sell something first\nCODE: quota (exit 6)\n");
+    /// ```
     #[must_use]
     pub fn render(&self, paint: impl Fn(Tone, &str) -> String) -> String {
         let mut out = format!("{} {}\n", paint(Tone::Error, "error:"), self.message);
@@ -152,18 +215,40 @@ impl Diagnostic {
     }
 
     /// The HTTP status.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let silence = Diagnostic::new(Code::NoQuorum, "no master answered");
+    /// assert_eq!(silence.status(), 503);
+    /// assert_eq!(silence.maybe_applied(true).status(), 504);
+    /// ```
     #[must_use]
     pub fn status(&self) -> u16 {
         if self.maybe_applied { 504 } else { self.code.status() }
     }
 
     /// Whether the same request may succeed later. What may have been done is not repeated blindly.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// assert!(Diagnostic::new(Code::Busy, "too much is under way").is_retryable());
+    /// assert!(!Diagnostic::new(Code::Conflict, "the price is another one").is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.code.is_retryable() && !self.maybe_applied
     }
 
     /// The problem document.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let full = Diagnostic::new(Code::Quota, "the shelf is full").to_problem();
+    /// assert_eq!((&full["status"], &full["detail"]), (&507.into(), &"the shelf is full".into()));
+    /// ```
     #[must_use]
     pub fn to_problem(&self) -> Value {
         json!({
@@ -181,6 +266,15 @@ impl Diagnostic {
     }
 
     /// Reads a problem document; whatever else came with an error status becomes an internal error that quotes it.
+    ///
+    /// ```
+    /// use tenure::diagnostic::{Code, Diagnostic};
+    ///
+    /// let full = Diagnostic::new(Code::Quota, "the shelf is full");
+    /// let body = full.to_problem().to_string();
+    /// assert_eq!(Diagnostic::from_problem(507, body.as_bytes()), full);
+    /// assert_eq!(Diagnostic::from_problem(502, b"<html>").code, Code::Internal);
+    /// ```
     #[must_use]
     pub fn from_problem(status: u16, body: &[u8]) -> Self {
         let Ok(problem) = serde_json::from_slice::<Value>(body) else {
@@ -202,6 +296,14 @@ impl Diagnostic {
 }
 
 /// What a word in a rendered diagnostic stands for.
+///
+/// ```
+/// use tenure::diagnostic::{Code, Diagnostic, Tone};
+///
+/// let full = Diagnostic::new(Code::Quota, "the shelf is full");
+/// let red = |tone, word: &str| if tone == Tone::Error { format!("\x1b[31m{word}\x1b[0m") } else { word.to_owned() };
+/// assert!(full.render(red).starts_with("\x1b[31merror:\x1b[0m the shelf is full"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
     /// The word `error:`.
@@ -212,36 +314,67 @@ pub enum Tone {
 
 impl Code {
     /// The name that programs compare.
+    ///
+    /// ```
+    /// # use tenure::diagnostic::Code;
+    /// assert_eq!(Code::NoQuorum.as_str(), "no-quorum");
+    /// ```
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.facts().0
     }
 
     /// The HTTP status of a failure that is certainly without effect.
+    ///
+    /// ```
+    /// # use tenure::diagnostic::Code;
+    /// assert_eq!(Code::NotFound.status(), 404);
+    /// ```
     #[must_use]
     pub fn status(self) -> u16 {
         self.facts().1
     }
 
     /// The exit code of the command line.
+    ///
+    /// ```
+    /// # use tenure::diagnostic::Code;
+    /// assert_eq!(Code::Unreachable.exit(), 3);
+    /// ```
     #[must_use]
     pub fn exit(self) -> u8 {
         self.facts().2
     }
 
     /// A few words for people.
+    ///
+    /// ```
+    /// # use tenure::diagnostic::Code;
+    /// assert_eq!(Code::NoQuorum.title(), "No quorum");
+    /// ```
     #[must_use]
     pub fn title(self) -> &'static str {
         self.facts().3
     }
 
     /// Whether waiting may help.
+    ///
+    /// ```
+    /// # use tenure::diagnostic::Code;
+    /// assert!(Code::Busy.is_retryable() && !Code::Usage.is_retryable());
+    /// ```
     #[must_use]
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::NoQuorum | Self::Busy | Self::Deadline | Self::SessionExpired | Self::Unreachable)
     }
 
     /// The code of this name.
+    ///
+    /// ```
+    /// # use tenure::diagnostic::Code;
+    /// assert_eq!(Code::parse("fenced"), Some(Code::Fenced));
+    /// assert_eq!(Code::parse("out-of-tea"), None);
+    /// ```
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         CODES.into_iter().find(|code| code.as_str() == name)

@@ -98,9 +98,7 @@ pub use remote::ClientSettings;
 pub use session::{Lost, Opening, Session};
 pub use site::{Member, Presence};
 pub use submit::{Handle, Submit};
-#[doc(hidden)]
-pub use task::Returned;
-pub use task::{RawHandler, TaskCx, TaskError, TaskHandler};
+pub use task::{RawHandler, Returned, TaskCx, TaskError, TaskHandler};
 
 /// What most programs need.
 pub mod prelude {

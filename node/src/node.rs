@@ -307,6 +307,15 @@ impl Node {
     }
 
     /// What this node knows of the cluster, read in one step; `None` if its control plane does not answer.
+    ///
+    /// ```no_run
+    /// # use tenure::prelude::*;
+    /// # async fn example(node: Node) {
+    /// if let Some(status) = node.status().await {
+    ///     println!("{:?} in epoch {}, {} entries applied", status.role, status.epoch, status.applied);
+    /// }
+    /// # }
+    /// ```
     pub async fn status(&self) -> Option<Status> {
         self.inside.status().await
     }

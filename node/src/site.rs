@@ -30,24 +30,35 @@ pub(crate) trait Site: Send + Sync + 'static {
 
 /// Who a node is, for as long as it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The node.
-    pub node: NodeId,
+    pub(crate) node: NodeId,
     /// Its run.
-    pub incarnation: Incarnation,
+    pub(crate) incarnation: Incarnation,
     /// The cluster's name.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// Its name for people.
-    pub name: String,
+    pub(crate) name: String,
     /// Where others reach it.
-    pub link: SocketAddr,
+    pub(crate) link: SocketAddr,
     /// Where it serves HTTP, if it does.
-    pub http: Option<SocketAddr>,
+    pub(crate) http: Option<SocketAddr>,
     /// The kinds of task it has handlers for.
-    pub kinds: BTreeSet<String>,
+    pub(crate) kinds: BTreeSet<String>,
 }
 
 /// A node as another one sees it by gossip. It is a hint: no right rests on it.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// use tenure::Member;
+/// # async fn example(node: Node) {
+/// let slowest = node.members().snapshot().into_iter().max_by_key(|member| member.rtt);
+/// if let Some(Member { name, rtt: Some(rtt), .. }) = slowest {
+///     println!("a probe of {name} takes {rtt:?}");
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Member {
     /// The node.
@@ -69,6 +80,15 @@ pub struct Member {
 }
 
 /// Whether a node seems to be there.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// use tenure::Presence;
+/// # async fn example(node: Node) {
+/// let here = node.members().snapshot().into_iter().filter(|member| member.presence == Presence::Alive);
+/// println!("{} nodes answer", here.count());
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// It answers.
@@ -83,6 +103,11 @@ pub enum Presence {
 
 impl Presence {
     /// One word.
+    ///
+    /// ```
+    /// # use tenure::Presence;
+    /// assert_eq!(Presence::Unreachable.as_str(), "unreachable");
+    /// ```
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -338,7 +338,8 @@ impl<E: std::error::Error> From<E> for TaskError {
     }
 }
 
-/// What a function that is a task may return.
+/// What a function that is a task may return: `#[task]` knows it, and nobody else needs it.
+#[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "a task returns a `Result`, not `{Self}`",
     note = "its error is a `TaskError`, or one that becomes a `TaskError` by `?`"

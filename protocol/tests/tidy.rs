@@ -122,3 +122,50 @@ fn nothing_is_left_for_later() {
         .collect();
     assert_eq!(found, [""; 0]);
 }
+
+/// The name of a module that a line declares, if it does.
+fn module(line: &str) -> Option<&str> {
+    line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';'))
+}
+
+/// Whether a line begins an item that other crates may use.
+fn is_public(line: &str) -> bool {
+    let words = line.strip_prefix("pub ").map(|rest| rest.split([' ', '<', '(']));
+    let kinds = ["fn", "struct", "enum", "union", "trait", "type", "const", "static"];
+    words.is_some_and(|mut words| {
+        words.find(|word| !["async", "unsafe"].contains(word)).is_some_and(|word| kinds.contains(&word))
+    })
+}
+
+#[test]
+fn every_public_item_of_the_library_has_an_example() {
+    let folder = root().join("node/src");
+    let door = read(&folder.join("lib.rs"));
+    let hidden: Vec<&str> =
+        door.split("#[doc(hidden)]\n").skip(1).filter_map(|rest| module(rest.lines().next()?)).collect();
+    assert!(hidden.contains(&"cli"), "what is hidden is found: {hidden:?}");
+    let (mut count, mut without) = (0, Vec::new());
+    for path in sources(&folder) {
+        let name = path.strip_prefix(&folder).expect("it lies there").display().to_string();
+        let first = name.split(['/', '.']).next().unwrap_or_default();
+        if hidden.contains(&first) || name.ends_with("tests.rs") {
+            continue;
+        }
+        let text = read(&path);
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (number, line) in lines.iter().enumerate().filter(|(_, line)| is_public(line)) {
+            // What stands above it and belongs to it: comments and attributes, which may have several lines.
+            let is_of_it =
+                |line: &&&str| line.starts_with("///") || !(line.is_empty() || line.ends_with(['{', '}', ';']));
+            let above: Vec<&&str> = lines[..number].iter().rev().take_while(is_of_it).collect();
+            let is_shown = above.iter().any(|line| line.starts_with("/// ```"));
+            let is_hidden = above.iter().any(|line| **line == "#[doc(hidden)]");
+            count += 1;
+            if !is_shown && !is_hidden {
+                without.push(format!("{name}:{}: {line}", number + 1));
+            }
+        }
+    }
+    assert!(count > 250, "{count} items are no library");
+    assert_eq!(without, [""; 0], "an example, or `pub(crate)`");
+}

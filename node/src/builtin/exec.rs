@@ -36,9 +36,27 @@ use crate::http::{coded, decoded, encoded, from_base64};
 use crate::task::{RawHandler, TaskCx, TaskError};
 
 /// The name of this kind of task.
+///
+/// ```no_run
+/// # use tenure::prelude::*;
+/// use tenure::builtin::exec::{Exec, KIND};
+///
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let date = Exec { command: vec!["date".into()], ..Exec::default() };
+/// let task = client.submit_raw(KIND, date.payload()).await?;
+/// # drop(task);
+/// # Ok(()) }
+/// ```
 pub const KIND: &str = "exec";
 
 /// What to run: the payload of an `exec` task.
+///
+/// ```
+/// use tenure::builtin::exec::Exec;
+///
+/// let count = Exec { command: vec!["wc".into(), "-l".into()], stdin: Some("one\ntwo\n".into()), ..Exec::default() };
+/// assert_eq!(count.timeout_ms, 0); // as long as it takes
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exec {
@@ -62,6 +80,13 @@ pub struct Exec {
 }
 
 /// How it ended: the output of an `exec` task, also of one that failed.
+///
+/// ```
+/// use tenure::builtin::exec::Report;
+///
+/// let report = Report { exit_code: Some(0), stdout: b"2\n".to_vec(), ..Report::default() };
+/// assert_eq!(report.signal, None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The exit code, if it exited.
@@ -76,6 +101,12 @@ pub struct Report {
 
 impl Exec {
     /// The payload of a task that runs this.
+    ///
+    /// ```
+    /// # use tenure::builtin::exec::Exec;
+    /// let date = Exec { command: vec!["date".into()], ..Exec::default() };
+    /// assert!(date.payload().starts_with(br#"{"command":["date"]"#));
+    /// ```
     #[must_use]
     pub fn payload(&self) -> Bytes {
         serde_json::to_vec(self).expect("words have a JSON form").into()
@@ -83,7 +114,13 @@ impl Exec {
 }
 
 impl Report {
-    /// Reads the output of an `exec` task.
+    /// Reads the output of an `exec` task; `None` if it is none.
+    ///
+    /// ```
+    /// # use tenure::builtin::exec::Report;
+    /// let report = Report::parse(br#"{"exit_code": 1, "signal": null, "stdout": "", "stderr": "no such file"}"#);
+    /// assert_eq!(report.and_then(|report| report.exit_code), Some(1));
+    /// ```
     #[must_use]
     pub fn parse(output: &[u8]) -> Option<Self> {
         let document: serde_json::Value = serde_json::from_slice(output).ok()?;
