@@ -12,18 +12,30 @@ fn an_operator_founds_without_those_who_are_lost_and_what_is_left_of_the_old_clu
     cluster.processes.kill_all();
     // Two of three disks are gone for good, as far as the operator knows; the third one is given up, too.
     std::fs::remove_dir_all(cluster.processes.folder().join("n1")).expect("its data is there");
-    cluster.processes.restart(0).expect("it starts again");
-    cluster.until("it waits", || cluster.status(0).is_some());
-    assert!(!cluster.is_ready(0), "a list that is not complete founds nothing");
-
     let links: Vec<String> = cluster.processes.links().iter().map(ToString::to_string).collect();
-    let context = cluster.processes.folder().join("context");
+    let (context, node) = (cluster.processes.folder().join("context"), cluster.processes.http(0).to_string());
     let found = || {
         command(&["node", "found", "--without", &links[1], "--without", &links[2]], &context)
-            .env("TENURE_NODES", cluster.processes.http(0).to_string())
+            .env("TENURE_NODES", &node)
             .output()
             .expect("the binary is there")
     };
+
+    // Whoever hears of the old cluster founds none beside it, and says so.
+    cluster.processes.restart(0).expect("it starts again");
+    cluster.processes.restart(1).expect("it starts again");
+    cluster.until("it has heard of a cluster", || waits(&cluster).contains("exists already"));
+    let refused = found();
+    assert_eq!(refused.status.code(), Some(6), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("stop this node"), "{refused:?}");
+
+    // That word is gone with whoever said it when this one starts again.
+    cluster.processes.kill(1);
+    cluster.processes.restart(0).expect("it starts again");
+    cluster.until("it waits", || waits(&cluster).contains(&format!("not yet of {}, {}", links[1], links[2])));
+    assert!(!cluster.is_ready(0), "a list that is not complete founds nothing");
+    let log = || std::fs::read_to_string(cluster.processes.log(0)).unwrap_or_default();
+    cluster.until("the log says so", || log().contains("waits: this node founds the cluster"));
     let output = found();
     assert!(output.status.success(), "{output:?}");
     cluster.until("it serves alone", || cluster.is_ready(0));
@@ -49,6 +61,12 @@ fn an_operator_founds_without_those_who_are_lost_and_what_is_left_of_the_old_clu
     cluster.until("it has joined", || cluster.is_ready(1));
     assert_eq!(cluster.status(1).expect("it answers")["cluster_id"], new);
     cluster.put_at(1, "through", "1").expect("any node takes a write");
+}
+
+/// What the first node says that it waits for.
+fn waits(cluster: &TestCluster) -> String {
+    let status = cluster.status(0).unwrap_or_default();
+    status["waits_for"]["why"].as_str().unwrap_or_default().to_owned()
 }
 
 /// How many nodes have a seat or wait for one.

@@ -43,6 +43,7 @@ mod start;
 mod submit;
 mod task;
 pub mod testing;
+mod waiting;
 mod witness;
 
 pub use builder::Builder;

@@ -62,7 +62,7 @@ use crate::members::{Members, Sightings};
 use crate::ports;
 use crate::site::{Identity, Member, Site, short};
 use crate::task::RawHandler;
-use crate::{gossip, start, witness};
+use crate::{gossip, start, waiting, witness};
 
 /// A running node.
 ///
@@ -187,6 +187,7 @@ impl Node {
             backstage.handle().spawn(book::keep(book, membership.clone()));
         }
         backstage.handle().spawn(gossip::show(identity.clone(), host.mastership(), membership.clone()));
+        backstage.handle().spawn(waiting::say(host.probe()));
         if let Some(file) = name_file {
             backstage.handle().spawn(sign(file, identity.cluster.clone(), host.mastership()));
         }

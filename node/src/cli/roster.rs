@@ -147,8 +147,12 @@ async fn found(without: &[String], frame: &Frame) -> Result<Exit, Diagnostic> {
             return Ok(Exit::OK);
         }
         if begin.elapsed() >= patience {
-            return Err(Diagnostic::new(Code::Timeout, format!("not founded within {patience:?}"))
-                .hint("the first address that is left founds: ask that node, and look into its log"));
+            let late = Diagnostic::new(Code::Timeout, format!("not founded within {patience:?}"));
+            let waits = &status["waits_for"];
+            return Err(match (waits["why"].as_str(), waits["hint"].as_str()) {
+                (Some(why), Some(hint)) => late.cause(why).hint(hint),
+                _ => late.hint("the first address that is left founds: ask that node, and look into its log"),
+            });
         }
         tokio::time::sleep(POLL).await;
     }

@@ -85,6 +85,10 @@ fn show(status: &Value, output: &Output) {
             let role = if status["part"] == "member" { text("part") } else { text("role") };
             line("node", format!("{}  {role}  {}", text("label"), output.paint(Paint::Dim, &text("node"))));
             line("master", format!("{master}  epoch {}", text("epoch")));
+            let waits = &status["waits_for"];
+            if waits.is_object() {
+                line("waits", format!("{}; {}", word(&waits["why"]), word(&waits["hint"])));
+            }
             if heard > 0 {
                 line("quorum", format!("{heard} of {voters} voters answer  lease {} ms", text("lease_ms")));
             } else {

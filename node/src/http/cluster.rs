@@ -9,6 +9,7 @@ use axum::http::HeaderMap;
 use axum::response::IntoResponse as _;
 use futures_util::StreamExt as _;
 use protocol::effects::Part;
+use protocol::founding::Wait;
 use protocol::state::{Answer as StateAnswer, NodeView, Query, Summary};
 use protocol::{ClusterId, NodeId, replica};
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ use crate::client::Client;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::nodes::NodeEvent;
 use crate::site::{Identity, Member};
+use crate::waiting;
 
 pub(super) async fn status(State(door): State<Door>) -> Answer {
     let identity = door.site.identity();
@@ -54,6 +56,7 @@ pub(super) async fn status(State(door): State<Door>) -> Answer {
         "log_base": status.log_base,
         "snapshot": status.snapshot,
         "fetching": status.fetching.map(fetching),
+        "waits_for": status.waits_for.as_ref().map(waits_for),
     });
     document["tasks"] = summary(&door).await.map_or(Value::Null, |summary| counts(&summary));
     Ok(Json(document).into_response())
@@ -94,6 +97,12 @@ async fn conf(door: &Door, status: &replica::Status) -> (Vec<NodeId>, Vec<NodeId
 /// How far the image is that a node fetches.
 fn fetching(image: replica::Fetching) -> Value {
     json!({ "from": image.from.to_string(), "last": image.last, "staged": image.staged, "count": image.count })
+}
+
+/// What a node waits for that has seen no cluster at work.
+fn waits_for(wait: &Wait) -> Value {
+    let Diagnostic { message, hint, .. } = waiting::in_words(wait);
+    json!({ "why": message, "hint": hint })
 }
 
 /// What a node is to the log, in a word.

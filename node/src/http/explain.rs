@@ -11,6 +11,7 @@ use crate::client::Client;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::error::Error;
 use crate::site::{Identity, Presence};
+use crate::waiting;
 
 impl Door {
     /// Asks the cluster for as long as the request allows (`X-Timeout-Ms`, five seconds unless it says otherwise).
@@ -32,9 +33,12 @@ impl Door {
 
     async fn no_quorum(&self, waited: Duration) -> Diagnostic {
         let Some(status) = self.site.status().await else { return super::cluster::not_running() };
+        if let Some(wait) = &status.waits_for {
+            return waiting::in_words(wait);
+        }
         if status.cluster == ClusterId::NONE {
-            return Diagnostic::new(Code::NoQuorum, "no cluster yet: this node has not founded or joined one")
-                .hint("founding needs every address of the join list; `tenure members` shows who is there");
+            return Diagnostic::new(Code::NoQuorum, "no cluster yet: this node is about to found or join one")
+                .hint("try again; `tenure members` shows who is there");
         }
         let members = self.site.members();
         let presence = |node| members.iter().find(|member| member.node == node).map(|member| member.presence);

@@ -7,6 +7,7 @@ use protocol::ClusterId;
 
 use super::Door;
 use crate::site::Presence;
+use crate::waiting;
 
 /// One line of a check.
 struct Check {
@@ -31,14 +32,13 @@ pub(super) async fn readyz(State(door): State<Door>, RawQuery(query): RawQuery) 
         None => check("control", false, "the control plane does not answer"),
         Some(status) => {
             check("control", true, "");
-            check(
-                "joined",
-                status.cluster != ClusterId::NONE,
-                "not in a cluster yet: founding needs every address of the join list",
-            );
-            let why = match status.leader {
-                Some(_) => "the master was not heard lately",
-                None => "no master is known",
+            let is_joined = status.cluster != ClusterId::NONE;
+            let waits = status.waits_for.as_ref().map(|wait| waiting::in_words(wait).message);
+            check("joined", is_joined, waits.as_deref().unwrap_or("not in a cluster yet"));
+            let why = match (status.leader, &waits) {
+                (Some(_), _) => "the master was not heard lately",
+                (None, Some(why)) if is_joined => why,
+                (None, _) => "no master is known",
             };
             check("master", status.leader.is_some() && status.master_fresh, why);
             // A follower that hears a fresh master knows that the master hears a quorum; the master counts itself.

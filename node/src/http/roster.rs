@@ -13,6 +13,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use protocol::NodeId;
+use protocol::founding::Wait;
 use protocol::state::{Answer as StateAnswer, MAX_VOTERS, NodeView, Operation, Query, RosterChange, RosterView};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,6 +25,7 @@ use super::{Door, tasks};
 use crate::client::unexpected;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::site::{Identity, Member};
+use crate::waiting;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,6 +113,12 @@ pub(super) async fn transfer(
 /// An operator founds without addresses that cannot answer; only the node that waits to found heeds it.
 pub(super) async fn found(State(door): State<Door>, body: Result<Bytes, BytesRejection>) -> Answer {
     let Without { without } = tasks::parsed(body)?;
+    let status = door.site.status().await.ok_or_else(not_running)?;
+    if let Some(wait @ (Wait::Master | Wait::Majority { .. })) = &status.waits_for {
+        let why = waiting::in_words(wait);
+        let message = format!("nothing can be founded here: {}", why.message);
+        return Err(Diagnostic { code: Code::Conflict, message, ..why });
+    }
     door.site.found_without(&without)?;
     Ok(Json(json!({ "schema": SCHEMA, "without": without })).into_response())
 }

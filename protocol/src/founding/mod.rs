@@ -23,8 +23,10 @@
 //! * A node without a vote in a genesis takes it only from an elected leader: one that may come to nothing binds nobody else.
 
 mod message;
+mod wait;
 
 pub use message::{FoundAnswer, Message};
+pub use wait::Wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

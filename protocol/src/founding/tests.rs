@@ -406,3 +406,63 @@ fn what_counts_are_the_voters_and_not_the_length_of_the_list() {
     settle(&mut nodes, |_, _| true);
     assert!(nodes.iter().all(|node| node.genesis().is_none() || has_first(node)));
 }
+
+#[test]
+fn whoever_waits_says_for_what() {
+    let host = |place: usize| format!("host{place}:7400");
+    let mut founder = founding(1, 3);
+    assert_eq!(founder.waits_for(), Some(Wait::Founder(host(1))), "it does not know yet that this is itself");
+    founder.resolved(Nanos(1), 0, NodeId(1));
+    founder.resolved(Nanos(1), 2, NodeId(3));
+    founder.tick(Nanos(2), false, &mut Vec::new());
+    assert_eq!(founder.waits_for(), Some(Wait::Answers(vec![host(2)])), "nobody is there");
+    founder.resolved(Nanos(3), 1, NodeId(2));
+    founder.tick(Nanos(3), false, &mut Vec::new());
+    assert_eq!(founder.waits_for(), Some(Wait::Answers(vec![host(2), host(3)])), "both were asked");
+
+    // Nobody hears of the genesis that the first one proposes, and then one does whose answer is lost.
+    let mut nodes: Vec<Founding> = (1..=3).map(|node| founding(node, 3)).collect();
+    settle(&mut nodes, |_, message| !matches!(message, Message::Genesis(_)));
+    assert_eq!(nodes[0].waits_for(), Some(Wait::Answers(vec![host(2), host(3)])));
+    assert_eq!(nodes[1].waits_for(), Some(Wait::Founder(host(1))));
+    nodes[0].withdraw();
+    settle(&mut nodes, |to, message| {
+        to == NodeId(2) || !matches!(message, Message::Genesis(_) | Message::GenesisReply { .. })
+    });
+    assert_eq!(nodes[1].waits_for(), Some(Wait::Majority { founder: Some(host(1)) }));
+    // It loses its disk; that it was in a cluster is known already. Nobody knows which, and nobody founds another.
+    nodes[0].cluster_exists();
+    nodes[1] = founding(12, 3);
+    settle(&mut nodes, |_, _| true);
+    assert_eq!(nodes[0].waits_for(), Some(Wait::Master));
+    assert!(nodes.iter().all(|node| node.genesis().is_none()));
+    // A start forgets what gossip said.
+    let durable = Durable { promised: nodes[0].promised, ..Durable::fresh(NodeId(1), Incarnation(2)) };
+    nodes[0] = Founding::new(config(1, 3), &durable, Nanos(4));
+    settle(&mut nodes, |_, _| true);
+    assert!(nodes.iter().all(|node| node.genesis().is_some()), "that is the way out");
+    assert_eq!(nodes[0].waits_for(), Some(Wait::Majority { founder: None }));
+}
+
+#[test]
+fn a_genesis_whose_founder_is_gone_waits_for_another_node_at_its_address() {
+    let mut nodes: Vec<Founding> = (1..=3).map(|node| founding(node, 3)).collect();
+    settle(&mut nodes, |to, message| {
+        to == NodeId(2) || !matches!(message, Message::Genesis(_) | Message::GenesisReply { .. })
+    });
+    let first = nodes[1].genesis().expect("the second has accepted it").cluster;
+    // The third one promised somebody else more, who is gone too: it refuses what the second hands on.
+    let Config { name, list, voters, .. } = config(9, 3);
+    let ballot = Ballot { round: 7, node: NodeId(9) };
+    nodes[2].message(Nanos(4), NodeId(9), Message::Found { name, list, voters, ballot }, &mut Vec::new());
+    let mut effects = Vec::new();
+    nodes[1].found_without(Nanos(5), &BTreeSet::from([0]), &mut effects);
+    assert!(matches!(&effects[..], [Effect::Note(_)]), "it holds a genesis and founds none: {effects:?}");
+    assert_eq!(nodes[1].waits_for(), Some(Wait::Majority { founder: Some("host1:7400".into()) }));
+
+    nodes[0] = founding(11, 3);
+    settle(&mut nodes, |_, _| true);
+    settle(&mut nodes, |_, _| true);
+    let has_first = |node: &Founding| node.genesis().is_some_and(|genesis| genesis.cluster == first);
+    assert!(nodes[1..].iter().all(has_first), "two of its three voters are a majority");
+}

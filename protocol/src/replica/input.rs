@@ -174,6 +174,8 @@ pub struct Status {
     pub snapshot: u64,
     /// The image that this node fetches, if it lacks what the others have forgotten.
     pub fetching: Option<Fetching>,
+    /// What this node waits for, until it has heard a master or holds a log.
+    pub waits_for: Option<founding::Wait>,
 }
 
 /// How far an image has come.

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use crate::client::Origin;
 use crate::consensus::{self, Consensus};
-use crate::durable::{Durable, Genesis};
+use crate::durable::{Durable, GENESIS, Genesis};
 use crate::effects::{Effects, Event, Local, Outgoing, Part, Role};
 use crate::founding::{self, Founding};
 use crate::master;
@@ -357,7 +357,13 @@ impl Replica {
             log_base: self.consensus.base().index.0,
             snapshot: self.consensus.snapshot().map_or(0, |last| last.index.0),
             fetching: self.exchange.fetching(),
+            waits_for: if self.has_begun() { None } else { self.founding.waits_for() },
         }
+    }
+
+    /// Whether this node has seen anything of a cluster at work, in this life or in an earlier one.
+    fn has_begun(&self) -> bool {
+        self.leader().is_some() || self.consensus.last().index > GENESIS.index
     }
 
     /// The core, for those who check it.
