@@ -362,16 +362,17 @@ impl Founding {
         }
     }
 
-    /// Whoever takes the genesis only now has not heard the question that came before it: once more, instead of after a time-out.
+    /// Whoever takes the genesis only now has not heard the question that came before it: the founder asks once more, instead of after a
+    /// time-out. All who hold the genesis hand it on and hear of others; if each of them campaigned, they would end each other's epochs.
     fn on_confirmed(&mut self, now: Nanos, from: NodeId, genesis: &Genesis, effects: &mut Vec<Effect>) {
         let is_ours = self.handed_on().is_some_and(|own| own.cluster == genesis.cluster);
         if !is_ours || !self.confirmed.insert(from) {
             return;
         }
-        if self.genesis.is_some() {
-            effects.push(Effect::Campaign);
-        } else {
+        if self.genesis.is_none() {
             self.accept_if_it_decides(now, effects);
+        } else if self.is_founder() {
+            effects.push(Effect::Campaign);
         }
     }
 

@@ -137,18 +137,21 @@ fn who_knows_of_a_cluster_bids_to_hand_it_on_and_founds_none() {
 
 #[test]
 fn a_founder_campaigns_again_when_another_voter_has_taken_the_genesis() {
-    let mut founder = founding(1, 0);
-    founder.tick(Nanos(0), false, &mut Vec::new());
-    let genesis = founder.genesis().unwrap().clone();
+    let mut nodes: Vec<Founding> = (1..=3).map(|node| founding(node, 3)).collect();
+    settle(&mut nodes, |to, message| to != NodeId(3) || !matches!(message, Message::Genesis(_)));
+    let genesis = nodes[0].genesis().expect("two of three hold it").clone();
     let mut effects = Vec::new();
-    founder.message(Nanos(1), NodeId(2), Message::GenesisReply { genesis: genesis.clone() }, &mut effects);
+    let other = Genesis { cluster: ClusterId(99), ..genesis.clone() };
+    nodes[0].message(Nanos(3), NodeId(3), Message::GenesisReply { genesis: other }, &mut effects);
+    assert_eq!(effects, [], "only for ours");
+    let reply = Message::GenesisReply { genesis };
+    nodes[0].message(Nanos(4), NodeId(3), reply.clone(), &mut effects);
     assert_eq!(effects, [Effect::Campaign]);
     effects.clear();
-    founder.message(Nanos(2), NodeId(2), Message::GenesisReply { genesis: genesis.clone() }, &mut effects);
+    nodes[0].message(Nanos(5), NodeId(3), reply.clone(), &mut effects);
     assert_eq!(effects, [], "once for each");
-    let other = Genesis { cluster: ClusterId(99), ..genesis };
-    founder.message(Nanos(3), NodeId(3), Message::GenesisReply { genesis: other }, &mut effects);
-    assert_eq!(effects, [], "and only for ours");
+    nodes[1].message(Nanos(6), NodeId(3), reply, &mut effects);
+    assert_eq!(effects, [], "who is not the founder leaves it to that");
 }
 
 #[test]

@@ -7,7 +7,8 @@
 //! # Invariants
 //!
 //! * One task per target address, and it dials only while there is no link to the node behind it.
-//! * Attempts back off with jitter, from 20 ms to half a second, and start afresh when a link was lost.
+//! * Attempts back off with jitter, from 20 ms to half a second, and start afresh when a link was lost. A pause ends when a node links itself
+//!   to us that says it is there: a cluster begins when each address has answered, and not a pause later.
 //! * While nobody answers, a fresh connection is tried every quarter of a second: the kernel repeats the first packet of one
 //!   after 1, 3 and 7 seconds only, and a network that has healed meanwhile would not be noticed.
 //! * Each refusal is reported once per address and reason.
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use protocol::NodeId;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -64,7 +66,7 @@ pub(super) async fn run(shared: Arc<Shared>, addr: SocketAddr, dialler: u64) {
                 } else if shared.worked(addr) {
                     attempt = attempt.min(1);
                 }
-                sleep(handicap + pause(attempt)).await;
+                wait(&shared, addr, handicap + pause(attempt), &mut changes).await;
                 // The other side may have been faster.
                 if matches!(need(&shared, addr, dialler), Need::Dial(_)) {
                     let outcome = timeout(hello::DEADLINE, dial(&shared, addr)).await.unwrap_or(Outcome::Failed);
@@ -93,6 +95,18 @@ fn need(shared: &Shared, addr: SocketAddr, dialler: u64) -> Need {
         Some(node) if expected.is_some() && us.role == Role::Node && us.node < node => Need::Dial(HANDICAP),
         _ => Need::Dial(Duration::ZERO),
     }
+}
+
+/// Waits for so long, or until a node has linked itself to us that says it listens at `addr`: somebody is there now, and who that is only
+/// an answer from there shows. Whoever says so and does not answer there shortens one pause, and not those that follow.
+pub(super) async fn wait(shared: &Shared, addr: SocketAddr, pause: Duration, changes: &mut watch::Receiver<u64>) {
+    let is_said = || shared.table.links().iter().any(|link| link.peer.addr == addr);
+    if is_said() {
+        return sleep(pause).await;
+    }
+    let somebody = async { while !is_said() && changes.changed().await.is_ok() {} };
+    // When the time is over, nobody has come.
+    let _ = timeout(pause, somebody).await;
 }
 
 async fn dial(shared: &Arc<Shared>, addr: SocketAddr) -> Outcome {

@@ -254,6 +254,23 @@ async fn a_target_that_comes_and_goes_has_one_dialler() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pause_before_a_dial_ends_when_somebody_says_that_it_is_there() {
+    let (a, mut inbox_a) = start(identity(1)).await;
+    let (b, _inbox_b) = start(identity(2)).await;
+    let mut changes = a.shared.changes.subscribe();
+    let day = Duration::from_secs(86_400);
+    let mut waiting = std::pin::pin!(dial::wait(&a.shared, b.address(), day, &mut changes));
+    tokio::select! {
+        biased;
+        () = &mut waiting => panic!("nobody is there yet"),
+        () = std::future::ready(()) => {}
+    }
+    b.set_targets(vec![target(&a)]);
+    up(&mut inbox_a).await;
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("not the whole day");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_is_linked_and_never_suspected() {
     let (a, mut inbox_a) = start(identity(1)).await;
     let (client, mut inbox_client) = start(Identity { role: Role::Client, ..identity(9) }).await;
