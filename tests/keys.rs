@@ -1,15 +1,16 @@
 //! Keys of sessions, transactions and watches, while the processes that serve them are killed.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tenure::kv::{KeyEnd, Kv, WatchEvent, get, put, rev_of};
 use tenure::{Error, Revision};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::command_line::ask;
-use crate::support::TestCluster;
+use crate::command_line::{ask, out};
+use crate::support::{TestCluster, command};
 
 /// What a watch has shown so far: the keys as they stand, and every revision in the order in which it came.
 #[derive(Default)]
@@ -217,6 +218,29 @@ fn keys_at_the_terminal_and_over_http() {
     let told =
         cluster.wait(stream(&cluster.processes.https()[1], "/v1/kv/tree/?watch&snapshot", "", "event: snapshot-end"));
     assert!(told.contains("event: snapshot\ndata: {") && told.contains(&made), "{told}");
+}
+
+#[test]
+fn a_watch_at_the_terminal_goes_on_when_all_nodes_were_away_and_says_so_once() {
+    let mut cluster = TestCluster::start();
+    let first = out(&ask(&cluster, &["kv", "put", "tree/a", "1"]));
+    let errors = cluster.processes.folder().join("watch.err");
+    let nodes = cluster.processes.https().join(",");
+    let args = ["--node", &nodes, "kv", "watch", "tree/", "--from", &first, "--count", "1", "-o", "json"];
+    let mut watch = command(&args, cluster.processes.folder());
+    let file = std::fs::File::create(&errors).expect("the folder is there");
+    let watch = watch.stdout(Stdio::piped()).stderr(file).spawn().expect("the binary is there");
+    cluster.processes.kill_all();
+    let said = || std::fs::read_to_string(&errors).expect("it was made");
+    cluster.until("it says that nobody answers", || !said().is_empty());
+    (0..3).for_each(|place| cluster.processes.restart(place).expect("it starts again"));
+    cluster.ready();
+    cluster.put("tree/b", "2").expect("a whole cluster acknowledges");
+    let output = watch.wait_with_output().expect("it ends after one change");
+    assert!(output.status.success(), "{output:?}");
+    let change: Value = serde_json::from_str(&out(&output)).expect("one document");
+    assert_eq!((out(&output).lines().count(), &change["key"]), (1, &"tree/b".into()));
+    assert_eq!(said().lines().count(), 1, "{}", said());
 }
 
 #[test]

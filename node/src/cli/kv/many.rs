@@ -89,15 +89,18 @@ pub(super) async fn watch(args: Watch, frame: &Frame) -> Result<Exit, Diagnostic
     let (output, cluster) = (&frame.output, frame.cluster()?);
     let path = format!("/v1/kv?watch&prefix={}", escape(&args.prefix));
     let (mut from, mut left) = (args.from, args.count.unwrap_or(usize::MAX));
+    let mut is_said = false;
     while left > 0 {
         let wait = if from.is_none() { Duration::ZERO } else { WAIT };
         let from_here = from.map_or(String::new(), |from| format!("&from={from}"));
         let request = Request::get(format!("{path}&wait={}s{from_here}", wait.as_secs())).waits(wait);
         let answer = match cluster.send(request).await {
             Ok(reply) => reply.json()?,
-            // Nothing is missed by asking again: the revision stays.
+            // Nothing is missed by asking again: the revision stays. It is said once, however long it takes.
             Err(failure) if failure.code.is_retryable() && from.is_some() => {
-                output.note(&failure.message);
+                if !std::mem::replace(&mut is_said, true) {
+                    output.note(format!("{}: asking again until somebody answers", failure.message));
+                }
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -112,6 +115,7 @@ pub(super) async fn watch(args: Watch, frame: &Frame) -> Result<Exit, Diagnostic
             }
             Err(failure) => return Err(failure),
         };
+        is_said = false;
         for change in answer["changes"].as_array().into_iter().flatten().take(left) {
             show(change, frame);
         }
