@@ -9,10 +9,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::client::{CallError, Client as Machine, Input, Loss, Work};
+use protocol::SessionId;
+use protocol::client::{CallError, Client as Machine, Input, Loss, Standing, Work};
 use protocol::effects::Event;
 use protocol::state::{Answer, ClientEnd, OpenSession, Operation};
-use protocol::{Nanos, SessionId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -37,15 +37,6 @@ pub struct KeptSession {
     pub standing: watch::Receiver<Standing>,
     /// The clock by which it ends.
     pub clock: Clock,
-}
-
-/// How a kept session stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It lives at least until then, by the clock of the session.
-    Until(Nanos),
-    /// It is over.
-    Ended(Loss),
 }
 
 impl ClientHandle {

@@ -19,7 +19,7 @@ pub mod store;
 mod supervisor;
 mod worker;
 
-pub use client::{ClientHandle, KeptSession, Standing};
+pub use client::{ClientHandle, KeptSession};
 pub use clock::{Clock, now, unix_ms};
 pub use control::Frozen;
 pub use election::Mastership;

@@ -12,12 +12,12 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use actors::{Clock, Standing};
+use actors::Clock;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use protocol::client::Loss;
+use protocol::client::{Guarding, Loss, Standing};
 use protocol::state::{About, Answer, ClientEnd, OpenSession, Operation};
-use protocol::{ClaimId, Nanos, SessionId};
+use protocol::{ClaimId, SessionId};
 use tokio::sync::watch;
 
 use crate::claims::{Claims, Watched};
@@ -203,7 +203,7 @@ impl Session {
     /// ```
     #[must_use]
     pub fn expires_in(&self) -> Duration {
-        self.until().map_or(Duration::ZERO, |until| until.since(self.inside.clock.now()))
+        self.standing().left(self.clock().now())
     }
 
     /// Whether it is over.
@@ -219,14 +219,6 @@ impl Session {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.expires_in().is_zero()
-    }
-
-    /// Why it is over, if it is.
-    pub(crate) fn why_lost(&self) -> Option<Lost> {
-        match *self.inside.standing.borrow() {
-            Standing::Ended(why) => Some(why),
-            Standing::Until(until) => (until <= self.inside.clock.now()).then_some(Loss::Silence),
-        }
     }
 
     /// Waits until it is over, and says why. Cancellation safe.
@@ -245,9 +237,9 @@ impl Session {
     /// ```
     pub async fn lost(&self) -> Lost {
         let mut told = pin!(self.told());
-        std::future::poll_fn(|cx| match self.why_lost() {
-            Some(why) => Poll::Ready(why),
-            None => told.as_mut().poll(cx),
+        std::future::poll_fn(|cx| match Guarding::SESSION.step(self.standing(), self.clock().now()) {
+            Ok(_) => told.as_mut().poll(cx),
+            Err(why) => Poll::Ready(why),
         })
         .await
     }
@@ -256,21 +248,18 @@ impl Session {
     async fn told(&self) -> Lost {
         let mut standing = self.inside.standing.clone();
         loop {
-            let until = match *standing.borrow_and_update() {
-                Standing::Ended(why) => return why,
-                Standing::Until(until) => until,
+            let known = *standing.borrow_and_update();
+            let look = match Guarding::SESSION.step(known, self.clock().now()) {
+                Ok(look) => look,
+                Err(why) => return why,
             };
-            let left = self.inside.clock.until(until);
-            if left.is_zero() {
-                return Loss::Silence;
-            }
             tokio::select! {
                 changed = standing.changed() => if changed.is_err() && matches!(*standing.borrow(), Standing::Until(_)) {
                     // The client machine stopped, and with it all renewals.
                     return Loss::Silence;
                 },
                 // The timer stands still while the machine sleeps, our clock does not: it is asked often.
-                () = tokio::time::sleep(left.min(LOOK)) => {}
+                () = tokio::time::sleep(self.clock().until(look)) => {}
             }
         }
     }
@@ -305,11 +294,14 @@ impl Session {
         }
     }
 
-    fn until(&self) -> Option<Nanos> {
-        match *self.inside.standing.borrow() {
-            Standing::Until(until) => Some(until),
-            Standing::Ended(_) => None,
-        }
+    /// How it stands, by its [clock](Self::clock).
+    pub(crate) fn standing(&self) -> Standing {
+        *self.inside.standing.borrow()
+    }
+
+    /// The clock by which it ends.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.inside.clock
     }
 }
 
@@ -329,6 +321,3 @@ impl std::fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
-
-/// How long a loss may go unnoticed after the machine slept.
-const LOOK: Duration = Duration::from_millis(100);

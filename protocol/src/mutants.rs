@@ -46,6 +46,12 @@ pub enum Bug {
     CountsFromAnswer,
     /// A session is not over for its application before the cluster says so (F10).
     WaitsToBeTold,
+    /// Work under a right goes on until somebody says that it is over; the clock is not asked, also not after a pause.
+    WorksUntilTold,
+    /// Work under a right ends its margin after that, not before it.
+    MarginBehindTheEnd,
+    /// Work under a right goes on as long as the session lives, whatever the cluster says of the claim.
+    HeedsSessionsOnly,
     /// A write at a revision is done at a later one too: an update is lost (F5).
     ComparesLoosely,
     /// A transaction reads what was there before its own writes.
@@ -86,7 +92,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 39] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -105,6 +111,9 @@ impl Bug {
         Self::EndsOnSuspicion,
         Self::CountsFromAnswer,
         Self::WaitsToBeTold,
+        Self::WorksUntilTold,
+        Self::MarginBehindTheEnd,
+        Self::HeedsSessionsOnly,
         Self::ComparesLoosely,
         Self::TransactionReadsOld,
         Self::EphemeralOutlivesSession,

@@ -12,8 +12,8 @@
 //! * Whatever descends from the command descends from its guardian, also in a process group or session of its own; the guardian ends after
 //!   the last of it. Killed itself, it leaves all of it to the process that started it, which then does the same.
 //! * The command begins when the witness was told of its guardian, and never when its right is about to end.
-//! * What is left of the command is killed `KILL` before the end of the right that was heard of last, by a clock that goes on while the
-//!   machine sleeps; it is told to end (SIGTERM) its grace before that.
+//! * What is left of the command is killed the margin of `Guarding::COMMAND` before the end of the right that was heard of last, by a clock
+//!   that goes on while the machine sleeps; it is told to end (SIGTERM) its grace before that.
 //!
 //! Killed both at once, they leave the command itself to be killed by the kernel, and nobody to end what that has started. Nobody here can
 //! kill a process of another user, or one that was started by a service on behalf of the command.
@@ -34,6 +34,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 use protocol::Nanos;
+use protocol::client::{Guarding, Loss, Standing};
 
 use super::{Exit, parent, parse};
 use crate::diagnostic::{Code, Diagnostic};
@@ -177,7 +178,7 @@ pub(super) fn run(args: &Args) -> Result<Exit, Diagnostic> {
     let mut until = [0; 8];
     link.read_exact(&mut until).map_err(|_| wrong("whoever started the guardian has gone"))?;
     let mut right = Right { until: Nanos(u64::from_be_bytes(until)), grace: args.grace, is_told: Arc::default() };
-    if right.left().is_zero() {
+    if right.step(Guarding::COMMAND).is_err() {
         return Ok(Exit::LOST);
     }
     let started = Command::new("/proc/self/exe")
@@ -210,20 +211,22 @@ struct Right {
 }
 
 impl Right {
-    /// How long until the command is killed.
-    fn left(&self) -> Duration {
-        self.until.since(actors::now()).saturating_sub(KILL)
+    /// For how long whatever is guarded like this may go on before this is asked again.
+    fn step(&self, guarding: Guarding) -> Result<Duration, Loss> {
+        let now = actors::now();
+        guarding.step(Standing::Until(self.until), now).map(|look| look.since(now))
     }
 
     /// Returns when the command must be killed: the right is about to end, or nobody is there any more to say how long it lasts. Tells the
     /// command before.
     fn watch(&mut self, mut link: UnixStream, command: Pid) {
+        let untold = Guarding { margin: self.grace.saturating_add(Guarding::COMMAND.margin), ..Guarding::COMMAND };
         loop {
-            let left = self.left();
-            if left <= self.grace && !self.is_told.swap(true, Ordering::SeqCst) {
+            if self.step(untold).is_err() && !self.is_told.swap(true, Ordering::SeqCst) {
                 let _ = killpg(command, Signal::SIGTERM); // It may be over already.
             }
-            if left.is_zero() || link.set_read_timeout(Some(left.min(TURN))).is_err() {
+            let Ok(look) = self.step(Guarding::COMMAND) else { return };
+            if link.set_read_timeout(Some(look)).is_err() {
                 return;
             }
             let mut until = [0; 8];
@@ -291,12 +294,6 @@ fn address(name: &str) -> std::io::Result<SocketAddr> {
 fn wrong(why: &str) -> Diagnostic {
     Diagnostic::new(Code::Internal, why)
 }
-
-/// How long before the end of its right a command is killed.
-pub(super) const KILL: Duration = Duration::from_millis(100);
-
-/// How often the clock is looked at: timers stand still while the machine sleeps, our clock does not.
-const TURN: Duration = Duration::from_millis(50);
 
 /// How long a guardian has to begin.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use axum::http::Method;
 use nix::sys::signal::Signal;
+use protocol::client::{Guarding, Standing};
 use protocol::{Nanos, NodeId, SessionId};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::guardian::{Ended, Guarded, KILL};
+use super::guardian::{Ended, Guarded};
 use super::{Cluster, Code, Diagnostic, Exit, Request};
 use crate::witness::{Watched, be_watched};
 
@@ -53,11 +54,6 @@ impl Keeper {
         &self.session
     }
 
-    /// For how long it certainly lives.
-    pub(super) fn left(&self) -> Duration {
-        self.until.borrow().since(actors::now())
-    }
-
     /// Whether the cluster says that it lives.
     pub(super) async fn lives(&self) -> Result<bool, Diagnostic> {
         let renewed = self.cluster.send(renewal(&self.session)).await;
@@ -70,18 +66,14 @@ impl Keeper {
 
     /// Waits until it is over.
     pub(super) async fn lost(&self) {
-        self.less_than(Duration::ZERO).await;
+        self.over(Guarding::SESSION).await;
     }
 
-    /// Waits until it lives for no longer than this.
-    async fn less_than(&self, span: Duration) {
-        loop {
-            let left = self.left().saturating_sub(span);
-            if left.is_zero() {
-                return;
-            }
-            // Timers stand still while the machine sleeps, our clock does not.
-            tokio::time::sleep(left.min(LOOK)).await;
+    /// Waits until it is over for what is guarded like this.
+    async fn over(&self, guarding: Guarding) {
+        let step = |now| guarding.step(Standing::Until(*self.until.borrow()), now).map(|look| look.since(now));
+        while let Ok(look) = step(actors::now()) {
+            tokio::time::sleep(look).await;
         }
     }
 
@@ -169,7 +161,7 @@ pub(super) async fn supervise(
     let right = (*keeper.until.borrow_and_update(), grace);
     let mut guarded = tokio::select! {
         started = Guarded::start(command, environment, right, watched.as_mut()) => started?,
-        () = keeper.less_than(KILL) => return Ok(Exit::LOST),
+        () = keeper.over(Guarding::COMMAND) => return Ok(Exit::LOST),
     };
     keeper.watched = watched;
     let keeper = &*keeper;
@@ -188,7 +180,7 @@ pub(super) async fn supervise(
             }),
             Ok(()) = until.changed() => guarded.lasts(*until.borrow_and_update()),
             // The guardian does so by itself, unless it is the guardian that is frozen.
-            () = keeper.less_than(KILL) => {
+            () = keeper.over(Guarding::COMMAND) => {
                 guarded.kill().await;
                 return Ok(Exit::LOST);
             }
@@ -201,9 +193,6 @@ pub(super) async fn supervise(
         }
     }
 }
-
-/// How often the clock is looked at.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// How long one question for the end of a claim waits.
 const TURN: Duration = Duration::from_secs(20);

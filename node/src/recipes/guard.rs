@@ -25,8 +25,9 @@ use crate::session::Lost;
 /// ```
 ///
 /// Its end is counted by this machine's own clock and comes before anybody else can be granted the right, as long as clocks differ in
-/// rate by at most a tenth and the process is not frozen. Everything else rests on the fence: show it to whatever you change, and let
-/// that refuse a smaller one than it has seen.
+/// rate by at most a tenth, the process is not frozen, and nobody takes the right away: who gives the claim back in its name, ends its
+/// session, or may end that by evidence ([`fast_release`](crate::Opening::fast_release)). Of that it hears as soon as the cluster
+/// can say so. Everything else rests on the fence: show it to whatever you change, and let that refuse a smaller one than it has seen.
 pub trait Guard: Send + Sync {
     /// The revision of the grant: greater than that of every grant before it, of any right.
     ///
@@ -74,8 +75,9 @@ pub trait Guard: Send + Sync {
     /// ```
     fn lost(&self) -> impl Future<Output = Lost> + Send;
 
-    /// Runs `work` as long as the right lasts: a little before it ends, `work` is dropped. It is never polled after that, also not when
-    /// the process wakes up from a pause. Dropping the future drops `work`; the right stays.
+    /// Runs `work` as long as the right lasts: 20 ms before it ends, `work` is dropped, so that a poll that takes less has returned in
+    /// time. It is never polled after that, also not when the process wakes up from a pause. Dropping the future drops `work`; the right
+    /// stays.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;
@@ -95,33 +97,21 @@ pub trait Guard: Send + Sync {
 async fn run_under<F: Future>(hold: &Hold, work: F) -> Result<F::Output, Lost> {
     let mut work = pin!(work);
     loop {
-        let left = hold.left().saturating_sub(MARGIN);
-        if left.is_zero() {
-            return Err(hold.why_over());
-        }
-        let mut turn = pin!(tokio::time::timeout(left.min(LOOK), hold.over()));
+        let mut turn = pin!(tokio::time::timeout(hold.step()?, hold.over()));
         let step = std::future::poll_fn(|cx| {
-            // The clock is asked before the work goes on: it may have stood still in between.
-            if hold.left() <= MARGIN {
-                return Poll::Ready(Step::Over(hold.why_over()));
+            // Asked before the work goes on: the process may have stood still in between.
+            if let Err(why) = hold.step() {
+                return Poll::Ready(Err(why));
             }
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
-                return Poll::Ready(Step::Done(output));
+                return Poll::Ready(Ok(Some(output)));
             }
-            turn.as_mut().poll(cx).map(|over| over.map_or(Step::Look, Step::Over))
+            turn.as_mut().poll(cx).map(|over| over.map_or(Ok(None), Err))
         });
-        match step.await {
-            Step::Done(output) => return Ok(output),
-            Step::Over(why) => return Err(why),
-            Step::Look => {}
+        if let Some(output) = step.await? {
+            return Ok(output);
         }
     }
-}
-
-enum Step<T> {
-    Done(T),
-    Over(Lost),
-    Look,
 }
 
 impl Guard for Hold {
@@ -187,9 +177,3 @@ macro_rules! guards {
     )*};
 }
 pub(super) use guards;
-
-/// How long before the end of a right whatever runs under it is stopped: time for the scheduler to be late.
-const MARGIN: Duration = Duration::from_millis(20);
-
-/// How often the clock is looked at: the timers stand still while the machine sleeps.
-const LOOK: Duration = Duration::from_millis(100);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use protocol::client::{Guarding, Standing};
 use protocol::state::{Grant, Mode, RightId};
 
 use super::place::{Patience, Place, Wish};
@@ -29,7 +30,13 @@ impl Hold {
 
     /// For how long it certainly lasts from now on.
     pub(super) fn left(&self) -> Duration {
-        if self.watched.is_over() { Duration::ZERO } else { self.session.expires_in() }
+        self.standing().left(self.session.clock().now())
+    }
+
+    /// One step of work may begin now, and this is asked again before the next one, and after so long if there is none before; or why not.
+    pub(super) fn step(&self) -> Result<Duration, Lost> {
+        let clock = self.session.clock();
+        Guarding::WORK.step(self.standing(), clock.now()).map(|look| clock.until(look))
     }
 
     /// Waits until it is over, and says why.
@@ -37,14 +44,12 @@ impl Hold {
         tokio::select! {
             biased;
             why = self.session.lost() => why,
-            () = self.watched.over() => self.why_over(),
+            () = self.watched.over() => Lost::Gone,
         }
     }
 
-    /// Why it is over, or will be in a moment.
-    pub(super) fn why_over(&self) -> Lost {
-        let of_claim = if self.watched.is_over() { Lost::Gone } else { Lost::Silence };
-        self.session.why_lost().unwrap_or(of_claim)
+    fn standing(&self) -> Standing {
+        self.session.standing().of_claim(self.watched.is_over())
     }
 
     pub(super) fn place(&self) -> &Place {

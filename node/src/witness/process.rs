@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
 
-use actors::{Remote, Standing};
+use actors::Remote;
 use nix::sys::socket::{getsockopt, sockopt};
+use protocol::client::Standing;
 use protocol::{NodeId, SessionId};
 use tokio::sync::watch;
 

@@ -12,6 +12,7 @@
 //! * At most [`WINDOW`](crate::state::limits::WINDOW) writes of a session are under way, so that none is refused for want of room (F9).
 
 mod call;
+mod guard;
 mod keeping;
 mod machine;
 mod message;
@@ -20,5 +21,6 @@ mod session;
 #[cfg(test)]
 mod tests;
 
+pub use guard::{Guarding, Standing};
 pub use machine::Client;
 pub use message::{CallError, Config, Consistency, Denied, Input, Loss, Origin, Request, RequestBody, Response, Work};

@@ -28,6 +28,7 @@ pub struct Claims {
 }
 
 /// What was asked, as far as the answer must be judged by it.
+#[derive(Clone)]
 pub enum Asked {
     /// For a right.
     Claim(Claim),

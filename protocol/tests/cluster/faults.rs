@@ -113,6 +113,7 @@ impl World {
             return;
         }
         host.paused_until = self.time + span;
+        host.guards.freeze();
         self.queue.add(host.paused_until, Happening::Resume { at });
         self.tell(at, || format!("pauses for {} ms", span / MS));
     }
@@ -129,6 +130,9 @@ impl World {
     pub fn wake_up(&mut self, at: usize) {
         if self.hosts[at].paused_until > self.time {
             return;
+        }
+        if let Some(since) = self.hosts[at].asleep_since.take() {
+            self.timers_stood_still(at, self.time - since);
         }
         for what in std::mem::take(&mut self.asleep[at]) {
             self.happen(what);
@@ -219,6 +223,10 @@ impl World {
                 let longest = self.dice.pick(&[500, 2_000, 8_000]) * MS;
                 let span = self.dice.between(100 * MS, longest);
                 self.pause(at, span);
+                if self.hosts[at].paused_until > self.time && self.dice.happens(300) {
+                    self.tell(at, || "sleeps, its machine with it".into());
+                    self.hosts[at].asleep_since.get_or_insert(self.time);
+                }
             }
         }
         if self.options.crash_all > 0 && self.dice.happens(self.options.crash_all) {

@@ -21,6 +21,7 @@ use protocol::{
     Attempt, ClusterId, Fence, Incarnation, LogId, Nanos, NodeId, Profile, SessionId, TaskId, client, replica, worker,
 };
 
+use crate::guards::Guards;
 use crate::travel::place;
 
 /// Which machine of a host, or what else can hand something to one.
@@ -66,10 +67,14 @@ pub struct Host {
     pub running: BTreeMap<Fence, SessionId>,
     /// The sessions on which its application relies, and until when in global time.
     pub kept: BTreeMap<SessionId, u64>,
+    /// What its application does under rights.
+    pub guards: Guards,
     /// It was asked to drain.
     pub is_leaving: bool,
     /// Nothing is handled before.
     pub paused_until: u64,
+    /// It does not only stand still: its machine sleeps, since then.
+    pub asleep_since: Option<u64>,
     /// Clock rate in parts per million.
     pub rate: u64,
     /// Where the clock stood at global time zero.
@@ -233,8 +238,10 @@ impl Host {
             lost: Vec::new(),
             running: BTreeMap::new(),
             kept: BTreeMap::new(),
+            guards: Guards::default(),
             is_leaving: false,
             paused_until: 0,
+            asleep_since: None,
             rate,
             offset,
             held_up: None,
@@ -294,6 +301,8 @@ impl Host {
         self.is_leaving = false;
         self.running.clear();
         self.kept.clear();
+        self.guards = Guards::default();
+        self.asleep_since = None;
         self.disk.sync(survivors);
         self.disk.waiting.clear();
         self.disk.syncing = 0;

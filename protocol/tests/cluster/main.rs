@@ -15,6 +15,7 @@ mod claims;
 #[path = "../core/dice.rs"]
 mod dice;
 mod faults;
+mod guards;
 mod host;
 mod keys;
 mod locks;

@@ -115,6 +115,11 @@ impl Oracle {
                     self.book.follow(command, &answer, &changes, moment)?;
                     self.follow_tasks(command, &answer, &changes)?;
                     self.rights.follow(command, &answer, &changes, (before, &self.state))?;
+                    for change in &changes {
+                        if let ClusterChange::Key(change) = change {
+                            self.rights.follow_write(change)?;
+                        }
+                    }
                     self.follow_counters(command, &answer, before)?;
                     self.follow_effects(command, records)?;
                 }

@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::state::{
-    Answer, Claim, Claimed, ClusterChange, Command, Mode, Operation, Query, RightChange, RightId, RightKind,
-    RightOperation, State,
+    Answer, Claim, Claimed, ClientEnd, ClusterChange, Command, KeyChange, KeyEvent, Mode, Operation, Query,
+    RightChange, RightId, RightKind, RightOperation, State,
 };
 use protocol::{ClaimId, Fence, Revision, SessionId};
+
+use crate::guards::fence_of;
 
 /// All that the log said about rights.
 #[derive(Default)]
@@ -23,6 +25,10 @@ pub struct Rights {
     grants: BTreeMap<ClaimId, (RightId, Option<Fence>)>,
     /// What was ever settled.
     settled: BTreeSet<RightId>,
+    /// Claims that ended because the time of their session was over, or its process.
+    expired: BTreeSet<ClaimId>,
+    /// The fence under which each key was written last that is written under a right.
+    written: BTreeMap<String, Fence>,
     last_fence: Fence,
 }
 
@@ -104,6 +110,23 @@ impl Rights {
         self.settled.contains(right)
     }
 
+    /// Says whether a claim ended because the time of its session was over, or its process.
+    pub fn has_expired(&self, claim: ClaimId) -> bool {
+        self.expired.contains(&claim)
+    }
+
+    /// I5: what is written under a right that one alone can hold is written in the order of fences.
+    pub fn follow_write(&mut self, change: &KeyChange) -> Result<(), String> {
+        let KeyEvent::Put(value) = &change.what else { return Ok(()) };
+        let Some(fence) = fence_of(&change.key, &value.value) else { return Ok(()) };
+        let last = self.written.entry(change.key.to_string()).or_insert(fence);
+        if *last > fence {
+            return Err(format!("I5 {} was written under {fence} after {last}", change.key));
+        }
+        *last = fence;
+        Ok(())
+    }
+
     fn enter(&mut self, operation: &RightOperation, answer: &Answer, before: Revision) -> Result<(), String> {
         match (operation, answer) {
             (RightOperation::Claim(claim), Answer::Claimed(Claimed { claim: id, .. })) if id.0 > before.0 => {
@@ -153,6 +176,10 @@ impl Rights {
                     "I5 {claim} to the {right} was {}'s, and ended as that of {session}",
                     entry.session
                 ));
+            }
+            let outlived = |change: &ClusterChange| matches!(change, ClusterChange::ClientEnded { session: ended, cause: ClientEnd::Expired | ClientEnd::Proven } if ended == session);
+            if entry.fence.is_some() && all.iter().any(outlived) {
+                self.expired.insert(*claim);
             }
         }
         for (claim, fence) in &change.granted {

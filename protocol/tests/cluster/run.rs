@@ -36,6 +36,8 @@ pub struct Report {
     pub unjudged: usize,
     /// Grants of locks that somebody was told of.
     pub grants: usize,
+    /// Steps of work under rights.
+    pub worked: u64,
     /// Changes of keys that watches were told.
     pub watched: usize,
 }
@@ -59,6 +61,7 @@ pub fn run(seed: u64, options: Options, is_told: bool) -> Result<Report, String>
             unanswered: world.history.unanswered(),
             unjudged: verdict.as_ref().copied().unwrap_or_default(),
             grants: world.history.witness.locks.grants(),
+            worked: world.worked,
             watched: world.history.told_changes,
         };
         verdict.map(|_| report).map_err(|why| format!("at {:.4} s: {why}", world.time as f64 / SECOND as f64))
@@ -86,6 +89,7 @@ fn live(world: &mut World) -> Verdict {
     all_tasks_end_and_logs_are_equal(world)?;
     every_seat_is_taken(world)?;
     world.sessions_live_with_their_owners()?;
+    world.all_work_is_under_rights()?;
     world.history.certainly_not_done_is_not_done(&world.check.oracle)
 }
 

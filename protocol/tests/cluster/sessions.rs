@@ -7,9 +7,9 @@
 
 use std::collections::BTreeMap;
 
-use protocol::SessionId;
-use protocol::client::Loss;
+use protocol::client::{Loss, Standing};
 use protocol::state::{About, Answer, ClientEnd, ClusterChange, Command, Operation};
+use protocol::{Nanos, SessionId};
 
 use crate::check::Verdict;
 use crate::travel::place;
@@ -64,7 +64,10 @@ impl World {
         for (session, cause) in std::mem::take(&mut self.check.oracle.owners.ended) {
             let about = self.check.oracle.owners.about.get(&session);
             match cause {
-                ClientEnd::Expired if self.options.is_clock_bound_kept => self.is_over(session)?,
+                ClientEnd::Expired if self.options.is_clock_bound_kept => {
+                    self.is_over(session)?;
+                    self.no_work_outlives_its_session(session)?;
+                }
                 ClientEnd::Evidence if !about.is_some_and(|about| about.fast_release) => {
                     return Err(format!("I6 evidence ended {session}, which asked for proof"));
                 }
@@ -99,8 +102,10 @@ impl World {
     }
 
     /// An application hears that its session lives until then.
-    pub(crate) fn note_kept(&mut self, at: usize, session: SessionId, until: u64) {
-        self.hosts[at].kept.insert(session, until);
+    pub(crate) fn note_kept(&mut self, at: usize, session: SessionId, until: Nanos) {
+        let host = &mut self.hosts[at];
+        host.kept.insert(session, host.global(until));
+        host.guards.note(session, Standing::Until(until));
         self.history.witness.locks.is_relied_on(session);
     }
 
@@ -109,6 +114,8 @@ impl World {
         if let Some(until) = self.hosts[at].kept.remove(&session) {
             self.history.witness.locks.may_be_over(session, until.min(self.time));
         }
+        self.hosts[at].guards.note(session, Standing::Ended(why));
+        self.wake_works(at, session);
         if why == Loss::Gone && self.check.oracle.state.has_session(session) {
             return Err(format!("I6 {session} lives, and n{} was told that it ended", at + 1));
         }

@@ -80,6 +80,7 @@ impl Report {
         self.unanswered += other.unanswered;
         self.unjudged += other.unjudged;
         self.grants += other.grants;
+        self.worked += other.worked;
         self.watched += other.watched;
     }
 }

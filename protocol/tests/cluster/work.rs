@@ -270,6 +270,14 @@ impl History {
         self.pending.insert(call, Pending { host, begin, kind });
     }
 
+    /// What a call without an answer asked about rights.
+    pub(crate) fn asked(&self, call: u64) -> Option<Asked> {
+        match &self.pending.get(&call)?.kind {
+            Kind::Right(asked) => Some(asked.clone()),
+            _ => None,
+        }
+    }
+
     /// A call that was made lately.
     pub(crate) fn recent_call(&self, dice: &mut Dice) -> u64 {
         self.next.saturating_sub(dice.between(0, 20))

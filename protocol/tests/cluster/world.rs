@@ -12,11 +12,14 @@
 mod application;
 mod inside;
 
+use std::collections::BTreeMap;
+
 use protocol::effects::{Authority, Effects, Event, Local, Role};
 use protocol::message::Body;
-use protocol::state::Outcome;
+use protocol::state::{Outcome, RightId};
 use protocol::{
-    ClusterId, Epoch, Fence, Incarnation, Nanos, NodeId, Profile, TaskId, client, master, replica, route, worker,
+    ClaimId, ClusterId, Epoch, Fence, Incarnation, Nanos, NodeId, Profile, TaskId, client, master, replica, route,
+    worker,
 };
 
 use crate::beginning;
@@ -44,6 +47,10 @@ pub struct World {
     pub check: Checker,
     /// What was asked.
     pub history: History,
+    /// The greatest fence that each thing outside has seen.
+    pub sinks: BTreeMap<RightId, Fence>,
+    /// Steps of work under rights so far.
+    pub worked: u64,
     /// Chance.
     pub dice: Dice,
     /// Steps of machines so far.
@@ -108,6 +115,8 @@ pub(crate) enum Happening {
     Imaged { at: usize, run: u64 },
     /// A handler ends.
     Handled { at: usize, run: u64, fence: Fence, outcome: Outcome },
+    /// Work under a right wakes up.
+    Work { at: usize, run: u64, claim: ClaimId, due: u64 },
     /// One side notices that its link is gone.
     Broken { at: usize, peer: usize, generation: u64 },
     /// One side has heard nothing for too long, if the cut of that time still lasts.
@@ -139,7 +148,10 @@ impl World {
         let (least, most) = options.rates;
         let mut hosts: Vec<Host> = (0..count)
             .map(|at| {
-                let (rate, offset) = (dice.between(least, most), dice.between(SECOND, 3600 * SECOND));
+                // Half of the clocks are as slow or as fast as they may be: what rests on the bound fails at its edge.
+                let is_at_edge = least < most && dice.happens(500);
+                let rate = if is_at_edge { dice.pick(&[least, most]) } else { dice.between(least, most) };
+                let offset = dice.between(SECOND, 3600 * SECOND);
                 Host::new(identity(at, 0), at < options.nodes, rate, offset)
             })
             .collect();
@@ -150,6 +162,8 @@ impl World {
             net: Net::new(count),
             check: Checker::new(count, options.is_clock_bound_kept, profile),
             history: History::new(),
+            sinks: BTreeMap::new(),
+            worked: 0,
             dice,
             steps: 0,
             trace: 0,
@@ -269,6 +283,11 @@ impl World {
                 if self.hosts[at].run == run {
                     self.hosts[at].running.remove(&fence);
                     self.hand_on(at, Part::Application, Local::Worker(worker::Input::Finished { fence, outcome }));
+                }
+            }
+            Happening::Work { at, run, claim, due } => {
+                if self.hosts[at].run == run {
+                    self.work(at, claim, due);
                 }
             }
             Happening::Broken { at, peer, generation } => self.break_side(at, peer, generation),
@@ -524,6 +543,7 @@ impl Happening {
             | Self::DiskFails { at, .. }
             | Self::Imaged { at, .. }
             | Self::Handled { at, .. }
+            | Self::Work { at, .. }
             | Self::Broken { at, .. }
             | Self::Silence { at, .. }
             | Self::Refused { at, .. }

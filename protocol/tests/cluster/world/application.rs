@@ -15,18 +15,19 @@ impl World {
             Event::Abort { attempt, fence, .. } => self.abort_attempt(at, attempt.task, fence),
             Event::Completed { call, result } => {
                 let is_safe = self.options.is_clock_bound_kept;
+                let asked = self.history.asked(call);
                 let verdict = self.history.complete((call, self.time), &result, &mut self.check.oracle, is_safe);
                 self.judge(verdict);
+                if let Some(asked) = asked {
+                    self.heed(at, call, asked, &result);
+                }
             }
             Event::Authority(Some(Authority { epoch, until })) => {
                 let until = self.hosts[at].global(until);
                 let verdict = self.check.one_valid_lease(at, self.time, Some((epoch, until)));
                 self.judge(verdict);
             }
-            Event::Kept { session, until } => {
-                let until = self.hosts[at].global(until);
-                self.note_kept(at, session, until);
-            }
+            Event::Kept { session, until } => self.note_kept(at, session, until),
             Event::Ended { session, why } => {
                 let verdict = self.note_ended(at, session, why);
                 self.judge(verdict);
