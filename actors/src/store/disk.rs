@@ -429,4 +429,4 @@ const DAMAGED: &str = "tenure.redb.damaged-";
 const JOURNAL_DAMAGED: &str = "tenure.journal.damaged-";
 
 /// How much the engine may cache. The log is read once, at the start; after that only a few pages are touched again.
-const CACHE_BYTES: usize = 8 * 1024 * 1024;
+const CACHE_BYTES: usize = 4 * 1024 * 1024;

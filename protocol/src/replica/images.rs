@@ -58,7 +58,7 @@ impl Replica {
         let mut bytes = 0;
         let fits = |entry: &&Entry| {
             bytes += entry.payload.command_bytes() as u64;
-            bytes <= self.compaction.bytes
+            bytes <= self.compaction.bytes / 2
         };
         self.consensus.entries(first..=last).iter().rev().take_while(fits).count() as u64
     }

@@ -77,8 +77,9 @@ pub struct Config {
     pub compaction: Compaction,
 }
 
-/// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load. While a snapshot is larger
-/// than `bytes`, both thresholds grow with it, so that a large state is not written again and again; and while another
+/// When a snapshot is written: whichever comes first. Log and disk stay bounded under endless load. While a snapshot is more than
+/// [`REWRITTEN`](Compaction::REWRITTEN) times as large as `bytes`, both thresholds grow with it, so that a large state is not written
+/// again and again; and while another
 /// node fetches a snapshot of ours, they are eight times as high, and at least the standard ones. The log then waits for that
 /// node, at most until the second snapshot after the one that it fetches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,12 +88,16 @@ pub struct Compaction {
     pub entries: u64,
     /// After this many bytes of commands.
     pub bytes: u64,
-    /// This many entries stay in the log behind a snapshot, but no more than `bytes` of them: a follower that lacks no more needs
+    /// This many entries stay in the log behind a snapshot, but no more than half of `bytes`: a follower that lacks no more needs
     /// no image.
     pub trailing: u64,
 }
 
 impl Compaction {
+    /// How many bytes of images may be written for one of the log. The log is held in memory, decoded, an image is not: the more
+    /// is written, the smaller is a node under load.
+    pub const REWRITTEN: u64 = 4;
+
     /// The same with a snapshot after so many entries, of which at most half stay in the log behind it.
     #[must_use]
     pub fn every(entries: u64) -> Self {
@@ -102,7 +107,7 @@ impl Compaction {
 
     /// The thresholds where a snapshot takes so many bytes.
     fn for_image(self, bytes: u64) -> Self {
-        let times = (bytes / self.bytes.max(1)).max(1);
+        let times = (bytes / self.bytes.saturating_mul(Self::REWRITTEN).max(1)).max(1);
         Self { entries: self.entries.saturating_mul(times), bytes: self.bytes.saturating_mul(times), ..self }
     }
 
