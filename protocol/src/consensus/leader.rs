@@ -18,7 +18,7 @@ use super::{Append, AppendReply, Consensus, Drop, Effect, Message, Verdict, brok
 impl Consensus {
     /// Appends one entry, if this node leads the epoch in which it was decided (F7) and not too much is under way.
     pub(super) fn on_propose(&mut self, context: u64, epoch: Epoch, payload: Bytes, effects: &mut Vec<Effect>) {
-        let is_full = self.uncommitted > 0 && self.uncommitted + payload.len() > UNCOMMITTED_MAX;
+        let is_full = self.uncommitted > 0 && self.uncommitted + payload.len() > UNCOMMITTED_MAX + URGENT_MAX;
         let why = self.refuses_proposals(epoch).or(is_full.then_some(Drop::Busy));
         if let Some(why) = why {
             return effects.push(Effect::Dropped { context, why });
@@ -27,6 +27,11 @@ impl Consensus {
         let id = self.write(Payload::Commands(payload), effects);
         effects.push(Effect::Accepted { context, id });
         self.send_all(effects);
+    }
+
+    /// Whether the log takes more than what is urgent.
+    pub(crate) fn has_room(&self) -> bool {
+        self.uncommitted < UNCOMMITTED_MAX
     }
 
     /// Why nothing that was decided in `epoch` may be appended here, if so.
@@ -334,5 +339,7 @@ const MESSAGE_ENTRIES_MAX: usize = 512;
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of commands that may wait for their commit; no-ops and inherited entries do not count (F22).
 const UNCOMMITTED_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of commands beyond that, for what is urgent: whoever proposes asks [`Consensus::has_room`] for everything else.
+const URGENT_MAX: usize = 8 * 1024 * 1024;
 /// Place, time and framing of an entry.
 const ENTRY_OVERHEAD: usize = 48;

@@ -3,23 +3,32 @@
 //! # Invariants
 //!
 //! * At most one decision per key is under way, and at most [`UNDER_WAY_MAX`] in all.
-//! * A decision is handed out once, unless it is said to be dropped: then once more.
+//! * A decision is handed out once, unless it is said to be dropped: then once more. What is handed out and not answered has at most
+//!   [`HANDED_OUT_MAX`] bytes, or is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What was decided by key, and which of it still has to be proposed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Decisions<K, V> {
-    under_way: BTreeMap<K, V>,
+    /// With the size of each, in bytes.
+    under_way: BTreeMap<K, (V, usize)>,
     fresh: BTreeSet<K>,
+    /// How many bytes are under way and not fresh.
+    handed_out: usize,
 }
 
 impl<K: Copy + Ord, V> Decisions<K, V> {
     /// Decides `value` about `key`, unless something is decided about it already or too much is under way.
     pub(super) fn insert(&mut self, key: K, value: V) -> bool {
+        self.insert_sized(key, value, 0)
+    }
+
+    /// The same for something that takes so many bytes in the log.
+    pub(super) fn insert_sized(&mut self, key: K, value: V, bytes: usize) -> bool {
         let is_new = self.under_way.len() < UNDER_WAY_MAX && !self.under_way.contains_key(&key);
         if is_new {
-            self.under_way.insert(key, value);
+            self.under_way.insert(key, (value, bytes));
             self.fresh.insert(key);
         }
         is_new
@@ -27,24 +36,34 @@ impl<K: Copy + Ord, V> Decisions<K, V> {
 
     /// The log has answered, or the question is gone.
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        self.fresh.remove(key);
-        self.under_way.remove(key)
+        let was_fresh = self.fresh.remove(key);
+        let (value, bytes) = self.under_way.remove(key)?;
+        if !was_fresh {
+            self.handed_out -= bytes;
+        }
+        Some(value)
     }
 
     /// Everything is to be proposed again.
     pub(super) fn forget_proposals(&mut self) {
         self.fresh = self.under_way.keys().copied().collect();
+        self.handed_out = 0;
     }
 
-    /// Hands out what has not been proposed since it was decided or dropped.
+    /// Hands out what has not been proposed since it was decided or dropped, as far as there is room.
     pub(super) fn take_fresh(&mut self) -> impl Iterator<Item = (K, &V)> {
-        let Self { under_way, fresh } = self;
-        std::mem::take(fresh).into_iter().filter_map(|key| under_way.get(&key).map(|value| (key, value)))
+        let mut taken = Vec::new();
+        while let Some((key, bytes)) = self.next_fresh() {
+            self.fresh.remove(&key);
+            self.handed_out += bytes;
+            taken.push(key);
+        }
+        taken.into_iter().filter_map(|key| self.under_way.get(&key).map(|(value, _)| (key, value)))
     }
 
     /// What was decided about `key`.
     pub(super) fn get(&self, key: &K) -> Option<&V> {
-        self.under_way.get(key)
+        self.under_way.get(key).map(|(value, _)| value)
     }
 
     /// The keys from `first` to `last`, both included.
@@ -52,20 +71,30 @@ impl<K: Copy + Ord, V> Decisions<K, V> {
         self.under_way.range(first..=last).map(|(&key, _)| key).collect()
     }
 
-    /// Says whether something has to be proposed.
+    /// Says whether something has to be proposed, and may be.
     pub(super) fn has_fresh(&self) -> bool {
-        !self.fresh.is_empty()
+        self.next_fresh().is_some()
+    }
+
+    /// The next one to hand out, and its size.
+    fn next_fresh(&self) -> Option<(K, usize)> {
+        let &key = self.fresh.first()?;
+        let bytes = self.under_way.get(&key).map_or(0, |(_, bytes)| *bytes);
+        (self.handed_out == 0 || self.handed_out + bytes <= HANDED_OUT_MAX).then_some((key, bytes))
     }
 }
 
 impl<K, V> Default for Decisions<K, V> {
     fn default() -> Self {
-        Self { under_way: BTreeMap::new(), fresh: BTreeSet::new() }
+        Self { under_way: BTreeMap::new(), fresh: BTreeSet::new(), handed_out: 0 }
     }
 }
 
 /// How many decisions of one sort may be under way. Whatever caused another one comes again.
 pub(super) const UNDER_WAY_MAX: usize = 1024;
+
+/// How many bytes of one sort may be on their way through the log: far less than waits there before anything is dropped.
+pub(super) const HANDED_OUT_MAX: usize = 2 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -94,6 +123,26 @@ mod tests {
         decisions.insert(1, 'a');
         decisions.remove(&1);
         assert_eq!(fresh(&mut decisions), []);
+    }
+
+    #[test]
+    fn what_is_large_waits_for_the_answers_to_what_is_on_its_way() {
+        let mut decisions = Decisions::default();
+        for key in 0..4 {
+            decisions.insert_sized(key, 'a', HANDED_OUT_MAX / 2);
+        }
+        assert_eq!(fresh(&mut decisions), [(0, 'a'), (1, 'a')]);
+        assert!(!decisions.has_fresh());
+        decisions.remove(&0);
+        assert_eq!(fresh(&mut decisions), [(2, 'a')]);
+        decisions.remove(&3);
+        decisions.forget_proposals();
+        assert_eq!(fresh(&mut decisions), [(1, 'a'), (2, 'a')]);
+        decisions.insert_sized(9, 'b', 2 * HANDED_OUT_MAX);
+        decisions.remove(&1);
+        assert!(!decisions.has_fresh());
+        decisions.remove(&2);
+        assert_eq!(fresh(&mut decisions), [(9, 'b')], "alone it goes, however large");
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! # Invariants
 //!
 //! * Nothing is proposed twice while its first proposal may still be on its way, unless that was dropped.
-//! * Nothing is proposed within a heartbeat of a dropped proposal: a log that is full is not pushed.
+//! * After a dropped proposal nothing is proposed for a heartbeat: a log that is full is not pushed. What is dropped meanwhile makes
+//!   that no longer, else a log that stays full would silence the master.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -120,7 +121,8 @@ impl Master {
             }
             ToMaster::Hello { .. } | ToMaster::Renew { .. } => {}
             ToMaster::Finish { task, fence, outcome } => {
-                self.finishes.insert((task, fence), (node, outcome));
+                let bytes = outcome.size();
+                self.finishes.insert_sized((task, fence), (node, outcome), bytes);
             }
             ToMaster::HandBack { task, fence, never_started } => self.on_hand_back(node, task, fence, never_started),
             ToMaster::Goodbye { session } => self.on_goodbye(node, session),
@@ -160,7 +162,9 @@ impl Master {
 
     /// Proposals were not taken: everything under way is decided again, a little later.
     pub(super) fn on_dropped(&mut self, now: Nanos) {
-        self.hold_until = now + self.profile.heartbeat;
+        if now >= self.hold_until {
+            self.hold_until = now + self.profile.heartbeat;
+        }
         self.openings.forget_proposals();
         self.releases.forget_proposals();
         self.finishes.forget_proposals();

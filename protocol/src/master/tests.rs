@@ -913,3 +913,30 @@ fn a_void_decision_is_not_repeated_at_once() {
     bench.wait(LAN.heartbeat);
     assert_eq!(bench.proposed(), assign);
 }
+
+#[test]
+fn large_results_go_into_the_log_a_few_at_a_time_and_each_once() {
+    let mut bench = Bench::with_workers(&[(B, 12)]);
+    let tasks = bench.submit_all(vec![echo(); 12]);
+    bench.settle();
+    for &task in &tasks {
+        let (node, held) = bench.grant(task);
+        bench.hear(node, ToMaster::Finish { task, fence: held.fence, outcome: Outcome::done(vec![7; 1 << 20]) });
+    }
+    let mut recorded = Vec::new();
+    loop {
+        let commands = bench.proposed();
+        let results = commands.iter().filter_map(|command| match command {
+            Command::Master(MasterCommand::Finish { task, .. }) => Some(*task),
+            _ => None,
+        });
+        let results: Vec<TaskId> = results.collect();
+        if results.is_empty() {
+            break;
+        }
+        assert!(results.len() <= 2, "{} MiB at once", results.len());
+        recorded.extend(results);
+        bench.commit(&commands);
+    }
+    assert_eq!(recorded, tasks);
+}

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::client::Origin;
-use crate::state::{Command, MasterCommand, Operation, Outcome, TaskEffect};
+use crate::state::{Command, MasterCommand, Operation};
 use crate::types::NodeId;
 use crate::wire::{self, WireError};
 
@@ -27,11 +27,38 @@ pub(super) struct Placed {
     pub(super) waiter: Waiter,
 }
 
-/// Commands that wait for their entry, in order.
+/// Commands that wait for their entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Batch {
+    /// What keeps rights and nodes alive, and what the master decided. It goes first, also while no more of the rest is taken.
+    urgent: Lane,
+    /// What clients ask for, and the grants that belong to it.
+    asked: Lane,
+}
+
+/// Some of them, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Lane {
     waiting: VecDeque<(Command, usize, Option<Waiter>)>,
     bytes: usize,
+}
+
+/// What becomes of one entry.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// The commands.
+    pub(super) payload: Bytes,
+    /// What is to be remembered of them.
+    pub(super) proposed: Proposed,
+}
+
+/// What is known of an entry on its way into the log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Proposed {
+    /// Who waits for which place of it.
+    pub(super) waiters: Vec<Placed>,
+    /// Whether anything in it was decided by the master.
+    pub(super) has_decisions: bool,
 }
 
 /// Why a command was not taken.
@@ -53,44 +80,73 @@ impl Batch {
         if size > wire::MAX_COMMAND {
             return Err(Full::Command { len: size as u64 });
         }
-        if self.bytes + size > WAITING_MAX {
+        let lane = if is_urgent(&command) { &mut self.urgent } else { &mut self.asked };
+        // A grant belongs to what waits already, and there are few of them.
+        if lane.bytes + size > WAITING_MAX && !matches!(command, Command::Master(MasterCommand::AssignSubmitted { .. }))
+        {
             return Err(Full::Batch);
         }
-        self.bytes += size;
-        self.waiting.push_back((command, size, waiter));
+        lane.bytes += size;
+        lane.waiting.push_back((command, size, waiter));
         Ok(())
     }
 
-    /// Says whether an entry should be made now: when nothing of ours is on its way to the disk, or when enough has gathered.
-    pub(super) fn is_ready(&self, is_store_busy: bool) -> bool {
-        !self.waiting.is_empty() && (!is_store_busy || self.bytes >= ENTRY_SIZE)
+    /// Says whether an entry should be made now: when nothing of ours is on its way to the disk, or when enough has gathered. While
+    /// the log has no room, only what is urgent counts.
+    pub(super) fn is_ready(&self, is_store_busy: bool, has_room: bool) -> bool {
+        let (commands, bytes) =
+            self.lanes(has_room).fold((0, 0), |sum, lane| (sum.0 + lane.waiting.len(), sum.1 + lane.bytes));
+        commands > 0 && (!is_store_busy || bytes >= ENTRY_SIZE)
     }
 
-    /// Takes as many commands as belong into one entry: its payload, and who waits for which place of it.
-    pub(super) fn take(&mut self) -> (Bytes, Vec<Placed>) {
+    /// Takes as many commands as belong into one entry; while the log has no room, only of what is urgent.
+    pub(super) fn take(&mut self, has_room: bool) -> Taken {
         let mut commands = Vec::new();
-        let mut waiters = Vec::new();
+        let mut proposed = Proposed { waiters: Vec::new(), has_decisions: false };
         let mut taken = 0;
-        while let Some((_, size, _)) = self.waiting.front() {
-            if taken > 0 && taken + size > ENTRY_SIZE {
-                break;
+        for lane in [Some(&mut self.urgent), has_room.then_some(&mut self.asked)].into_iter().flatten() {
+            while let Some((command, size, waiter)) = lane.pop_within(ENTRY_SIZE, taken) {
+                taken += size;
+                proposed.waiters.extend(waiter.map(|waiter| Placed { place: commands.len(), waiter }));
+                proposed.has_decisions |= waiter.is_none();
+                commands.push(command);
             }
-            let (command, size, waiter) = self.waiting.pop_front().expect("seen above");
-            taken += size;
-            waiters.extend(waiter.map(|waiter| Placed { place: commands.len(), waiter }));
-            commands.push(command);
         }
-        self.bytes -= taken;
         let mut payload = wire::encode(&commands, wire::MAX_MESSAGE).expect("the size was checked when it was taken");
         // The log holds it for a while.
         payload.shrink_to_fit();
-        (Bytes::from(payload), waiters)
+        Taken { payload: Bytes::from(payload), proposed }
     }
 
     /// Forgets everything and hands back who waited.
     pub(super) fn clear(&mut self) -> Vec<Waiter> {
-        self.bytes = 0;
-        self.waiting.drain(..).filter_map(|(_, _, waiter)| waiter).collect()
+        let Self { urgent, asked } = std::mem::take(self);
+        urgent.waiting.into_iter().chain(asked.waiting).filter_map(|(_, _, waiter)| waiter).collect()
+    }
+
+    fn lanes(&self, has_room: bool) -> impl Iterator<Item = &Lane> {
+        [Some(&self.urgent), has_room.then_some(&self.asked)].into_iter().flatten()
+    }
+}
+
+impl Lane {
+    /// The next one, if it is the first of an entry or has room beside so many bytes.
+    fn pop_within(&mut self, limit: usize, taken: usize) -> Option<(Command, usize, Option<Waiter>)> {
+        let next = self.waiting.pop_front_if(|(_, size, _)| taken == 0 || taken + *size <= limit)?;
+        self.bytes -= next.1;
+        Some(next)
+    }
+}
+
+/// Whether a command goes in front of what clients ask for. Under a load that the log cannot take, sessions are renewed and work
+/// goes on all the same: whoever asks for too much is told so, and nobody else pays for it.
+fn is_urgent(command: &Command) -> bool {
+    match command {
+        Command::Renew { .. } | Command::Expire { .. } => true,
+        // It means a task that is recorded in front of it.
+        Command::Master(MasterCommand::AssignSubmitted { .. }) => false,
+        Command::Master(_) => true,
+        Command::Register { .. } | Command::Client { .. } => false,
     }
 }
 
@@ -139,10 +195,7 @@ fn size_of_decision(decision: &MasterCommand) -> usize {
             let labels: usize = offer.labels.iter().map(|(key, value)| key.len() + value.len() + 10).sum();
             offer.label.len() + kinds + labels
         }
-        MasterCommand::Finish { outcome: Outcome::Done { output, effects }, .. } => {
-            output.len() + effects.iter().map(TaskEffect::size).sum::<usize>()
-        }
-        MasterCommand::Finish { outcome: Outcome::Failed { message, output, .. }, .. } => message.len() + output.len(),
+        MasterCommand::Finish { outcome, .. } => outcome.size(),
         MasterCommand::EndNode { .. }
         | MasterCommand::EndReleased(_)
         | MasterCommand::Assign { .. }
@@ -154,7 +207,7 @@ fn size_of_decision(decision: &MasterCommand) -> usize {
 /// How large an entry of several commands may become, in bytes: an Append carries one whole (F14).
 const ENTRY_SIZE: usize = 192 * 1024;
 
-/// How much may wait for an entry, in bytes; more is `Busy`.
+/// How much of one sort may wait for an entry, in bytes; more is `Busy`.
 const WAITING_MAX: usize = 8 * 1024 * 1024;
 
 #[cfg(test)]
@@ -162,7 +215,7 @@ mod tests {
     use super::*;
     use crate::state::{
         Add, Claim, Condition, CounterOperation, Delete, Expect, KeyOperation, Mode, Put, RightId, RightKind,
-        RightOperation, Transaction,
+        RightOperation, Ticket, Transaction,
     };
     use crate::types::{ClaimId, Fence, Revision, Seq, SessionId};
 
@@ -183,10 +236,10 @@ mod tests {
     fn a_command_goes_alone_while_the_store_is_idle_and_gathers_while_it_is_busy() {
         let mut batch = Batch::default();
         batch.push(put(10), Some(waiter(1))).unwrap();
-        assert!(batch.is_ready(false));
-        assert!(!batch.is_ready(true));
+        assert!(batch.is_ready(false, true));
+        assert!(!batch.is_ready(true, true));
         batch.push(put(ENTRY_SIZE), None).unwrap();
-        assert!(batch.is_ready(true), "enough has gathered");
+        assert!(batch.is_ready(true, true), "enough has gathered");
     }
 
     #[test]
@@ -195,11 +248,31 @@ mod tests {
         for number in 0..4 {
             batch.push(put(ENTRY_SIZE - 1000), Some(waiter(number))).unwrap();
         }
-        let (payload, waiters) = batch.take();
+        let Taken { payload, proposed } = batch.take(true);
         assert_eq!(decode(&payload).unwrap().len(), 1);
-        assert_eq!(waiters, [Placed { place: 0, waiter: waiter(0) }]);
+        assert_eq!(proposed.waiters, [Placed { place: 0, waiter: waiter(0) }]);
         assert_eq!(batch.clear(), [waiter(1), waiter(2), waiter(3)]);
-        assert!(!batch.is_ready(false));
+        assert!(!batch.is_ready(false, true));
+    }
+
+    #[test]
+    fn what_keeps_others_alive_goes_first_and_also_while_the_log_has_no_room() {
+        let renew = || Command::Renew { sessions: vec![SessionId(1)] };
+        let ticket = Ticket { client: SessionId(1), seq: Seq(1), place: 0 };
+        let grant = Command::Master(MasterCommand::AssignSubmitted { ticket, session: SessionId(2) });
+        let mut batch = Batch::default();
+        while batch.push(put(1024 * 1024), Some(waiter(1))).is_ok() {}
+        assert!(!batch.is_ready(false, false), "it waits for room");
+        batch.push(grant, None).unwrap();
+        batch.push(renew(), Some(waiter(2))).unwrap();
+        assert!(batch.is_ready(false, false));
+        let Taken { payload, proposed } = batch.take(false);
+        assert_eq!(decode(&payload).unwrap(), [renew()]);
+        assert_eq!(proposed, Proposed { waiters: vec![Placed { place: 0, waiter: waiter(2) }], has_decisions: false });
+        batch.push(renew(), None).unwrap();
+        let Taken { payload, proposed } = batch.take(true);
+        assert_eq!(decode(&payload).unwrap(), [renew()], "a large one goes alone");
+        assert!(proposed.has_decisions);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use super::Replica;
-use super::batch::{self, Placed};
+use super::batch::{self, Placed, Taken};
 use super::requests::Question;
 use super::waiting::Subject;
 use crate::client::Denied;
@@ -22,18 +22,22 @@ use crate::types::{Epoch, Index, Nanos};
 
 impl Replica {
     /// Hands the gathered commands to consensus, unless the store is still busy with an entry of ours and there is room to
-    /// gather more, or the master is being asked about tasks among them.
+    /// gather more, too much waits for its commit, or the master is being asked about tasks among them.
     pub(super) fn propose_batch(&mut self, now: Nanos, effects: &mut Effects) {
-        while self.batch.is_ready(self.consensus.last().index > self.consensus.durable()) {
+        loop {
+            let has_room = self.consensus.has_room();
+            if !self.batch.is_ready(self.consensus.last().index > self.consensus.durable(), has_room) {
+                return;
+            }
             if let (Some(epoch), Some(tasks)) = (self.mastering, self.coming.ask(now)) {
                 effects.local.push(Local::Master(master::Input::Submitting { epoch, tasks }));
             }
             if self.coming.is_waiting() {
                 return;
             }
-            let (payload, waiters) = self.batch.take();
+            let Taken { payload, proposed } = self.batch.take(has_room);
             let context = self.context();
-            self.proposed.insert(context, waiters);
+            self.proposed.insert(context, proposed);
             let epoch = self.consensus.epoch();
             self.core(now, consensus::Input::Propose { context, epoch, payload }, effects);
         }
@@ -67,11 +71,11 @@ impl Replica {
         if let Some(Question { waiter, .. }) = self.reads.remove(&context) {
             self.respond(waiter, Err(denied), effects);
         }
-        if let Some(waiters) = self.proposed.remove(&context) {
-            for Placed { waiter, .. } in waiters {
+        if let Some(proposed) = self.proposed.remove(&context) {
+            for Placed { waiter, .. } in proposed.waiters {
                 self.respond(waiter, Err(denied), effects);
             }
-            if let Some(epoch) = self.mastering {
+            if let Some(epoch) = self.mastering.filter(|_| proposed.has_decisions) {
                 effects.local.push(Local::Master(master::Input::Dropped { epoch }));
             }
         }

@@ -44,7 +44,7 @@ use crate::profile::Profile;
 use crate::state::{Answer, State};
 use crate::types::{ClusterId, Epoch, Index, Nanos, NodeId};
 
-use batch::{Batch, Placed, Waiter};
+use batch::{Batch, Placed, Proposed, Waiter};
 use coming::Coming;
 use exchange::Exchange;
 use growth::Herald;
@@ -139,7 +139,7 @@ pub struct Replica {
     /// Tasks among them that the master may grant in the same entry.
     coming: Coming,
     /// Batches handed to consensus in this step, by context, until it says where they stand.
-    proposed: BTreeMap<u64, Vec<Placed>>,
+    proposed: BTreeMap<u64, Proposed>,
     /// Who waits for the entry at this place, and the epoch it must have.
     placed: BTreeMap<Index, (Epoch, Vec<Placed>)>,
     /// Reads that consensus has not confirmed yet.
@@ -477,7 +477,7 @@ impl Replica {
                     }
                 }
                 consensus::Effect::Accepted { context, id } => {
-                    if let Some(mut waiters) = self.proposed.remove(&context) {
+                    if let Some(Proposed { mut waiters, .. }) = self.proposed.remove(&context) {
                         if is_on(Bug::AnswersEarly) {
                             for Placed { waiter, .. } in waiters.drain(..) {
                                 self.respond(waiter, Ok(Answer::Written(self.state.revision().next())), effects);

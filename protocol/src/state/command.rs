@@ -296,6 +296,15 @@ impl Outcome {
     pub fn done(output: impl Into<Bytes>) -> Self {
         Self::Done { output: output.into(), effects: Vec::new() }
     }
+
+    /// About how many bytes it takes in the log.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Done { output, effects } => output.len() + effects.iter().map(TaskEffect::size).sum::<usize>(),
+            Self::Failed { message, output, .. } => message.len() + output.len(),
+        }
+    }
 }
 
 /// A question about the state.

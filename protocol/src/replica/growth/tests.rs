@@ -11,7 +11,7 @@ use crate::master;
 use crate::message::Body;
 use crate::profile::Profile;
 use crate::replica::{Compaction, Config, Input};
-use crate::state::{Operation, Query, Roster, RosterChange};
+use crate::state::{Command, Operation, Query, Roster, RosterChange};
 use crate::types::{ClusterId, Incarnation, Seq, SessionId};
 
 struct Town {
@@ -342,4 +342,34 @@ fn c6_a_false_master_is_believed_by_nobody_who_is_led_and_elsewhere_only_while_i
     assert_eq!(heeded(&town, 4), Some(NodeId(liar)));
     town.run(Duration::from_secs(5));
     assert_eq!(heeded(&town, 4), Some(NodeId(leader)));
+}
+
+#[test]
+fn r22_a_log_without_room_refuses_clients_and_still_carries_what_keeps_nodes_alive() {
+    let mut town = Town::founded(3);
+    let leader = town.leader();
+    let put = |town: &mut Town| town.writing(leader, Operation::Put(crate::state::Put::new("k", vec![7; 1 << 20])));
+    put(&mut town);
+    // Nobody answers the leader from here on, and no time passes: nothing is committed, and it goes on leading.
+    town.dead.extend((1..=3).filter(|node| *node != leader));
+    let refused = |town: &mut Town| {
+        let body = put(town);
+        town.begin_to_ask(leader, body);
+        town.responses.pop().map(|response| response.result)
+    };
+    let first = (0..64).find_map(|_| refused(&mut town)).expect("there is an end to it");
+    assert_eq!(first, Err(Denied::Busy));
+    let replica = town.nodes.get_mut(&leader).expect("it leads");
+    let epoch = replica.consensus().epoch();
+    for round in 0..4 {
+        let before = replica.consensus().last().index;
+        let commands = vec![Command::Renew { sessions: vec![SessionId(1)] }];
+        let mut effects = Effects::new();
+        replica.step(town.now, Input::Propose { epoch, commands }, &mut effects);
+        assert_eq!(replica.consensus().last().index, before.next(), "renewal {round} is an entry at once");
+        assert!(effects.local.is_empty(), "nothing of the master's was dropped: {effects:?}");
+        for batch in effects.persist {
+            replica.step(town.now, Input::Persisted { seq: batch.seq }, &mut Effects::new());
+        }
+    }
 }
