@@ -151,8 +151,14 @@ impl Client {
         };
         let body = match &call.purpose {
             Purpose::Register => RequestBody::Register { ttl: self.config.ttl },
-            Purpose::Renew(sessions) => RequestBody::Renew { sessions: sessions.clone() },
-            Purpose::RenewOnce { session, .. } => RequestBody::Renew { sessions: vec![*session] },
+            Purpose::Renew(sessions) => {
+                let own = sessions.iter().find_map(|session| self.open(*session));
+                RequestBody::Renew {
+                    sessions: sessions.clone(),
+                    heard: own.map(|own| (own.id, own.first_incomplete())),
+                }
+            }
+            Purpose::RenewOnce { session, .. } => RequestBody::Renew { sessions: vec![*session], heard: None },
             Purpose::Read { query, consistency, .. } => {
                 RequestBody::Read { query: query.clone(), consistency: *consistency }
             }

@@ -120,6 +120,9 @@ pub enum RequestBody {
     Renew {
         /// The sessions, at most [`MAX_RENEWED`](crate::state::limits::MAX_RENEWED).
         sessions: Vec<SessionId>,
+        /// The own session, if it is among them, and its first request of which the client has no answer: those before it are kept
+        /// for nobody.
+        heard: Option<(SessionId, Seq)>,
     },
     /// Execute once.
     Write {

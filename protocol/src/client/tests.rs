@@ -175,7 +175,7 @@ fn an_open_session_is_renewed_every_third_of_its_life() {
     let mut bench = Bench::with_session();
     bench.after(TTL / 3);
     let renew = bench.only();
-    assert_eq!(renew.body, RequestBody::Renew { sessions: vec![SessionId(7)] });
+    assert_eq!(renew.body, RequestBody::Renew { sessions: vec![SessionId(7)], heard: Some((SessionId(7), Seq(2))) });
     bench.answer(renew.number, Ok(Answer::Renewed { ended: vec![] }));
     assert_eq!(bench.client.next_deadline(), bench.now + TTL / 3);
 }
@@ -495,7 +495,7 @@ fn a_late_word_about_an_old_session_does_not_end_the_new_one() {
 
 fn renewal(seen: &Seen) -> Vec<SessionId> {
     match &seen.body {
-        RequestBody::Renew { sessions } => sessions.clone(),
+        RequestBody::Renew { sessions, .. } => sessions.clone(),
         other => panic!("not a renewal: {other:?}"),
     }
 }

@@ -108,7 +108,7 @@ impl Batch {
             while let Some((command, size, waiter)) = lane.pop_within(ENTRY_SIZE, taken) {
                 taken += size;
                 proposed.waiters.extend(waiter.map(|waiter| Placed { place: commands.len(), waiter }));
-                proposed.has_decisions |= waiter.is_none();
+                proposed.has_decisions |= waiter.is_none() && !matches!(command, Command::Heard { .. });
                 commands.push(command);
             }
         }
@@ -142,7 +142,7 @@ impl Lane {
 /// goes on all the same: whoever asks for too much is told so, and nobody else pays for it.
 fn is_urgent(command: &Command) -> bool {
     match command {
-        Command::Renew { .. } | Command::Expire { .. } => true,
+        Command::Renew { .. } | Command::Heard { .. } | Command::Expire { .. } => true,
         // It means a task that is recorded in front of it.
         Command::Master(MasterCommand::AssignSubmitted { .. }) => false,
         Command::Master(_) => true,
@@ -160,7 +160,7 @@ fn size_of(command: &Command) -> usize {
     const FIXED: usize = 64;
     FIXED
         + match command {
-            Command::Register { .. } | Command::Expire { .. } => 0,
+            Command::Register { .. } | Command::Heard { .. } | Command::Expire { .. } => 0,
             Command::Renew { sessions } => sessions.len() * 10,
             Command::Client { operation, .. } => size_of_operation(operation),
             Command::Master(decision) => size_of_decision(decision),
@@ -328,6 +328,7 @@ mod tests {
             client(Operation::Right(push)),
             client(Operation::Counter(add)),
             Command::Renew { sessions: vec![SessionId(u64::MAX); 100] },
+            Command::Heard { session: SessionId(u64::MAX), first_incomplete: Seq(u64::MAX) },
         ];
         for command in commands {
             let encoded = wire::encode(&command, wire::MAX_MESSAGE).unwrap().len();

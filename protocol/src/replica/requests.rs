@@ -57,11 +57,19 @@ impl Replica {
     pub(super) fn on_leader_request(&mut self, now: Nanos, waiter: Waiter, body: RequestBody, effects: &mut Effects) {
         let command = match body {
             RequestBody::Register { ttl } => Command::Register { ttl },
-            RequestBody::Renew { sessions } if sessions.len() > MAX_RENEWED => {
+            RequestBody::Renew { sessions, .. } if sessions.len() > MAX_RENEWED => {
                 let (len, limit) = (sessions.len() as u64, MAX_RENEWED as u64);
                 return self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
             }
-            RequestBody::Renew { sessions } => Command::Renew { sessions },
+            RequestBody::Renew { sessions, heard } => {
+                if let Some((session, first_incomplete)) = heard
+                    && self.state.keeps_before(session, first_incomplete)
+                {
+                    // If there is no room, the next renewal says it again.
+                    let _ = self.batch.push(Command::Heard { session, first_incomplete }, None);
+                }
+                Command::Renew { sessions }
+            }
             RequestBody::Write { session, seq, first_incomplete, operation } => {
                 // The log would refuse it, too, but only as an entry.
                 if self.state.is_crowded(&operation) && !self.state.has_answered(session, seq) {

@@ -99,28 +99,42 @@ impl Clients {
 
     /// Says what to do with request `seq`, after forgetting the answers that the client says it has.
     pub(super) fn admit(&mut self, id: SessionId, seq: Seq, first_incomplete: Seq) -> Admission {
+        self.forget_before(id, first_incomplete);
         let Some(window) = self.sessions.holder_mut(id) else { return refuse(Refused::SessionExpired) };
-        if first_incomplete > window.first_incomplete {
-            self.digest.remove(window.fingerprint(id));
-            window.first_incomplete = first_incomplete;
-            self.digest.add(window.fingerprint(id));
-            while let Some(oldest) = window.replies.first_entry().filter(|oldest| *oldest.key() < first_incomplete) {
-                let reply = oldest.remove();
-                self.digest.remove(reply.digest);
-                self.bytes -= weight(&reply.answer);
-            }
-        }
         if seq < window.first_incomplete {
             return refuse(Refused::Stale(seq));
         }
         if let Some(reply) = window.replies.get(&seq).filter(|_| !is_on(Bug::SkipsDedupe)) {
             return Admission::Answer(reply.answer.clone());
         }
-        // Without room for its answer nothing may be executed. Room comes back as soon as clients say what they have.
+        // Without room for its answer nothing may be executed. Room comes back as soon as clients say what they have:
+        // with the next request, or the next renewal.
         if seq.0 - window.first_incomplete.0 >= WINDOW || self.bytes > MAX_REPLY_BYTES {
             return refuse(Refused::Busy);
         }
         Admission::Execute
+    }
+
+    /// Forgets the answers of the requests before this one: the client has them.
+    pub(super) fn forget_before(&mut self, id: SessionId, first_incomplete: Seq) {
+        if self.sessions.get(id).is_none_or(|session| session.holder.first_incomplete >= first_incomplete) {
+            return;
+        }
+        let Some(window) = self.sessions.holder_mut(id) else { return };
+        self.digest.remove(window.fingerprint(id));
+        window.first_incomplete = first_incomplete;
+        self.digest.add(window.fingerprint(id));
+        while let Some(oldest) = window.replies.first_entry().filter(|oldest| *oldest.key() < first_incomplete) {
+            let reply = oldest.remove();
+            self.digest.remove(reply.digest);
+            self.bytes -= weight(&reply.answer);
+        }
+    }
+
+    /// Says whether an answer to a request before this one is kept.
+    pub(super) fn keeps_before(&self, id: SessionId, first_incomplete: Seq) -> bool {
+        let oldest = self.sessions.get(id).and_then(|session| session.holder.replies.keys().next());
+        oldest.is_some_and(|oldest| *oldest < first_incomplete)
     }
 
     /// Keeps the answer of a request that was executed.

@@ -43,6 +43,13 @@ pub enum Command {
         /// The sessions, client's and node's alike.
         sessions: Vec<SessionId>,
     },
+    /// A client has these answers, and may ask for nothing more for a long time: they are forgotten. Answered with [`Answer::Ok`].
+    Heard {
+        /// Its session.
+        session: SessionId,
+        /// It holds the answers of all requests before this one.
+        first_incomplete: Seq,
+    },
     /// Every session and record whose time ended by then ends now, up to a bounded number. Nothing ends before its time in
     /// the log, whatever is said here.
     Expire {

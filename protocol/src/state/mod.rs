@@ -120,6 +120,10 @@ impl State {
                 }
             }
             Command::Renew { sessions } => Ok(Answer::Renewed { ended: self.renew(sessions, changes) }),
+            &Command::Heard { session, first_incomplete } => {
+                self.clients.forget_before(session, first_incomplete);
+                Ok(Answer::Ok)
+            }
             Command::Expire { before } => self.expire(*before, changes),
             Command::Master(command) => self.decide(command, changes),
         };
@@ -210,6 +214,12 @@ impl State {
     #[must_use]
     pub fn has_answered(&self, session: SessionId, seq: Seq) -> bool {
         self.clients.answer(session, seq).is_some()
+    }
+
+    /// Says whether an answer is kept that its client says it has.
+    #[must_use]
+    pub fn keeps_before(&self, session: SessionId, first_incomplete: Seq) -> bool {
+        self.clients.keeps_before(session, first_incomplete)
     }
 
     /// Says whether a client's or node's session lives.

@@ -85,6 +85,10 @@ impl Naive {
                 sessions.iter().for_each(|&session| self.renew(session));
                 Ok(Answer::Renewed { ended: sessions.iter().copied().filter(|id| !live.contains(id)).collect() })
             }
+            &Command::Heard { session, first_incomplete } => {
+                self.hear(session, first_incomplete);
+                Ok(Answer::Ok)
+            }
             Command::Expire { before } => self.expire((*before).min(self.time)),
             Command::Master(command) => self.decide(command),
         };
@@ -130,11 +134,18 @@ impl Naive {
         Ok(Answer::Registered(id))
     }
 
+    fn hear(&mut self, id: SessionId, first: Seq) {
+        if let Some(client) = self.content.clients.iter_mut().find(|client| client.id == id) {
+            client.first_incomplete = client.first_incomplete.max(first);
+            let first = client.first_incomplete;
+            client.replies.retain(|(seq, _)| *seq >= first);
+        }
+    }
+
     fn request(&mut self, id: SessionId, seq: Seq, first: Seq, operation: &Operation) -> Outcomes {
+        self.hear(id, first);
         let client = self.content.clients.iter_mut().find(|client| client.id == id).ok_or(Refused::SessionExpired)?;
-        client.first_incomplete = client.first_incomplete.max(first);
         let first = client.first_incomplete;
-        client.replies.retain(|(seq, _)| *seq >= first);
         if seq < first {
             return Err(Refused::Stale(seq));
         }

@@ -328,6 +328,11 @@ impl Run {
             0 => Command::Register { ttl: Duration::from_millis([1, 500, 5_000, 90_000_000][self.chance.below(4)]) },
             1..=8 => self.request(),
             9 => Command::Renew { sessions: (0..self.chance.below(4)).map(|_| self.session()).collect() },
+            10 if self.chance.one_in(3) => {
+                let session = self.session();
+                let newest = self.seqs.get(&session).copied().unwrap_or_default();
+                Command::Heard { session, first_incomplete: Seq(newest.saturating_sub(self.chance.below(3) as u64)) }
+            }
             10 => Command::Expire {
                 before: ClusterTime((self.now.0 + 200).saturating_sub(self.chance.below(400) as u64)),
             },

@@ -243,6 +243,31 @@ fn requests_are_put_off_while_there_is_no_room_for_their_answers() {
 }
 
 #[test]
+fn a_client_that_asks_for_nothing_more_takes_no_room_for_answers_that_it_has() {
+    let mut state = State::default();
+    let ask = |state: &mut State, command| state.apply(ClusterTime(1), &command, &mut vec![]);
+    let Answer::Registered(session) = ask(&mut state, Command::Register { ttl: Duration::from_secs(9) }) else {
+        panic!("it opens")
+    };
+    let put = |seq| {
+        let operation = Operation::Put(Put::new("k", "v"));
+        Command::Client { session, seq: Seq(seq), first_incomplete: Seq(1), operation }
+    };
+    let first = ask(&mut state, put(1));
+    ask(&mut state, put(2));
+    assert!(state.keeps_before(session, Seq(2)) && !state.keeps_before(session, Seq(1)));
+    ask(&mut state, Command::Heard { session, first_incomplete: Seq(2) });
+    assert!(!state.keeps_before(session, Seq(2)) && state.keeps_before(session, Seq(3)));
+    assert_eq!(ask(&mut state, put(1)), Answer::Refused(Refused::Stale(Seq(1))));
+    // An older one that was on its way for long takes nothing back, and one of a session that is over does nothing.
+    ask(&mut state, Command::Heard { session, first_incomplete: Seq(1) });
+    ask(&mut state, Command::Heard { session: SessionId(77), first_incomplete: Seq(9) });
+    assert_ne!(ask(&mut state, put(2)), first, "the second answer is kept");
+    ask(&mut state, Command::Heard { session, first_incomplete: Seq(3) });
+    assert_eq!(state.clients.bytes(), 0);
+}
+
+#[test]
 fn one_expire_ends_a_bounded_number_and_the_master_hears_that_there_is_more() {
     let mut state = State::default();
     let mut changes = Vec::new();

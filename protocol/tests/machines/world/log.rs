@@ -33,7 +33,12 @@ impl World {
         }
         let command = match body {
             RequestBody::Register { ttl } => Command::Register { ttl },
-            RequestBody::Renew { sessions } => Command::Renew { sessions },
+            RequestBody::Renew { sessions, heard } => {
+                if let Some((session, first_incomplete)) = heard {
+                    self.log.batch.push((Command::Heard { session, first_incomplete }, None));
+                }
+                Command::Renew { sessions }
+            }
             RequestBody::Write { session, seq, first_incomplete, operation } => {
                 if let Operation::Submit(tasks) = &operation {
                     self.announce(name, session, seq, tasks);

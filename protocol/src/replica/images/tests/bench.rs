@@ -169,7 +169,7 @@ impl Bench {
 
     /// One more entry.
     fn write(&mut self) {
-        self.request(RequestBody::Renew { sessions: vec![SessionId(1)] });
+        self.request(RequestBody::Renew { sessions: vec![SessionId(1)], heard: None });
     }
 
     /// From now on so many entries trail a snapshot, but no more than so many bytes of them.
