@@ -424,10 +424,11 @@ async fn granted(
     let mut document = cluster.send(Request::post(path).json(&claim)).await?.json()?;
     let place = format!("{path}/claims/{}", word(&document["claim"]));
     let end = tokio::time::Instant::now() + wait;
+    let mut unanswered = None;
     while document["state"] == "waiting" {
         let left = end.saturating_duration_since(tokio::time::Instant::now());
         if left.is_zero() {
-            return Err(Diagnostic::new(Code::Held, "somebody else holds it"));
+            return Err(unanswered.unwrap_or_else(|| Diagnostic::new(Code::Held, "somebody else holds it")));
         }
         let turn = left.min(TURN);
         let request = Request::get(format!("{place}?wait={}ms", turn.as_millis())).waits(turn);
@@ -437,9 +438,12 @@ async fn granted(
             () = keeper.lost() => return Err(Diagnostic::new(Code::Lost, "the session ended while it stood in line")),
         };
         match reply {
-            Ok(reply) => document = reply.json()?,
+            Ok(reply) => (document, unanswered) = (reply.json()?, None),
             // Its place in line is kept as long as its session lives.
-            Err(error) if error.code.is_retryable() => tokio::time::sleep(PAUSE).await,
+            Err(error) if error.code.is_retryable() => {
+                unanswered = Some(error);
+                tokio::time::sleep(PAUSE).await;
+            }
             Err(error) => return Err(error),
         }
     }

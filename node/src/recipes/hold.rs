@@ -8,6 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use protocol::client::{Guarding, Standing};
 use protocol::state::{Grant, Mode, RightId};
+use tokio::time::Instant;
 
 use super::place::{Patience, Place, Wish};
 use crate::claims::Watched;
@@ -112,7 +113,10 @@ impl<G> Acquire<G> {
         self
     }
 
-    /// Stands in line for so long, and then gives up with [`Error::Held`].
+    /// Stands in line for so long, and then gives up with [`Error::Held`]; nothing is [`Acquire::no_wait`].
+    ///
+    /// If the cluster has not taken the claim by then, that is [`Error::NoQuorum`]. So it is if nobody answers any more when the wait is over,
+    /// which takes the client's time-out to find out.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;
@@ -123,7 +127,7 @@ impl<G> Acquire<G> {
     /// # Ok(()) }
     /// ```
     pub fn wait(mut self, patience: Duration) -> Self {
-        self.patience = Patience::UpTo(patience);
+        self.patience = if patience.is_zero() { Patience::None } else { Patience::UpTo(patience) };
         self
     }
 
@@ -193,10 +197,12 @@ impl<G: 'static> IntoFuture for Acquire<G> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { client, right, mode, value, patience, session, make } = self;
         async move {
+            let began = Instant::now();
             let session = match session {
                 Some(session) => session,
-                None => client.shared_session().await?,
+                None => patience.bound(client.shared_session()).await?,
             };
+            let patience = patience.after(began.elapsed());
             let wish = Wish { right, session: session.id(), mode, value, patience };
             let (place, grant) = Place::take(&client, wish).await?;
             let watched = session.watch(place.claim());

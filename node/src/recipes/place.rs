@@ -3,6 +3,7 @@
 //! # Invariants
 //!
 //! * A claim that nobody waits for any more is withdrawn, also one whose answer had not come yet when the wait was dropped.
+//! * Of a right it is said that somebody else holds it only if the cluster has said so, and knows of our claim no more.
 //! * However many claims and ends of claims are under way while nobody answers, other calls find room beside them.
 //! * A right that is dropped is given back in the background; at the latest it ends with its session.
 
@@ -18,6 +19,7 @@ use protocol::state::{
 use protocol::{ClaimId, Fence, Revision, SessionId};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::watch::look;
 use crate::client::{Client, unexpected};
@@ -45,6 +47,32 @@ pub(crate) enum Patience {
     Endless,
 }
 
+impl Patience {
+    /// What is left of it after so long.
+    pub(super) fn after(self, elapsed: Duration) -> Self {
+        match self {
+            Self::UpTo(span) => Self::UpTo(span.saturating_sub(elapsed)),
+            Self::None | Self::Endless => self,
+        }
+    }
+
+    /// How long an answer is waited for, where the client waits for so long.
+    fn at_most(self, patience: Duration) -> Duration {
+        match self {
+            Self::UpTo(span) => span.min(patience),
+            Self::None | Self::Endless => patience,
+        }
+    }
+
+    /// Waits for what comes before the claim, and no longer than for that.
+    pub(super) async fn bound<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        match self {
+            Self::UpTo(span) => tokio::time::timeout(span, call).await.unwrap_or(Err(nobody(span, false))),
+            Self::None | Self::Endless => call.await,
+        }
+    }
+}
+
 /// A claim that stands. Dropped, it is given up in the background.
 pub(crate) struct Place {
     client: Client,
@@ -58,35 +86,33 @@ pub(crate) struct Place {
 
 impl Place {
     /// Claims a right and waits until it is granted. Cancellation safe: dropped, the claim is withdrawn.
+    ///
+    /// Whoever has waited in vain hears why within the client's patience: [`Error::Held`] from the cluster, or [`Error::NoQuorum`].
     pub(crate) async fn take(client: &Client, wish: Wish) -> Result<(Self, Grant), Error> {
-        let patience = wish.patience;
-        let waits = Self::wait_in_line(client, wish);
-        match patience {
-            Patience::UpTo(patience) => match tokio::time::timeout(patience, waits).await {
-                Ok(result) => result,
-                Err(_) => Err(Error::Held { fence: Fence(0) }),
-            },
-            Patience::None | Patience::Endless => waits.await,
-        }
-    }
-
-    async fn wait_in_line(client: &Client, wish: Wish) -> Result<(Self, Grant), Error> {
         let says_more = matches!(wish.right.kind, RightKind::Queue | RightKind::Barrier);
+        let (began, patience) = (Instant::now(), wish.patience);
         let (place, fence) = Self::enter(client, wish).await?;
         let grant = match fence {
             // The item of a queue and the round of a barrier are not in the answer to the claim.
             Some(fence) if !says_more => Grant { fence, round: fence, item: None },
-            _ => place.granted().await?,
+            _ => match patience.after(began.elapsed()) {
+                Patience::UpTo(left) => match tokio::time::timeout(left, place.granted()).await {
+                    Ok(granted) => granted?,
+                    Err(_) => return Err(place.leave_line().await),
+                },
+                Patience::None | Patience::Endless => place.granted().await?,
+            },
         };
         Ok((place, grant))
     }
 
-    /// Stands in line. The request goes on where the future is dropped, and whatever it claimed is given up then.
+    /// Stands in line, or gives up with the client's patience or that of the wish. The request goes on where the future is dropped, and
+    /// whatever it claimed is given up then.
     pub(crate) async fn enter(client: &Client, wish: Wish) -> Result<(Self, Option<Fence>), Error> {
         let runtime = Handle::current();
         let (sender, mut receiver) = oneshot::channel();
         let (client, handle) = (client.clone(), runtime.clone());
-        let patience = client.patience();
+        let patience = wish.patience.at_most(client.patience());
         let begun = Arc::new(AtomicBool::new(false));
         let begins = begun.clone();
         let work = async move {
@@ -106,7 +132,27 @@ impl Place {
         receiver.close();
         // Whatever is claimed is withdrawn when the answer comes; until then it may stand, and a barrier count it.
         let maybe_applied = begun.load(Ordering::SeqCst);
-        Err(Error::NoQuorum { maybe_applied, waited: patience, master: None })
+        Err(nobody(patience, maybe_applied))
+    }
+
+    /// Withdraws the claim, and says why it was made in vain.
+    async fn leave_line(self) -> Error {
+        let (client, right) = (self.client.clone(), self.right.clone());
+        let patience = client.patience();
+        let leaves = async {
+            let _way = client.way().await;
+            self.release().await
+        };
+        match tokio::time::timeout(patience, leaves).await {
+            Ok(Ok(())) => match look(&client, &right).await {
+                Ok(view) => Error::Held { fence: view.holders.last().map_or(Fence(0), |holder| holder.fence) },
+                Err(error) => error,
+            },
+            // It stands in line, and may be granted, until somebody has withdrawn it.
+            Ok(Err(Error::NoQuorum { waited, master, .. })) => Error::NoQuorum { maybe_applied: true, waited, master },
+            Ok(Err(error)) => error,
+            Err(_) => nobody(patience, true),
+        }
     }
 
     /// Waits for the grant.
@@ -207,6 +253,11 @@ async fn enter_for_certain(client: &Client, wish: Wish, runtime: Handle) -> Resu
             Err(error)
         }
     }
+}
+
+/// Nobody answered in time.
+fn nobody(waited: Duration, maybe_applied: bool) -> Error {
+    Error::NoQuorum { maybe_applied, waited, master: None }
 }
 
 /// Gives a claim of a session back.

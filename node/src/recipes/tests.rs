@@ -9,8 +9,8 @@ use actors::KeptSession;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::{FutureExt as _, StreamExt as _};
 use protocol::client::Work;
-use protocol::state::{Answer, Host, Mode, OpenSession, RightId, RightKind};
-use protocol::{Fence, SessionId};
+use protocol::state::{Answer, Claimed, Host, Mode, OpenSession, RightId, RightKind};
+use protocol::{ClaimId, Fence, SessionId};
 
 use super::OnceError;
 use super::place::{Patience, Place, Wish, release};
@@ -19,6 +19,12 @@ use crate::kv::{held, put};
 use crate::prelude::*;
 
 const SHORT: Duration = Duration::from_millis(50);
+
+/// Enough for a claim to be in line.
+const SPAN: Duration = Duration::from_secs(1);
+
+/// Longer than any test waits.
+const LONG: Duration = Duration::from_secs(3600);
 
 async fn node() -> Node {
     let node = Node::builder("rights").ephemeral().profile(Profile::DEV).start().await.unwrap();
@@ -34,7 +40,10 @@ async fn a_lock_has_one_holder_and_its_next_one_a_greater_fence() {
     let fence = guard.fence();
     assert!(guard.valid_for().is_some());
     assert!(matches!(two.lock("a").await, Err(Error::Held { fence: held }) if held == fence));
-    assert!(matches!(two.lock("a").wait(SHORT).await, Err(Error::Held { .. })));
+    assert!(matches!(two.lock("a").wait(Duration::ZERO).await, Err(Error::Held { fence: held }) if held == fence));
+    assert!(matches!(two.lock("a").wait(SPAN).await, Err(Error::Held { fence: held }) if held == fence));
+    let line = super::watch::look(&one, guard.hold.place().right()).await.unwrap();
+    assert_eq!(line.waiting, 0, "whoever waited in vain has left the line");
     let waits = tokio::spawn(async move { two.lock("a").wait_long().await });
     guard.release().await.unwrap();
     let next = waits.await.unwrap().unwrap();
@@ -237,13 +246,20 @@ async fn an_addition_under_a_key_counts_once() {
     assert_eq!(counter.get().await.unwrap(), 0);
 }
 
-/// A cluster that answers nothing, and how often it was asked.
+/// A cluster that answers nothing, or nothing more when it has put so many claims in line.
 #[derive(Default)]
-struct Silent(AtomicUsize);
+struct Silent {
+    claims: usize,
+    /// How often it was asked.
+    asked: AtomicUsize,
+}
 
 impl Backend for Silent {
     fn call(&self, _: Work, _: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        if self.asked.fetch_add(1, Ordering::SeqCst) < self.claims {
+            let claimed = Claimed { claim: ClaimId(1), fence: None };
+            return std::future::ready(Ok(Answer::Claimed(claimed))).boxed();
+        }
         std::future::pending().boxed()
     }
 
@@ -258,21 +274,43 @@ impl Backend for Silent {
     }
 }
 
+fn wish(right: RightId, patience: Patience) -> Wish {
+    Wish { right, session: SessionId(1), mode: Mode::Exclusive, value: "".into(), patience }
+}
+
+#[tokio::test]
+async fn nobody_is_said_to_hold_what_nobody_answers_for() {
+    let lock = wish(RightId::new(RightKind::Lock, "a"), Patience::UpTo(SHORT));
+    let in_doubt = |taken: Result<_, Error>| match taken {
+        Err(Error::NoQuorum { maybe_applied, .. }) => maybe_applied,
+        Err(error) => panic!("nobody answers, and that is said to mean: {error}"),
+        Ok(_) => panic!("nobody answers"),
+    };
+    // Without a session there is no claim.
+    let client = Client::new(Arc::new(Silent::default())).timeout(LONG);
+    assert!(!in_doubt(client.lock("a").wait(SHORT).await.map(drop)));
+    // The claim is on its way.
+    assert!(in_doubt(Place::take(&client, lock.clone()).await.map(drop)));
+    // The claim is in line, and nobody can say who is before it.
+    let client = Client::new(Arc::new(Silent { claims: 1, ..Silent::default() })).timeout(SHORT);
+    assert!(in_doubt(Place::take(&client, lock).await.map(drop)));
+}
+
 #[tokio::test]
 async fn claims_that_nobody_answers_leave_room_for_other_calls() {
     let silent = Arc::new(Silent::default());
     let client = Client::new(silent.clone()).timeout(SHORT);
     let enter = |number| {
         let right = RightId::new(RightKind::Lock, format!("a{number}"));
-        let (session, mode, value) = (SessionId(1), Mode::Exclusive, "".into());
-        Place::enter(&client, Wish { right, session, mode, value, patience: Patience::Endless })
+        Place::enter(&client, wish(right, Patience::Endless))
     };
     let entered = join_all((0..1_000).map(enter)).await;
     let is_maybe = |entered: &Result<_, Error>| match entered {
         Err(Error::NoQuorum { maybe_applied, .. }) => *maybe_applied,
         _ => panic!("nobody answers"),
     };
-    let (asked, maybe) = (silent.0.load(Ordering::SeqCst), entered.iter().filter(|entered| is_maybe(entered)).count());
+    let (asked, maybe) =
+        (silent.asked.load(Ordering::SeqCst), entered.iter().filter(|entered| is_maybe(entered)).count());
     assert!(asked < 512, "fewer than one session has places for");
     assert!((asked..1_000).contains(&maybe), "{maybe} claims may stand, {asked} were asked for");
 }

@@ -51,6 +51,20 @@ async fn a_lock_is_held_by_one_session_and_handed_on_in_order() {
 }
 
 #[tokio::test]
+async fn whoever_waited_in_vain_without_a_quorum_is_not_told_that_somebody_holds_it() {
+    let fixture = fixture();
+    let session = fixture.session().await;
+    fixture.claim("/v1/locks/a", json!({ "session": session })).await;
+    let waits = Request::post("/v1/locks/a").json(&json!({ "session": session, "wait_ms": 1_000 }));
+    let (refused, ()) = tokio::join!(fixture.once(waits), async {
+        while fixture.get("/v1/locks/a").await["waiting"] != 1 {}
+        fixture.toy.has_quorum.store(false, Ordering::SeqCst);
+    });
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.code, refused.status(), refused.maybe_applied), (Code::NoQuorum, 504, true));
+}
+
+#[tokio::test]
 async fn readers_share_a_lock_and_a_semaphore_counts() {
     let fixture = fixture();
     let session = fixture.session().await;
