@@ -109,9 +109,9 @@ impl Pass {
     /// See [`Error`].
     pub async fn leave(self) -> Result<(), Error> {
         let round = self.hold.grant().round;
-        let place = self.hold.into_place();
+        let place = self.hold.place();
         let (client, right) = (place.client().clone(), place.right().clone());
-        place.release().await?;
+        self.hold.release().await?;
         let mut view = look(&client, &right).await?;
         while view.holders.iter().any(|holder| holder.round == round) {
             view = changed(&client, &right, view.revision).await?;

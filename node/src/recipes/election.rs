@@ -174,7 +174,7 @@ impl Leadership {
     ///
     /// See [`Error`]. It is given up in any case, at the latest with its session.
     pub async fn resign(self) -> Result<(), Error> {
-        self.hold.into_place().release().await
+        self.hold.release().await
     }
 }
 

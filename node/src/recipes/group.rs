@@ -165,7 +165,7 @@ impl Membership {
     ///
     /// See [`Error`]. The place is given up in any case, at the latest with its session.
     pub async fn leave(self) -> Result<(), Error> {
-        self.hold.into_place().release().await
+        self.hold.release().await
     }
 }
 

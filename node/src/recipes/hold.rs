@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use protocol::Revision;
 use protocol::client::{Guarding, Standing};
 use protocol::state::{Grant, Mode, RightId};
 use tokio::time::Instant;
@@ -57,8 +58,16 @@ impl Hold {
         &self.place
     }
 
-    pub(super) fn into_place(self) -> Place {
-        self.place
+    /// Gives it back. The session lives until that is done, also where nobody else holds it.
+    pub(super) async fn release(self) -> Result<(), Error> {
+        let Self { place, session: _lives, .. } = self;
+        place.release().await
+    }
+
+    /// Ends the right for good. The session lives until that is recorded, also where nobody else holds it.
+    pub(super) async fn settle(self, outcome: Bytes) -> Result<Revision, Error> {
+        let Self { place, session: _lives, .. } = self;
+        place.settle(outcome).await
     }
 }
 

@@ -77,6 +77,6 @@ impl LockGuard {
     ///
     /// See [`Error`]. The lock is given back in any case, at the latest with its session.
     pub async fn release(self) -> Result<(), Error> {
-        self.hold.into_place().release().await
+        self.hold.release().await
     }
 }

@@ -104,7 +104,7 @@ impl Once {
         };
         let outcome = hold.run(work()).await.map_err(OnceError::Lost)?.map_err(OnceError::Failed)?;
         let bytes = serde_json::to_vec(&outcome).map_err(|error| Error::Codec(format!("the outcome: {error}")))?;
-        hold.into_place().settle(bytes.into()).await?;
+        hold.settle(bytes.into()).await?;
         Ok(outcome)
     }
 

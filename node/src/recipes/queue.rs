@@ -197,7 +197,7 @@ impl Taken {
     ///
     /// [`Error::NotHeld`] if the session is over, and somebody else has the item or will get it; see [`Error`].
     pub async fn done(self) -> Result<(), Error> {
-        self.hold.into_place().settle(Bytes::new()).await.map(drop)
+        self.hold.settle(Bytes::new()).await.map(drop)
     }
 
     /// Puts the item back to its old place.
@@ -213,6 +213,6 @@ impl Taken {
     ///
     /// See [`Error`]. It goes back in any case, at the latest with its session.
     pub async fn give_back(self) -> Result<(), Error> {
-        self.hold.into_place().release().await
+        self.hold.release().await
     }
 }

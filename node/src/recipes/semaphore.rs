@@ -89,6 +89,6 @@ impl Permit {
     ///
     /// See [`Error`]. They are given back in any case, at the latest with their session.
     pub async fn release(self) -> Result<(), Error> {
-        self.hold.into_place().release().await
+        self.hold.release().await
     }
 }

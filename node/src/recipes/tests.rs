@@ -221,6 +221,24 @@ async fn an_item_is_gone_when_it_is_done_and_back_when_it_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_is_done_is_so_before_the_session_ends_that_only_its_guard_holds() {
+    let node = node().await;
+    let client = node.client();
+    let queue = client.queue("q");
+    for item in ["a", "b", "c", "d"] {
+        queue.push(item).await.unwrap();
+        let session = client.session(LONG).await.unwrap();
+        let taken = queue.pop().session(&session).await.unwrap();
+        drop(session);
+        taken.done().await.unwrap();
+        assert_eq!(queue.waiting_items().await.unwrap(), 0, "{item} went back");
+    }
+    while !client.sessions(SessionId(0), 10).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_once_has_one_outcome_for_all_and_a_failure_is_none() {
     let node = node().await;
     let once = node.client().once("migrate");
