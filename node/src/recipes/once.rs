@@ -3,6 +3,7 @@
 use std::future::Future;
 
 use bytes::Bytes;
+use protocol::state::limits::MAX_OUTCOME;
 use protocol::state::{Mode, RightId, RightKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,7 +54,11 @@ pub enum OnceError<E> {
     /// The right to run it was lost while it ran: another one runs it.
     #[error("the right to run it was lost: {0}")]
     Lost(Lost),
-    /// The cluster did not answer, or refused.
+    /// It was done here, and that may not be recorded: then the next one does it again. [`Error::TooLarge`]: its outcome takes more than
+    /// 64 KiB as JSON, and does so every time.
+    #[error("it was done, and that is not recorded for certain: {0}")]
+    Unrecorded(Error),
+    /// The cluster did not answer, or refused. Nothing was done here.
     #[error(transparent)]
     Cluster(#[from] Error),
 }
@@ -80,6 +85,8 @@ impl Once {
     /// Runs it here if it is our turn and nobody has succeeded yet, and returns the outcome of whoever succeeded. If the right to run it
     /// is about to be lost, the future of `work` is dropped. Cancellation: the next one runs it.
     ///
+    /// An outcome takes at most 64 KiB as JSON: what is larger belongs elsewhere, and a reference to it here.
+    ///
     /// ```no_run
     /// # use tenure::prelude::*;
     /// # async fn example(client: Client) -> Result<(), Error> {
@@ -103,8 +110,8 @@ impl Once {
             Err(error) => return Err(error.into()),
         };
         let outcome = hold.run(work()).await.map_err(OnceError::Lost)?.map_err(OnceError::Failed)?;
-        let bytes = serde_json::to_vec(&outcome).map_err(|error| Error::Codec(format!("the outcome: {error}")))?;
-        hold.settle(bytes.into()).await?;
+        let bytes = recordable(&outcome).map_err(OnceError::Unrecorded)?;
+        hold.settle(bytes.into()).await.map_err(OnceError::Unrecorded)?;
         Ok(outcome)
     }
 
@@ -150,4 +157,13 @@ impl Once {
         let bytes = self.outcome().await?.ok_or(Error::NotFound)?;
         serde_json::from_slice(&bytes).map_err(|error| Error::Codec(format!("the outcome: {error}")).into())
     }
+}
+
+/// An outcome as it is recorded. One that would be refused is not sent.
+fn recordable(outcome: &impl Serialize) -> Result<Vec<u8>, Error> {
+    let bytes = serde_json::to_vec(outcome).map_err(|error| Error::Codec(format!("the outcome: {error}")))?;
+    if bytes.len() > MAX_OUTCOME {
+        return Err(Error::TooLarge { len: bytes.len() as u64, limit: MAX_OUTCOME as u64 });
+    }
+    Ok(bytes)
 }

@@ -252,6 +252,18 @@ async fn what_is_done_once_has_one_outcome_for_all_and_a_failure_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_and_cannot_be_recorded_is_said_to_be_so() {
+    let node = node().await;
+    let once = node.client().once("large");
+    let large = |len| once.run(move || async move { Ok::<String, &str>("x".repeat(len)) });
+    let unrecorded = large(64 * 1024).await;
+    let expected = Error::TooLarge { len: 64 * 1024 + 2, limit: 64 * 1024 };
+    assert!(matches!(&unrecorded, Err(OnceError::Unrecorded(why)) if *why == expected), "{unrecorded:?}");
+    assert_eq!(large(64 * 1024 - 2).await.map(|outcome| outcome.len()).unwrap(), 64 * 1024 - 2);
+    assert_eq!(large(0).await.map(|outcome| outcome.len()).unwrap(), 64 * 1024 - 2, "it is recorded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_addition_under_a_key_counts_once() {
     let node = node().await;
     let counter = node.client().counter("ids");
