@@ -23,8 +23,10 @@ use crate::outlet::Outlet;
 pub(crate) enum Home {
     /// A node.
     Node(Views),
-    /// An outside client, which shows the last refusal to whoever waits for an answer in vain.
+    /// An outside client that no node has let in yet: it shows the last refusal to whoever waits for an answer in vain.
     Outside(watch::Sender<Option<String>>),
+    /// An outside client that a node has let in. It is right here, whatever an address says that leads elsewhere.
+    LetIn,
 }
 
 /// Runs until the links are shut down.
@@ -33,7 +35,7 @@ pub(crate) async fn run(
     mut inbox: Inbox,
     outlet: Outlet,
     members: Option<ActorRef<members::Message>>,
-    home: Home,
+    mut home: Home,
 ) {
     while let Some((event, credit)) = inbox.take().await {
         match event {
@@ -47,6 +49,7 @@ pub(crate) async fn run(
             LinkEvent::Up(peer) => {
                 tracing::info!(peer = %peer.node, incarnation = %peer.incarnation, addr = %peer.addr, "link up");
                 let is_node = peer.role == Role::Node;
+                home.on_up();
                 route::link_up(peer.node, peer.incarnation, is_node)
                     .into_iter()
                     .for_each(|local| outlet.deliver(local));
@@ -74,6 +77,13 @@ pub(crate) async fn run(
 }
 
 impl Home {
+    fn on_up(&mut self) {
+        if let Self::Outside(refusal) = self {
+            refusal.send_replace(None);
+            *self = Self::LetIn;
+        }
+    }
+
     fn on_refused(&self, addr: SocketAddr, why: &Refusal) {
         match self {
             // A node that is in no cluster yet and was sent to another one was started wrongly: it would wait for ever.
@@ -84,6 +94,7 @@ impl Home {
                 }
             }
             Self::Outside(refusal) => drop(refusal.send_replace(Some(format!("{addr}: {why}")))),
+            Self::LetIn => {}
         }
     }
 }

@@ -54,7 +54,7 @@ impl Remote {
         self.parts.client.clone()
     }
 
-    /// Why a node did not let this client in, if one did not.
+    /// Why a node did not let this client in, if one did not and none has.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
         self.parts.refusal.borrow().clone()

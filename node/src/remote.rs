@@ -133,10 +133,8 @@ impl Backend for Outside {
 impl Outside {
     fn explain<T>(&self, result: Result<T, CallError>) -> Result<T, Error> {
         match (result.map_err(Error::from), self.remote.refusal()) {
-            // Nobody was linked, and that is why: the wait would have been in vain for ever.
-            (Err(Error::NoQuorum { maybe_applied: false, .. }), Some(why)) if self.remote.peers().is_empty() => {
-                Err(Error::NotLetIn(why))
-            }
+            // Nobody was ever linked, and that is why: the wait would have been in vain for ever.
+            (Err(Error::NoQuorum { maybe_applied: false, .. }), Some(why)) => Err(Error::NotLetIn(why)),
             (result, _) => result,
         }
     }

@@ -106,6 +106,22 @@ async fn a_node_alone_is_a_cluster_that_runs_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_let_in_once_hears_of_no_refusal_any_more() {
+    let foreign = Node::builder("foreign").ephemeral().profile(Profile::DEV).start().await.unwrap();
+    let own = crate::ports::free(1).unwrap()[0].to_string();
+    let client = Client::connect("single", [foreign.address().to_string(), own.clone()]).await.unwrap();
+    let client = client.timeout(Duration::from_millis(100));
+    while !matches!(client.status().await, Err(Error::NotLetIn(_))) {}
+    let node = single().listen(&own).start().await.unwrap();
+    while client.status().await.is_err() {}
+    node.shutdown(Duration::from_secs(20)).await;
+    for _ in 0..5 {
+        let error = client.status().await.unwrap_err();
+        assert!(matches!(error, Error::NoQuorum { .. }), "its cluster may come back: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_was_given_another_name_is_told_so() {
     let node = single().start().await.unwrap();
     let client = Client::connect("other", [node.address().to_string()]).await.unwrap();
