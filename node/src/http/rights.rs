@@ -18,7 +18,7 @@ use protocol::state::{
     Add, Answer as Said, ClaimState, CounterOperation, Grant, Mode, Operation, Query as Question, RightId, RightKind,
     RightLine, RightOperation, RightView,
 };
-use protocol::{ClaimId, Fence, Revision, SessionId};
+use protocol::{ClaimId, Revision, SessionId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -225,16 +225,14 @@ async fn follow(
         }
     }
     let question = Question::AwaitClaim { right: right.clone(), claim };
-    let state = match tokio::time::timeout(wait.max(GLANCE), door.answer(long(&client, question))).await {
-        Ok(Ok(Said::Claim(state))) => state,
-        Ok(Ok(other)) => return Err(unexpected(&other).into()),
-        Ok(Err(error)) => return Err(error),
-        Err(_) => {
-            // Whoever has no quorum knows of no line.
-            door.answer(client.read(Question::Right { right: right.clone(), after: Fence(0) })).await?;
-            ClaimState::Waiting
-        }
+    let waits = tokio::time::timeout(wait, door.answer(long(&client, question)));
+    let said = if wait.is_zero() { None } else { waits.await.ok() };
+    let said = match said {
+        Some(said) => said?,
+        // Silence says nothing: it may be in line, or nobody answers.
+        None => door.answer(client.read(Question::Claim { right: right.clone(), claim })).await?,
     };
+    let Said::Claim(state) = said else { return Err(unexpected(&said).into()) };
     let mut document = json!({ "schema": SCHEMA, "right": right.to_string(), "claim": claim.to_string() });
     show_state(&mut document, &state);
     Ok(Json(document).into_response())
@@ -469,6 +467,3 @@ const PAGE: u32 = 1_000;
 
 /// The longest wait that a request can ask for.
 const WAIT_MAX: Duration = Duration::from_secs(120);
-
-/// How long a look at a claim may take that does not wait for anything.
-const GLANCE: Duration = Duration::from_millis(300);

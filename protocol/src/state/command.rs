@@ -402,6 +402,13 @@ pub enum Query {
         /// At most this many.
         limit: u32,
     },
+    /// Where a claim stands. Answered with [`Answer::Claim`].
+    Claim {
+        /// Which right.
+        right: RightId,
+        /// The claim.
+        claim: ClaimId,
+    },
 }
 
 impl Query {

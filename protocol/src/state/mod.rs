@@ -180,7 +180,9 @@ impl State {
             Query::Right { right, after } => Answer::Right(Box::new(self.rights.view(right, *after))),
             Query::Rights { after, limit } => Answer::Rights(self.rights.page(after.as_ref(), *limit)),
             Query::AwaitRight { right, .. } => Answer::Right(Box::new(self.rights.view(right, Fence(0)))),
-            Query::AwaitClaim { right, claim } => Answer::Claim(self.rights.claim_state(right, *claim)),
+            Query::Claim { right, claim } | Query::AwaitClaim { right, claim } => {
+                Answer::Claim(self.rights.claim_state(right, *claim))
+            }
             Query::AwaitEnd { claims, .. } if claims.len() > MAX_OWNED => {
                 Answer::Refused(Refused::TooLarge { len: claims.len() as u64, limit: MAX_OWNED as u64 })
             }

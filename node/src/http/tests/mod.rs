@@ -35,6 +35,8 @@ use crate::site::{Identity, Member, Presence};
 struct Toy {
     state: Mutex<(State, SessionId, u64)>,
     has_quorum: AtomicBool,
+    /// Whether every answer to a question takes half a second.
+    is_slow: AtomicBool,
 }
 
 impl Toy {
@@ -43,7 +45,11 @@ impl Toy {
         let ttl = Duration::from_secs(3600);
         let answer = state.apply(ClusterTime(1), &Command::Register { ttl }, &mut Vec::new());
         let Answer::Registered(session) = answer else { panic!("no session: {answer:?}") };
-        Arc::new(Self { state: Mutex::new((state, session, 0)), has_quorum: AtomicBool::new(true) })
+        Arc::new(Self {
+            state: Mutex::new((state, session, 0)),
+            has_quorum: AtomicBool::new(true),
+            is_slow: AtomicBool::new(false),
+        })
     }
 
     fn apply(&self, command: &Command) -> Answer {
@@ -88,6 +94,9 @@ impl Backend for Toy {
             if !self.has_quorum.load(Ordering::SeqCst) {
                 let maybe_applied = matches!(work, Work::Write(Operation::Delete(_)));
                 return Err(Error::NoQuorum { maybe_applied, waited: timeout, master: None });
+            }
+            if matches!(work, Work::Read(..)) && self.is_slow.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
             match work {
                 Work::Write(operation) => {

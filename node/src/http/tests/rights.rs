@@ -51,6 +51,21 @@ async fn a_lock_is_held_by_one_session_and_handed_on_in_order() {
 }
 
 #[tokio::test]
+async fn a_claim_is_where_it_is_however_long_the_answer_takes() {
+    let fixture = fixture();
+    let session = fixture.session().await;
+    let held = fixture.claim("/v1/locks/a", json!({ "session": session })).await;
+    let waits = fixture.claim("/v1/locks/a", json!({ "session": session, "stay": true })).await;
+    fixture.toy.is_slow.store(true, Ordering::SeqCst);
+    for wait in ["", "?wait=1ms"] {
+        for (claim, state) in [(&held["claim"], "held"), (&waits["claim"], "waiting"), (&json!("c99"), "gone")] {
+            let path = format!("/v1/locks/a/claims/{}{wait}", claim.as_str().unwrap());
+            assert_eq!(fixture.get(&path).await["state"], state, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn whoever_waited_in_vain_without_a_quorum_is_not_told_that_somebody_holds_it() {
     let fixture = fixture();
     let session = fixture.session().await;
