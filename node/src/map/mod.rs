@@ -11,7 +11,7 @@
 //! * Outputs are printed whole and in order; what failed is listed on stderr and makes the exit code 1.
 //! * At most a window of tasks is under way, and no more results than that wait for their turn: an input without end is
 //!   fine.
-//! * Ctrl-C, or the end of `--timeout`, cancels what is under way.
+//! * Ctrl-C, or the end of `--timeout`, cancels what is recorded and has not ended, also what was on its way to be recorded.
 //! * A node that dies, also the one that is asked, costs time and nothing else.
 
 mod lines;
@@ -20,9 +20,12 @@ mod work;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture;
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -33,7 +36,7 @@ use crate::processes::interrupted;
 
 use lines::Line;
 use template::Template;
-use work::{Ended, Submitter, Task, Waiter};
+use work::{Ended, Open, Submitter, Task, Waiter};
 
 /// Flags of `map`.
 #[derive(Debug, clap::Args)]
@@ -82,6 +85,7 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
         retries: args.retries,
         attempt_timeout: args.attempt_timeout.unwrap_or_default(),
         run: format!("map-{:032x}", rand::random::<u128>()),
+        open: Open::default(),
     };
     let (lines, mut read) = mpsc::channel(window.min(LINES_AHEAD));
     let ending = if args.null { b'\0' } else { b'\n' };
@@ -90,9 +94,9 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
 
     let permits = Arc::new(tokio::sync::Semaphore::new(window));
     let (tasks, mut recorded) = mpsc::channel(window);
-    let submit = async { submitter.submit_all(&mut read, &permits, tasks).await };
-    let waiter = Waiter::new(cluster);
-    let recorded = stream::poll_fn(|cx| recorded.poll_recv(cx));
+    let mut submit = pin!(submitter.submit_all(&mut read, &permits, tasks).fuse());
+    let waiter = Waiter { cluster, open: submitter.open.clone() };
+    let recorded = stream::poll_fn(move |cx| recorded.poll_recv(cx));
     let mut counts = Counts::default();
     let collect = async {
         let mut ended = recorded.map(|task: Task| waiter.wait(task)).buffered(window);
@@ -101,33 +105,51 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
         }
         Ok::<_, Diagnostic>(())
     };
-    let both = async { tokio::try_join!(submit, collect).map(drop) };
-    let result = tokio::select! {
-        result = both => result,
-        exit = interrupted() => {
-            stop(&waiter, &frame.output).await;
-            return Ok(exit);
-        }
-        () = expiry(frame.timeout) => {
-            stop(&waiter, &frame.output).await;
-            return Err(Diagnostic::new(Code::Timeout, "the time ran out before all lines were done"));
-        }
+    let both = async { tokio::try_join!(&mut submit, collect).map(drop) };
+    // What does not end by itself is dropped when this is over, and with that nobody takes what is recorded.
+    let ended = tokio::select! {
+        result = both => End::Itself(result),
+        exit = interrupted() => End::Interrupted(exit),
+        () = expiry(frame.timeout) => End::Expired,
     };
-    match result {
-        Ok(()) => Ok(counts.finish(&frame.output)),
-        Err(error) => Err(counts.broken_off(error)),
+    match ended {
+        End::Itself(Ok(())) => Ok(counts.finish(&frame.output)),
+        End::Itself(Err(error)) => Err(counts.broken_off(error)),
+        End::Interrupted(exit) => {
+            stop(submit, &waiter, &frame.output).await;
+            Ok(exit)
+        }
+        End::Expired => {
+            stop(submit, &waiter, &frame.output).await;
+            Err(Diagnostic::new(Code::Timeout, "the time ran out before all lines were done"))
+        }
     }
 }
 
+/// How a run ended.
+enum End {
+    Itself(Result<(), Diagnostic>),
+    Interrupted(Exit),
+    Expired,
+}
+
 /// Nobody wants the results any more. A second signal ends the program at once.
-async fn stop(waiter: &Waiter, output: &Output) {
-    let (ended, left) = tokio::select! {
-        counts = waiter.cancel_all() => counts,
+async fn stop(submit: impl FusedFuture, waiter: &Waiter, output: &Output) {
+    let cancel = async {
+        let is_known = submit.is_terminated() || tokio::time::timeout(RECORD_PATIENCE, submit).await.is_ok();
+        let (ended, left) = waiter.cancel_all().await;
+        (ended, left, is_known)
+    };
+    let (ended, left, is_known) = tokio::select! {
+        counts = cancel => counts,
         _ = interrupted() => return,
     };
     output.note(format!("stopped: {ended} tasks under way were cancelled"));
     if left > 0 {
         output.note(format!("{left} may still run: `tenure task ls` shows them"));
+    }
+    if !is_known {
+        output.note("nobody answered the last submission: `tenure task ls` shows whether it was recorded");
     }
 }
 
@@ -207,6 +229,9 @@ fn shortened(text: &str) -> String {
 
 /// Without a quorum for longer than this, a run gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the answer to the last submission is waited for by whoever interrupts.
+const RECORD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tasks under way unless told otherwise: plenty for any number of slots, and cheap to wait for.
 const WINDOW: usize = 256;

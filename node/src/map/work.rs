@@ -23,7 +23,12 @@ pub(super) struct Submitter {
     pub(super) attempt_timeout: Duration,
     /// Names this run: no other run has the same once keys.
     pub(super) run: String,
+    pub(super) open: Open,
 }
+
+/// The tasks that are recorded and have not ended, as far as is known here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Open(Arc<Mutex<BTreeSet<String>>>);
 
 /// A recorded line. While it lives it counts as under way.
 #[derive(Debug)]
@@ -44,16 +49,28 @@ pub(super) struct Ended {
 }
 
 impl Submitter {
-    /// Records a task for every line, as many as may be under way, in batches.
+    /// Records a task for every line, as many as may be under way, in batches. When nobody takes `tasks` any more, it ends as soon as it is
+    /// known what is recorded.
     pub(super) async fn submit_all(
         &self,
         lines: &mut mpsc::Receiver<Result<Line, Diagnostic>>,
         permits: &Arc<Semaphore>,
         tasks: mpsc::Sender<Task>,
     ) -> Result<(), Diagnostic> {
-        while let Some(first) = lines.recv().await {
-            let first = first?;
-            let mut batch = vec![(first, acquire(permits).await)];
+        loop {
+            let next = async {
+                match lines.recv().await? {
+                    Ok(line) => Some(Ok((line, acquire(permits).await))),
+                    Err(error) => Some(Err(error)),
+                }
+            };
+            let first = tokio::select! {
+                biased;
+                () = tasks.closed() => None,
+                next = next => next,
+            };
+            let Some(first) = first else { return Ok(()) };
+            let mut batch = vec![first?];
             let mut size = 0;
             // Whatever more is there already and may be under way goes along; nothing waits to fill a batch.
             while batch.len() < BATCH_MAX && size < BATCH_BYTES {
@@ -71,7 +88,6 @@ impl Submitter {
             }
             self.submit(batch, &tasks).await?;
         }
-        Ok(())
     }
 
     async fn submit(
@@ -86,8 +102,9 @@ impl Submitter {
             let message = format!("{} tasks were recorded for {} lines", ids.len(), batch.len());
             return Err(Diagnostic::new(Code::Internal, message));
         }
+        let ids: Vec<String> = ids.iter().map(|id| id["id"].as_str().unwrap_or_default().to_owned()).collect();
+        self.open.lock().extend(ids.iter().cloned());
         for ((line, permit), id) in batch.into_iter().zip(ids) {
-            let id = id["id"].as_str().unwrap_or_default().to_owned();
             // Nobody waits any more only if something else failed, which is reported there.
             let _ = tasks.send(Task { line, id, permit: Some(permit) }).await;
         }
@@ -116,21 +133,22 @@ async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     permits.clone().acquire_owned().await.expect("it is never closed")
 }
 
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.0.lock().expect("nothing panics while it is held")
+    }
+}
+
 /// Waits for tasks.
 pub(super) struct Waiter {
-    cluster: Patient,
-    /// What is recorded and has not ended, as far as is known here.
-    open: Mutex<BTreeSet<String>>,
+    pub(super) cluster: Patient,
+    pub(super) open: Open,
 }
 
 impl Waiter {
-    pub(super) fn new(cluster: Patient) -> Self {
-        Self { cluster, open: Mutex::default() }
-    }
-
     /// Ends what has not ended, as far as that is possible in a moment. Says how many tasks were ended and how many not.
     pub(super) async fn cancel_all(&self) -> (usize, usize) {
-        let open = std::mem::take(&mut *self.open());
+        let open = std::mem::take(&mut *self.open.lock());
         let count = open.len();
         let reason = json!({ "reason": "the `tenure map` that wanted it was interrupted" });
         let mut cancelled = 0;
@@ -154,15 +172,10 @@ impl Waiter {
         (cancelled, count - cancelled)
     }
 
-    fn open(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.open.lock().expect("nothing panics while it is held")
-    }
-
     /// Waits until the task has ended, for as long as it takes. Then it no longer counts as under way.
     pub(super) async fn wait(&self, mut task: Task) -> Result<Ended, Diagnostic> {
-        self.open().insert(task.id.clone());
         let view = self.cluster.ended(&task.id).await?;
-        self.open().remove(&task.id);
+        self.open.lock().remove(&task.id);
         task.permit = None;
         let state = view["state"].as_str().unwrap_or_default();
         let failure = (state != "done").then(|| match view["message"].as_str() {
@@ -191,3 +204,48 @@ const BACKOFF_MS: u64 = 250;
 const CANCELS_AT_ONCE: usize = 32;
 
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+    use crate::cli::Cluster;
+
+    #[tokio::test]
+    async fn what_was_on_its_way_when_nobody_wanted_more_is_known_by_its_name() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let cluster = Cluster::new([listener.local_addr().unwrap().to_string()]);
+        let (open, (tasks, nobody)) = (Open::default(), mpsc::channel(1));
+        let node = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let (mut request, mut part) = (Vec::new(), [0; 4096]);
+            while !request.ends_with(b"]}") {
+                let read = stream.read(&mut part).unwrap();
+                request.extend_from_slice(&part[..read]);
+            }
+            drop(nobody);
+            let body = r#"{"tasks":[{"id":"t7"}]}"#;
+            let head = format!("HTTP/1.1 201 Created\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+            stream.write_all((head + body).as_bytes()).unwrap();
+        });
+        let submitter = Submitter {
+            cluster: Patient::new(cluster, Duration::from_secs(60)),
+            template: Template::new(vec!["echo".into()]),
+            folder: PathBuf::from("/"),
+            retries: 0,
+            attempt_timeout: Duration::ZERO,
+            run: "map".into(),
+            open: open.clone(),
+        };
+        let (lines, mut read) = mpsc::channel(2);
+        for number in 1..=2 {
+            lines.send(Ok(Line { number, text: "a".into() })).await.unwrap();
+        }
+        // One line may be under way, and there will be more of them: it ends all the same.
+        submitter.submit_all(&mut read, &Arc::new(Semaphore::new(1)), tasks).await.unwrap();
+        assert_eq!(*open.lock(), BTreeSet::from(["t7".to_owned()]));
+        node.join().unwrap();
+        drop(lines);
+    }
+}
