@@ -3,14 +3,18 @@
 //! Needs root and the programs `ip` and `nft`. Without them every test here says that it was skipped; with
 //! `TENURE_NETNS=require` it fails instead, so that a machine that should run them cannot pass them over.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tenure::cli::{Cluster, Diagnostic};
 use tenure::processes::{Network, Settings};
 
-use crate::support::{Clients, TestCluster, put};
+use crate::sessions::witnessed;
+use crate::support::{BINARY, Clients, Running, TestCluster, put};
 
 #[test]
 fn a_master_cut_off_acknowledges_nothing_and_follows_when_it_is_back() {
@@ -204,6 +208,26 @@ fn a_master_frozen_and_cut_off_meanwhile_wakes_up_as_a_follower() {
         assert_eq!(cluster.master_after(0), (new, next));
         clients.go_on(cluster, 60);
         clients.check(cluster);
+    });
+}
+
+#[test]
+fn a_client_beside_its_node_is_missed_at_once_by_whatever_address_it_is_linked() {
+    on_a_network(3, |network, cluster| {
+        let links: Vec<String> = cluster.processes.links().iter().map(ToString::to_string).collect();
+        let [program, args @ ..] = &network.wrapper(0)[..] else { panic!("a program") };
+        let hold = ["hold", "test", &links.join(","), "--lock", "a", "--ttl", "3600000", "--insecure"];
+        let mut holder = Command::new(program);
+        holder.args(args).arg(BINARY).args(hold).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut holder = Running(holder.spawn().expect("`ip` is there"));
+        let mut line = String::new();
+        BufReader::new(holder.0.stdout.take().expect("it is piped")).read_line(&mut line).expect("it speaks");
+        cluster.until("its node watches it, and no other", || witnessed(cluster) == 1);
+        holder.signal(Signal::SIGKILL);
+        holder.code();
+        cluster.until("nobody holds the lock", || {
+            cluster.wait(cluster.client.get("/v1/locks/a")).is_ok_and(|shown| shown["holders"] == serde_json::json!([]))
+        });
     });
 }
 

@@ -58,7 +58,7 @@ fn sessions(cluster: &TestCluster, label: &str) -> Vec<Value> {
 }
 
 /// How many sessions of processes of this machine the nodes watch.
-fn witnessed(cluster: &TestCluster) -> u64 {
+pub fn witnessed(cluster: &TestCluster) -> u64 {
     let count = |place: usize| {
         let http = tenure::cli::Cluster::new(vec![cluster.processes.https()[place].clone()]);
         let reply = cluster.wait(http.send(tenure::cli::Request::get("/metrics"))).ok()?;

@@ -152,7 +152,8 @@ impl Network {
     }
 
     /// The words before a command that is to run where a node is.
-    pub(super) fn wrapper(&self, place: usize) -> Vec<String> {
+    #[must_use]
+    pub fn wrapper(&self, place: usize) -> Vec<String> {
         ["ip", "netns", "exec", &self.namespace(place)].map(String::from).into()
     }
 

@@ -1,4 +1,7 @@
 //! The client's side: names the sessions of this process to every linked node of the same machine.
+//!
+//! Which nodes these are is not to be seen from where they are linked: a node of this machine may listen on any of its addresses. So each is
+//! looked for by its name, which is known to this machine's kernel only, and costs one call where it is not.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actors::Remote;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -25,6 +28,12 @@ struct Shared {
     remote: Weak<Remote>,
     sessions: Mutex<BTreeMap<SessionId, watch::Receiver<Standing>>>,
     thread: OnceLock<Option<Thread>>,
+}
+
+/// What became of the last search for a node.
+struct Missed {
+    again: Instant,
+    pause: Duration,
 }
 
 /// The socket to one node.
@@ -95,18 +104,26 @@ impl Shared {
 
 fn tend(shared: &Weak<Shared>) {
     let mut witnesses: BTreeMap<NodeId, Witness> = BTreeMap::new();
+    let mut missed: BTreeMap<NodeId, Missed> = BTreeMap::new();
     while let Some(shared) = shared.upgrade() {
         let Some(remote) = shared.remote.upgrade() else { return };
         let peers = remote.peers();
         drop(remote);
-        let near: BTreeSet<NodeId> =
-            peers.iter().filter(|(_, addr)| addr.ip().to_canonical().is_loopback()).map(|(node, _)| *node).collect();
+        let peers: BTreeSet<NodeId> = peers.into_iter().map(|(node, _)| node).collect();
         let sessions = shared.standing();
-        witnesses.retain(|node, witness| near.contains(node) && witness.is_there());
-        for node in near {
-            if let Err(error) = tell(&mut witnesses, node, &sessions) {
-                tracing::debug!(%node, %error, "this node does not watch us");
-                witnesses.remove(&node);
+        witnesses.retain(|node, witness| peers.contains(node) && witness.is_there());
+        missed.retain(|node, _| peers.contains(node));
+        for node in peers {
+            if missed.get(&node).is_some_and(|missed| missed.again > Instant::now()) {
+                continue;
+            }
+            match tell(&mut witnesses, node, &sessions) {
+                Ok(()) => drop(missed.remove(&node)),
+                Err(error) => {
+                    tracing::debug!(%node, %error, "this node does not watch us");
+                    witnesses.remove(&node);
+                    Missed::once_more(&mut missed, node);
+                }
             }
         }
         drop(shared);
@@ -119,6 +136,14 @@ fn tell(witnesses: &mut BTreeMap<NodeId, Witness>, node: NodeId, sessions: &BTre
         Entry::Occupied(mut witness) => witness.get_mut().tell(sessions),
         Entry::Vacant(_) if sessions.is_empty() => Ok(()),
         Entry::Vacant(place) => place.insert(Witness::meet(node)?).tell(sessions),
+    }
+}
+
+impl Missed {
+    /// A node that is linked may be about to begin to watch; one that is on another machine never will.
+    fn once_more(missed: &mut BTreeMap<NodeId, Self>, node: NodeId) {
+        let pause = missed.get(&node).map_or(LOOK, |last| (last.pause * 2).min(FAR));
+        missed.insert(node, Self { again: Instant::now() + pause, pause });
     }
 }
 
@@ -158,6 +183,9 @@ impl Witness {
 
 /// How long a node may take to answer: it may be frozen.
 const DEADLINE: Duration = Duration::from_millis(500);
+
+/// How often to look for a node that is not on this machine, as far as was seen.
+const FAR: Duration = Duration::from_secs(10);
 
 /// How often to look for nodes that came, went, or started again.
 const LOOK: Duration = Duration::from_millis(500);

@@ -12,7 +12,7 @@ use super::super::figure::{Figure, median_and_max};
 use super::super::rig::{CLUSTER, Rig};
 use super::PATIENCE;
 use crate::cli::{Code, Diagnostic, Exit, Output};
-use crate::{Client, LockGuard};
+use crate::{Client, ClientSettings, LockGuard, Profile};
 
 /// `tenure hold CLUSTER LINK,LINK… --lock NAME --ttl MS`: the process that is killed or frozen.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,9 @@ pub struct Holder {
     /// For how long its session lives without a renewal, in milliseconds
     #[arg(long)]
     ttl: u64,
+    /// Links beyond this machine's loopback
+    #[arg(long)]
+    insecure: bool,
 }
 
 /// The hidden verb of that process.
@@ -39,7 +42,9 @@ pub const VERB: &str = "hold";
 ///
 /// If the session or the lock is refused.
 pub async fn hold(args: Holder) -> Result<Exit, Diagnostic> {
-    let client = Client::connect(args.cluster, args.links).await.map_err(|error| *error.0)?;
+    let Holder { cluster, links: nodes, insecure, .. } = args;
+    let settings = ClientSettings { cluster, nodes, profile: Profile::LAN, insecure };
+    let client = Client::connect_with(settings).await.map_err(|error| *error.0)?;
     let session = client.session(Duration::from_millis(args.ttl)).label("holder").await?;
     let guard = client.lock(args.lock).session(&session).await?;
     println!("{}", session.id().0);
