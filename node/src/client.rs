@@ -17,7 +17,7 @@ use protocol::state::{
     Answer, Changes, ClientEnd, NodeView, OpenSession, Operation, Query, RightId, RightLine, SessionView, Submitted,
     Summary, TaskSpec, TaskView, Watch,
 };
-use protocol::{Epoch, NodeId, Revision, SessionId, TaskId};
+use protocol::{Epoch, NodeId, Profile, Revision, SessionId, TaskId};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Error;
@@ -48,6 +48,8 @@ use crate::task::TaskHandler;
 pub struct Client {
     backend: Arc<dyn Backend>,
     timeout: Duration,
+    /// The timers of the cluster, as far as whoever made this knows.
+    profile: Profile,
     /// The session of all rights that name no other one, once there is one.
     shared: Arc<Mutex<Option<Session>>>,
     /// Places for claims and their ends on the way to the cluster: they go on when nobody waits for them any more.
@@ -70,8 +72,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
 }
 
 impl Client {
-    pub(crate) fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, timeout: TIMEOUT, shared: Arc::default(), ways: Arc::new(Semaphore::new(WAYS)) }
+    pub(crate) fn new(backend: Arc<dyn Backend>, profile: Profile) -> Self {
+        Self { backend, timeout: TIMEOUT, profile, shared: Arc::default(), ways: Arc::new(Semaphore::new(WAYS)) }
     }
 
     /// Gives up on a call after this long (ten seconds unless told otherwise).
@@ -361,6 +363,10 @@ impl Client {
         self.timeout
     }
 
+    pub(crate) fn profile(&self) -> Profile {
+        self.profile
+    }
+
     /// The session of all rights of this client that name no other one. Lost, it is followed by a new one.
     pub(crate) async fn shared_session(&self) -> Result<Session, Error> {
         let nobody = |_| Error::NoQuorum { maybe_applied: false, waited: self.timeout, master: None };
@@ -371,7 +377,7 @@ impl Client {
         }
         // A session that held the place that holds it would never be dropped.
         let bare = Self { shared: Arc::default(), ..self.clone() };
-        let session = bare.session(SHARED_TTL).label("rights").await?;
+        let session = bare.session(self.profile.application_session()).label("rights").await?;
         Ok(shared.insert(session).clone())
     }
 
@@ -467,6 +473,3 @@ pub(crate) fn unexpected(answer: &Answer) -> Error {
 const WAYS: usize = 256;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// For how long the session of all rights lives without a renewal: a change of the master takes less.
-const SHARED_TTL: Duration = Duration::from_secs(6);

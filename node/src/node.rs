@@ -191,7 +191,7 @@ impl Node {
         if let Some(file) = name_file {
             backstage.handle().spawn(sign(file, identity.cluster.clone(), host.mastership()));
         }
-        let client = Client::new(Arc::new(Local::of(&host)));
+        let client = Client::new(Arc::new(Local::of(&host)), plan.profile);
         match witness::Stand::open(identity.node) {
             Ok(stand) => drop(backstage.handle().spawn(stand.serve(client.clone()))),
             Err(error) => {

@@ -97,7 +97,7 @@ impl Client {
             Remote::connect(RemoteSettings { cluster, nodes, profile, insecure }).await.map_err(start::host)?;
         let remote = Arc::new(remote);
         let witnesses = Witnesses::new(&remote);
-        Ok(Self::new(Arc::new(Outside { remote, witnesses })))
+        Ok(Self::new(Arc::new(Outside { remote, witnesses }), profile))
     }
 }
 

@@ -46,6 +46,13 @@ impl Profile {
         }
     }
 
+    /// How long a session of an application lives for which nobody named a time. It is renewed after every third of that, and outlives a slow
+    /// failover together with the time after which a request that nobody answered is sent again.
+    #[must_use]
+    pub fn application_session(&self) -> Duration {
+        (self.session * 2).max(Duration::from_secs(6))
+    }
+
     /// Checks the invariants of this module and says in words which one fails.
     ///
     /// # Errors
@@ -92,6 +99,18 @@ mod tests {
     fn the_shipped_profiles_are_consistent() {
         for profile in [Profile::DEV, Profile::LAN, Profile::WAN] {
             assert_eq!(profile.validate(), Ok(()), "{profile:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_without_a_time_of_its_own_outlives_a_slow_failover() {
+        let slow = Profile { election_timeout: Duration::from_secs(4), ..Profile::WAN };
+        for profile in [Profile::DEV, Profile::LAN, Profile::WAN, Profile { session: Duration::from_secs(24), ..slow }]
+        {
+            assert_eq!(profile.validate(), Ok(()), "{profile:?}");
+            let ttl = profile.application_session();
+            let failover = profile.election_timeout * 4 + profile.heartbeat * 2;
+            assert!(shortened(ttl) - ttl / 3 >= failover + profile.election_timeout * 2, "{profile:?}");
         }
     }
 

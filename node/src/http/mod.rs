@@ -13,7 +13,7 @@
 //! | `GET /v1/kv?prefix=&after=&limit=` | keys in order; `keys_only`, `stale` |
 //! | `GET /v1/kv?watch&prefix=&from=`, `GET /v1/kv/{prefix}?watch` | what happens, as server-sent events; `snapshot` first; `wait=30s`: once, as JSON |
 //! | `POST /v1/txn` | `{"when": [], "then": [], "or_else": []}`: several keys in one step |
-//! | `POST /v1/sessions` | open a session: `{"ttl_ms": 6000, "label": ""}`; renew it in time |
+//! | `POST /v1/sessions` | open a session: `{"ttl_ms": 6000, "label": ""}`; renew it in time. Without a `ttl_ms` it outlives a slow failover |
 //! | `GET /v1/sessions?after=&limit=`, `GET\|PUT\|DELETE /v1/sessions/{id}` | look, renew (`valid_for_ms`), end |
 //! | `POST /v1/locks/{name}` | claim for a session: `{"session": "s42", "wait_ms": 5000}`; `"stay": true` stays in line |
 //! | `GET /v1/locks/{name}?after=REVISION&wait=30s` | who holds it, as soon as that is not as it was; `?watch`: all that is, as server-sent events |

@@ -27,7 +27,8 @@ use crate::error::Error;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
-    ttl_ms: u64,
+    /// What the timers of the cluster ask for, unless told otherwise.
+    ttl_ms: Option<u64>,
     #[serde(default)]
     label: String,
 }
@@ -39,10 +40,11 @@ pub(super) async fn open(State(door): State<Door>, headers: HeaderMap, body: Res
         Diagnostic::new(Code::Usage, format!("this describes no session: {error}"))
             .hint(r#"send {"ttl_ms": 6000, "label": "indexer"}"#)
     })?;
-    let ttl = Duration::from_millis(wish.ttl_ms);
+    let client = door.client(&headers);
+    let ttl = wish.ttl_ms.map_or_else(|| client.profile().application_session(), Duration::from_millis);
     let about = About { label: wish.label, ..About::default() };
-    let id = door.answer(door.client(&headers).open_session(OpenSession { ttl, about })).await?;
-    let mut document = json!({ "schema": SCHEMA, "session": id.to_string(), "ttl_ms": wish.ttl_ms });
+    let id = door.answer(client.open_session(OpenSession { ttl, about })).await?;
+    let mut document = json!({ "schema": SCHEMA, "session": id.to_string(), "ttl_ms": millis(ttl) });
     document["valid_for_ms"] = valid_for(ttl, asked).into();
     // A process of the same machine may ask this node to be its witness.
     document["node"] = door.site.identity().node.to_string().into();

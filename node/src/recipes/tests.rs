@@ -233,9 +233,6 @@ async fn an_item_that_is_done_is_so_before_the_session_ends_that_only_its_guard_
         taken.done().await.unwrap();
         assert_eq!(queue.waiting_items().await.unwrap(), 0, "{item} went back");
     }
-    while !client.sessions(SessionId(0), 10).await.unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,19 +314,19 @@ async fn nobody_is_said_to_hold_what_nobody_answers_for() {
         Ok(_) => panic!("nobody answers"),
     };
     // Without a session there is no claim.
-    let client = Client::new(Arc::new(Silent::default())).timeout(LONG);
+    let client = Client::new(Arc::new(Silent::default()), Profile::DEV).timeout(LONG);
     assert!(!in_doubt(client.lock("a").wait(SHORT).await.map(drop)));
     // The claim is on its way.
     assert!(in_doubt(Place::take(&client, lock.clone()).await.map(drop)));
     // The claim is in line, and nobody can say who is before it.
-    let client = Client::new(Arc::new(Silent { claims: 1, ..Silent::default() })).timeout(SHORT);
+    let client = Client::new(Arc::new(Silent { claims: 1, ..Silent::default() }), Profile::DEV).timeout(SHORT);
     assert!(in_doubt(Place::take(&client, lock).await.map(drop)));
 }
 
 #[tokio::test]
 async fn claims_that_nobody_answers_leave_room_for_other_calls() {
     let silent = Arc::new(Silent::default());
-    let client = Client::new(silent.clone()).timeout(SHORT);
+    let client = Client::new(silent.clone(), Profile::DEV).timeout(SHORT);
     let enter = |number| {
         let right = RightId::new(RightKind::Lock, format!("a{number}"));
         Place::enter(&client, wish(right, Patience::Endless))

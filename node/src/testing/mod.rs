@@ -345,7 +345,7 @@ impl TestCluster {
         let handlers = Arc::new(Recorded::new(handlers, place, &self.notes));
         let host = Host::start(settings, handlers).await.map_err(start::host)?;
         tokio::spawn(self.notes.clone().follow(place, host.mastership()));
-        let client = Client::new(Arc::new(Recorded::new(Local::of(&host), place, &self.notes)));
+        let client = Client::new(Arc::new(Recorded::new(Local::of(&host), place, &self.notes)), *profile);
         Ok(Member { node: host.node(), clock, client, state: State::Up(host) })
     }
 }

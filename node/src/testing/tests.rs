@@ -6,7 +6,8 @@ use protocol::state::{Answer, TaskState};
 
 use super::notes::Call;
 use super::*;
-use crate::{Error, NodeEvent, TaskCx, TaskError};
+use crate::kv::{held, put};
+use crate::{Error, Guard as _, NodeEvent, TaskCx, TaskError};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_outlives_the_master_and_what_was_written_outlives_its_node() {
@@ -155,6 +156,23 @@ async fn a_session_outlives_clocks_within_their_bound_and_a_clock_that_is_slow_l
     assert_eq!(session.lost().await, crate::Lost::Gone);
     assert!(!kept.is_lost());
     cluster.history().await.unwrap().assert_single_master_per_epoch();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_outlives_the_master_also_where_elections_take_long() {
+    let mut cluster = TestCluster::builder().profile(Profile::WAN).start().await.unwrap();
+    let master = cluster.master().await;
+    let client = cluster.client((master + 1) % 3);
+    let guard = client.lock("a").await.unwrap();
+    cluster.pause(master);
+    let write = || client.kv().txn().when(held(&guard)).then(put("stock", "6")).into_future();
+    let done = loop {
+        match write().await {
+            Ok(done) => break done,
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+    };
+    assert!(done.held && guard.valid_for().is_some(), "nobody else was granted it, and its holder does not think so");
 }
 
 /// Who leads and in which epoch, as a node that runs sees it.

@@ -163,7 +163,7 @@ impl Site for ToySite {
     }
 
     fn client(&self) -> Client {
-        Client::new(self.toy.clone())
+        Client::new(self.toy.clone(), protocol::Profile::WAN)
     }
 
     fn status(&self) -> BoxFuture<'_, Option<Status>> {

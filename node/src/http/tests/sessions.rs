@@ -24,9 +24,15 @@ async fn a_session_is_opened_renewed_shown_and_ended() {
 }
 
 #[tokio::test]
+async fn a_session_lives_as_long_as_the_timers_of_the_cluster_ask_for_unless_told_otherwise() {
+    let opened = fixture().post("/v1/sessions", json!({})).await.unwrap();
+    assert_eq!(opened["ttl_ms"], 30_000, "elections of the profile `wan` take long");
+}
+
+#[tokio::test]
 async fn words_that_describe_no_session_are_refused() {
     let fixture = fixture();
-    for wrong in [json!({}), json!({ "ttl_ms": "6s" }), json!({ "ttl_ms": 5, "owner": "me" })] {
+    for wrong in [json!(7), json!({ "ttl_ms": "6s" }), json!({ "ttl_ms": 5, "owner": "me" })] {
         assert_eq!(fixture.post("/v1/sessions", wrong).await.unwrap_err().code, Code::Usage);
     }
     for ttl in [0, u64::MAX] {
