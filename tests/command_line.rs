@@ -1,6 +1,7 @@
 //! What people and scripts see: outputs, errors and exit codes.
 
 use std::fs::File;
+use std::future::IntoFuture as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -150,6 +151,52 @@ fn a_session_at_the_terminal() {
     let refused = ask(&cluster, &["submit", "tenure.echo", &large]);
     expect(&refused, 2);
     assert!(err(&refused).contains("code: too-large"), "{}", err(&refused));
+}
+
+#[test]
+fn a_command_has_as_long_to_end_as_its_session_allows() {
+    let cluster = TestCluster::start();
+    let lock =
+        |args: &[&str]| ask(&cluster, &[&["lock", "a"], args, &["--", "sh", "-c", "sleep 1.2; echo done"]].concat());
+    for args in [&["--ttl=1s"][..], &["--grace=2s"], &["--ttl=2s", "--grace=600ms"], &[]] {
+        let output = lock(args);
+        expect(&output, 0);
+        assert_eq!(out(&output), "done", "{args:?}");
+    }
+    let refused = lock(&["--grace=10s"]);
+    expect(&refused, 2);
+    for part in ["a session of 6s is too short for a command that has 10s to end", "--grace=2000ms", "--ttl=30s"] {
+        assert!(err(&refused).contains(part), "{part} is not in {}", err(&refused));
+    }
+    expect(&ask(&cluster, &["session", "open", "--ttl=1s", "--grace=1s", "--", "true"]), 2);
+}
+
+#[test]
+fn an_item_reaches_its_command_whatever_is_in_it() {
+    let cluster = TestCluster::start();
+    let (long, library) = (vec![b'x'; 200 * 1024], cluster.library());
+    let nodes = cluster.processes.https().join(",");
+    let pop = |script: &str| {
+        let args = ["--node", &nodes, "queue", "pop", "q", "--", "sh", "-c", script];
+        // As if this were the command of another item.
+        command(&args, cluster.processes.folder()).env("TENURE_ITEM", "another").output().expect("the binary is there")
+    };
+    let word = "printf %s \"${TENURE_ITEM-none}\"; echo \"$TENURE_ITEM_FILE\" >&2";
+    for (item, in_word) in
+        [(&b"img-42"[..], &b"img-42"[..]), (b"a\xffb\n", b"a\xffb\n"), (b"a\0b", b"none"), (&long, b"none"), (b"", b"")]
+    {
+        let push = || cluster.wait(library.queue("q").push(item.to_vec()).into_future()).expect("it is taken");
+        push();
+        let output = pop("cat \"$TENURE_ITEM_FILE\"");
+        expect(&output, 0);
+        assert!(output.stdout == item, "{} bytes arrived as {}", item.len(), output.stdout.len());
+        push();
+        let output = pop(word);
+        expect(&output, 0);
+        assert_eq!(output.stdout, in_word);
+        assert!(!Path::new(&err(&output)).exists(), "the file goes with its command");
+    }
+    assert_eq!(cluster.wait(library.queue("q").waiting_items()), Ok(0));
 }
 
 /// `tenure members --watch` under way.

@@ -64,6 +64,9 @@ pub(super) struct Guarded {
     command: Pid,
 }
 
+/// What a command finds in its environment: this value, or none, whatever is there.
+pub(super) type Variable = (&'static str, Option<OsString>);
+
 /// How a command ended.
 pub(super) enum Ended {
     /// With this code; a signal counts 128 and its number. [`Exit::LOST`] if its right was about to end.
@@ -77,7 +80,7 @@ impl Guarded {
     /// `watched` is about. Dropped before it has begun, it never begins, or is killed.
     pub(super) async fn start(
         command: &[OsString],
-        environment: &[(&str, String)],
+        environment: &[Variable],
         (until, grace): (Nanos, Duration),
         watched: Option<&mut Watched>,
     ) -> Result<Self, Diagnostic> {
@@ -85,14 +88,15 @@ impl Guarded {
         set_child_subreaper(true).map_err(|error| failed(error.into()))?;
         let name = format!("tenure-guardian-{:032x}", rand::random::<u128>());
         let listener = UnixListener::bind_addr(&address(&name).map_err(failed)?).map_err(failed)?;
-        let mut guardian = tokio::process::Command::new("/proc/self/exe")
-            .arg0("tenure")
-            .args([VERB, &name, &format!("{}ms", grace.as_millis()), "--"])
-            .args(command)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
-            .process_group(0)
-            .spawn()
-            .map_err(failed)?;
+        let mut starts = tokio::process::Command::new("/proc/self/exe");
+        starts.arg0("tenure").args([VERB, &name, &format!("{}ms", grace.as_millis()), "--"]).args(command);
+        for (name, value) in environment {
+            match value {
+                Some(value) => starts.env(name, value),
+                None => starts.env_remove(name),
+            };
+        }
+        let mut guardian = starts.process_group(0).spawn().map_err(failed)?;
         let id = guardian.id().ok_or_else(|| wrong("a process has ended before it began"))?;
         let meeting = tokio::time::timeout(DEADLINE, meet(listener, id));
         let link = tokio::select! {

@@ -18,6 +18,7 @@ pub mod exit;
 mod fence;
 mod guardian;
 pub mod http;
+mod item;
 mod kv;
 mod log;
 mod members;
@@ -36,6 +37,7 @@ mod under;
 
 pub use exit::Exit;
 pub use http::{Cluster, Request};
+pub(crate) use item::WORD_MAX;
 pub use output::{Format, Output, Paint};
 pub use patient::Patient;
 

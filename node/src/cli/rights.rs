@@ -2,13 +2,16 @@
 //!
 //! A command that runs under a right has its fence in `TENURE_FENCE`, and is stopped before the right ends.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use axum::http::Method;
 use protocol::state::{RightId, RightKind};
 use serde_json::{Value, json};
 
+use super::guardian::Variable;
 use super::http::escape;
+use super::item::Item;
 use super::status::word;
 use super::under::{Keeper, supervise};
 use super::{Cluster, Code, Diagnostic, Exit, Format, Frame, Request, parse};
@@ -16,15 +19,46 @@ use super::{Cluster, Code, Diagnostic, Exit, Format, Frame, Request, parse};
 /// How the session behind a right is kept, and the command that runs under it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Under {
-    /// The session, and the right with it, ends when nothing is heard of this process for so long
-    #[arg(long, value_parser = parse::duration, default_value = "6s", value_name = "TIME")]
-    pub(super) ttl: Duration,
-    /// How long the command has between SIGTERM and SIGKILL when the right is about to be lost
-    #[arg(long, value_parser = parse::duration, default_value = "1s", value_name = "TIME")]
-    pub(super) grace: Duration,
+    /// The session, and the right with it, ends when nothing is heard of this process for so long [default: 6s; 30s with the profile `wan`]
+    #[arg(long, value_parser = parse::duration, value_name = "TIME")]
+    ttl: Option<Duration>,
+    /// How long the command has between SIGTERM and SIGKILL when the right is about to be lost, at most a third of the TTL [default: a sixth
+    /// of the TTL, at most 1s]
+    #[arg(long, value_parser = parse::duration, value_name = "TIME")]
+    grace: Option<Duration>,
     /// The command
     #[arg(last = true, required = true, value_name = "CMD")]
-    pub(super) command: Vec<std::ffi::OsString>,
+    pub(super) command: Vec<OsString>,
+}
+
+impl Under {
+    /// Opens the session; says how long the command has between SIGTERM and SIGKILL.
+    pub(super) async fn open(&self, cluster: &Cluster, label: &str) -> Result<(Keeper, Duration), Diagnostic> {
+        let keeper = Keeper::open(cluster, self.ttl, label).await?;
+        match self.grace_within(keeper.ttl()) {
+            Ok(grace) => Ok((keeper, grace)),
+            Err(error) => {
+                keeper.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A session that is renewed in time has more than half of its time left, always. A command that was told to end when less than its grace
+    /// is left must not be told so because a renewal is a little late.
+    fn grace_within(&self, ttl: Duration) -> Result<Duration, Diagnostic> {
+        let most = ttl / 3;
+        match self.grace {
+            None => Ok((ttl / 6).min(GRACE)),
+            Some(grace) if grace <= most => Ok(grace),
+            Some(grace) => {
+                let why = format!("a session of {ttl:?} is too short for a command that has {grace:?} to end");
+                let hint =
+                    format!("give it at most --grace={}ms, or take --ttl={:?} or more", most.as_millis(), grace * 3);
+                Err(Diagnostic::new(Code::Usage, why).hint(hint))
+            }
+        }
+    }
 }
 
 /// `tenure lock NAME -- CMD`
@@ -120,7 +154,8 @@ pub(super) enum QueueVerb {
         #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
         priority: i32,
     },
-    /// Run a command for the first item, which it reads from TENURE_ITEM; the item is gone if it exits with 0, and back in its place if not
+    /// Run a command for the first item, which is in the file TENURE_ITEM_FILE, and in TENURE_ITEM unless it holds NUL or is longer than 128
+    /// KiB; the item is gone if the command exits with 0, and back in its place if not
     Pop {
         /// The queue
         name: String,
@@ -305,7 +340,7 @@ pub(super) async fn counter(verb: CounterVerb, frame: &Frame) -> Result<Exit, Di
 
 pub(super) async fn barrier(args: BarrierArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
     let cluster = frame.cluster()?;
-    let keeper = Keeper::open(&cluster, BARRIER_TTL, "barrier").await?;
+    let keeper = Keeper::open(&cluster, None, "barrier").await?;
     let claim = json!({ "parties": args.parties, "value": myself() });
     let patience = frame.timeout.unwrap_or(FOREVER);
     let passed = granted(&cluster, &keeper, &path("barriers", &args.name), claim, patience).await;
@@ -335,12 +370,12 @@ async fn run_under(
     ending: &Ending,
 ) -> Result<Exit, Diagnostic> {
     let cluster = frame.cluster()?;
-    let mut keeper = Keeper::open(&cluster, under.ttl, &path).await?;
+    let (mut keeper, grace) = under.open(&cluster, &path).await?;
     let mut granted = self::granted(&cluster, &keeper, &path, claim.clone(), wait).await;
     // A claim that may stand in line goes with its session: under another one nothing is in doubt.
     while granted.as_ref().is_err_and(|error| error.maybe_applied) {
         keeper.close().await;
-        keeper = Keeper::open(&cluster, under.ttl, &path).await?;
+        keeper = under.open(&cluster, &path).await?.0;
         granted = self::granted(&cluster, &keeper, &path, claim.clone(), wait).await;
     }
     let result = match granted {
@@ -348,7 +383,7 @@ async fn run_under(
             frame.output.note("it is done already");
             Ok(Exit::OK)
         }
-        Ok(grant) => run_granted(&cluster, &mut keeper, &path, &grant, &under, ending).await,
+        Ok(grant) => run_granted(&cluster, &mut keeper, &path, &grant, (under.command.as_slice(), grace), ending).await,
         Err(error) if error.code == Code::Settled => {
             frame.output.note("it is done already");
             Ok(Exit::OK)
@@ -364,16 +399,15 @@ async fn run_granted(
     keeper: &mut Keeper,
     path: &str,
     grant: &Value,
-    under: &Under,
+    (command, grace): (&[OsString], Duration),
     ending: &Ending,
 ) -> Result<Exit, Diagnostic> {
-    let mut environment =
-        vec![("TENURE_FENCE", word(&grant["fence"])), ("TENURE_SESSION", keeper.session().to_owned())];
-    if let Some(item) = grant["value"].as_str() {
-        environment.push(("TENURE_ITEM", item.to_owned()));
-    }
+    let item = Item::of(grant)?;
+    let mut environment: Vec<Variable> =
+        vec![("TENURE_FENCE", Some(word(&grant["fence"]).into())), ("TENURE_SESSION", Some(keeper.session().into()))];
+    environment.extend(item.iter().flat_map(Item::environment));
     let place = format!("{path}/claims/{}", word(&grant["claim"]));
-    let exit = supervise(keeper, Some(&place), &under.command, &environment, under.grace).await?;
+    let exit = supervise(keeper, Some(&place), command, &environment, grace).await?;
     if exit == Exit::OK && matches!(ending, Ending::Settle) {
         settle(cluster, keeper, &place).await?;
     }
@@ -475,5 +509,5 @@ const SETTLE: Duration = Duration::from_secs(3);
 /// How long one question for a claim waits.
 const TURN: Duration = Duration::from_secs(20);
 
-/// For how long a barrier remembers a process of which nothing is heard.
-const BARRIER_TTL: Duration = Duration::from_secs(6);
+/// How long a command has to end, unless told otherwise and where its session is long enough.
+const GRACE: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::http::escape;
 use super::rights::Under;
 use super::status::word;
-use super::under::{Keeper, supervise};
+use super::under::supervise;
 use super::{Diagnostic, Exit, Format, Frame, Request};
 
 /// The verbs under `session`.
@@ -56,9 +56,9 @@ pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
 }
 
 async fn open(label: &str, under: &Under, frame: &Frame) -> Result<Exit, Diagnostic> {
-    let mut keeper = Keeper::open(&frame.cluster()?, under.ttl, label).await?;
-    let environment = [("TENURE_SESSION", keeper.session().to_owned())];
-    let result = supervise(&mut keeper, None, &under.command, &environment, under.grace).await;
+    let (mut keeper, grace) = under.open(&frame.cluster()?, label).await?;
+    let environment = [("TENURE_SESSION", Some(keeper.session().into()))];
+    let result = supervise(&mut keeper, None, &under.command, &environment, grace).await;
     keeper.close().await;
     result
 }

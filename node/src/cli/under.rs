@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::guardian::{Ended, Guarded};
+use super::guardian::{Ended, Guarded, Variable};
 use super::{Cluster, Code, Diagnostic, Exit, Request};
 use crate::witness::{Watched, be_watched};
 
@@ -28,6 +28,7 @@ use crate::witness::{Watched, be_watched};
 pub(super) struct Keeper {
     cluster: Cluster,
     session: String,
+    ttl: Duration,
     until: watch::Receiver<Nanos>,
     renewals: JoinHandle<()>,
     /// Killed, this process loses the session at once if the node that opened it is on the same machine.
@@ -35,23 +36,29 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Opens a session and renews it from now on.
-    pub(super) async fn open(cluster: &Cluster, ttl: Duration, label: &str) -> Result<Self, Diagnostic> {
+    /// Opens a session and renews it from now on. Without a time to live it has the one that suits the cluster.
+    pub(super) async fn open(cluster: &Cluster, ttl: Option<Duration>, label: &str) -> Result<Self, Diagnostic> {
         let sent = actors::now();
-        let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
         let request = Request::post("/v1/sessions").json(&json!({ "ttl_ms": ttl_ms, "label": label }));
         // One that was opened by a try whose answer was lost owns nothing, and expires.
         let opened = cluster.send(request.repeatable()).await?.json()?;
         let session = opened["session"].as_str().unwrap_or_default().to_owned();
+        let ttl = Duration::from_millis(opened["ttl_ms"].as_u64().unwrap_or_default());
         let (told, until) = watch::channel(sent + valid_for(&opened));
         let renewals = tokio::spawn(renew(cluster.clone(), session.clone(), ttl, told));
         let watched = watched(&opened).await;
-        Ok(Self { cluster: cluster.clone(), session, until, renewals, watched })
+        Ok(Self { cluster: cluster.clone(), session, ttl, until, renewals, watched })
     }
 
     /// Its id.
     pub(super) fn session(&self) -> &str {
         &self.session
+    }
+
+    /// How long it lives without a renewal.
+    pub(super) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     /// Whether the cluster says that it lives.
@@ -152,7 +159,7 @@ pub(super) async fn supervise(
     keeper: &mut Keeper,
     place: Option<&str>,
     command: &[OsString],
-    environment: &[(&str, String)],
+    environment: &[Variable],
     grace: Duration,
 ) -> Result<Exit, Diagnostic> {
     let signals = |kind| signal(kind).map_err(|error| Diagnostic::new(Code::Internal, format!("no signals: {error}")));

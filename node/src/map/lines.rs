@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::sync::mpsc;
 
-use crate::cli::{Code, Diagnostic};
+use crate::cli::{Code, Diagnostic, WORD_MAX};
 
 /// One line of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +58,8 @@ fn next(source: &mut impl BufRead, ending: u8, number: u64) -> Result<Option<Lin
     Ok(Some(Line { number, text }))
 }
 
-/// What Linux allows for one argument of a program.
-const LINE_MAX: u64 = 128 * 1024 - 1;
+/// A line becomes one argument of a program.
+const LINE_MAX: u64 = WORD_MAX as u64;
 
 #[cfg(test)]
 mod tests {
