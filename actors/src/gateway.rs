@@ -71,7 +71,7 @@ pub(crate) async fn run(
                 }
             }
             LinkEvent::Refused { addr, why } => home.on_refused(addr, &why),
-            LinkEvent::Writable { .. } => {}
+            LinkEvent::Writable { node, .. } => outlet.deliver(route::writable(node)),
         }
     }
 }

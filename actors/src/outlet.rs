@@ -3,7 +3,8 @@
 //! # Invariants
 //!
 //! * A message to this very node takes the same way as one that arrived, without a link.
-//! * Nothing here waits: what cannot leave now is dropped and counted, and the machines say it again.
+//! * Nothing here waits: what cannot leave now is dropped and counted, and the machines say it again. For what would be missed
+//!   longest, the dispatch of a task, the master is told.
 
 use std::sync::{Arc, OnceLock};
 
@@ -99,7 +100,10 @@ impl Outlet {
         };
         match self.inner.links.send(to, class, bytes) {
             Ok(()) | Err(SendError::NoLink) => {}
-            Err(SendError::Busy) => metrics::counter!("tenure_link_busy_total").increment(1),
+            Err(SendError::Busy) => {
+                metrics::counter!("tenure_link_busy_total").increment(1);
+                route::unsent(to, &body).into_iter().for_each(|local| self.deliver(local));
+            }
             Err(error @ SendError::TooLong { .. }) => tracing::error!(%error, %to, "a message was dropped"),
         }
     }

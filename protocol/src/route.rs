@@ -34,6 +34,23 @@ pub fn link_up(node: NodeId, incarnation: Incarnation, is_node: bool) -> Vec<Loc
     ]
 }
 
+/// Who must know that a message was not sent, because the link to a peer has no room.
+#[must_use]
+pub fn unsent(to: NodeId, body: &Body) -> Option<Local> {
+    match body {
+        Body::ToWorker(master::ToWorker::Dispatch { grant, .. }) => {
+            Some(Local::Master(master::Input::Unsent { node: to, task: grant.attempt.task, fence: grant.fence }))
+        }
+        _ => None,
+    }
+}
+
+/// Who must know that it has room again.
+#[must_use]
+pub fn writable(node: NodeId) -> Local {
+    Local::Master(master::Input::Writable { node })
+}
+
 /// Who must know that the link to a peer broke.
 #[must_use]
 pub fn link_down(node: NodeId, incarnation: Incarnation, is_node: bool) -> Vec<Local> {

@@ -154,6 +154,35 @@ impl Master {
         effects.send(grant.node, message);
     }
 
+    /// A dispatch did not leave. Should nobody say that there is room again, the worker's next report shows that it lacks it.
+    pub(super) fn on_unsent(&mut self, node: NodeId, task: TaskId, fence: Fence) {
+        let Some((_, grant, told)) = self.board.granted(task) else { return };
+        if (grant.node, grant.fence) == (node, fence)
+            && matches!(told, Told::OnThisLink | Told::Again)
+            && let Some(member) = self.crew.get_mut(&node).filter(|member| member.is_linked)
+        {
+            member.unsent.insert(fence);
+            self.board.tell(task, Told::Missing);
+        }
+    }
+
+    /// A link has room again: what found none is dispatched, oldest grant first, until there is certainly none left; then this comes
+    /// again.
+    pub(super) fn on_writable(&mut self, node: NodeId, effects: &mut Effects) {
+        let mut bytes = 0;
+        while bytes <= DISPATCHED_MAX
+            && let Some(member) = self.crew.get_mut(&node)
+            && let Some(fence) = member.unsent.pop_first()
+        {
+            let Some(&task) = member.grants.get(&fence) else { continue };
+            if let Some((record, _, Told::Missing)) = self.board.granted(task) {
+                bytes += record.spec.payload.len();
+                self.board.tell(task, Told::Earlier);
+                self.dispatch(task, effects);
+            }
+        }
+    }
+
     fn dispatch_again(&mut self, task: TaskId, effects: &mut Effects) {
         self.board.tell(task, Told::Earlier);
         self.dispatch(task, effects);
@@ -218,3 +247,6 @@ impl Master {
         self.crew.get_mut(&node).is_some_and(|member| member.reserved.remove(&task))
     }
 }
+
+/// How many bytes of input are dispatched to one worker at a time when its link has room again: more than a link takes.
+const DISPATCHED_MAX: usize = 512 * 1024;

@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub(super) is_full: bool,
     /// What is granted to it.
     pub(super) grants: BTreeMap<Fence, TaskId>,
+    /// Grants whose dispatch found no room on the link of today.
+    pub(super) unsent: BTreeSet<Fence>,
     /// What is about to be granted to it.
     pub(super) reserved: BTreeSet<TaskId>,
     /// How many tasks that have no id yet are about to be granted to it.
@@ -101,6 +103,7 @@ impl Member {
         self.is_linked = is_linked;
         self.greeted = None;
         self.is_welcome = false;
+        self.unsent.clear();
         self.asked = None;
         self.proposed = None;
     }

@@ -75,6 +75,20 @@ pub enum Input {
         /// Its run.
         incarnation: Incarnation,
     },
+    /// The link to a node had no room for a dispatch: it was not sent.
+    Unsent {
+        /// To whom.
+        node: NodeId,
+        /// The task.
+        task: TaskId,
+        /// Under which grant.
+        fence: Fence,
+    },
+    /// A link that had no room has some again.
+    Writable {
+        /// The peer.
+        node: NodeId,
+    },
     /// The node seems to be dead: see [`crate::consensus::Input::Evidence`].
     Evidence {
         /// The node.

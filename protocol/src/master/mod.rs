@@ -69,6 +69,16 @@ impl Mastership {
             Input::LinkUp { node, incarnation } => self.on_link_up(node, incarnation, effects),
             Input::LinkDown { node, incarnation } => self.on_link_down(node, incarnation),
             Input::Evidence { node, incarnation } => self.on_evidence(node, incarnation, effects),
+            Input::Unsent { node, task, fence } => {
+                if let Some(master) = &mut self.master {
+                    master.on_unsent(node, task, fence);
+                }
+            }
+            Input::Writable { node } => {
+                if let Some(master) = &mut self.master {
+                    master.on_writable(node, effects);
+                }
+            }
             Input::Message { from, incarnation, message } => {
                 if self.is_linked(from, incarnation)
                     && let Some(master) = &mut self.master

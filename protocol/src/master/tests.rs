@@ -940,3 +940,35 @@ fn large_results_go_into_the_log_a_few_at_a_time_and_each_once() {
     }
     assert_eq!(recorded, tasks);
 }
+
+#[test]
+fn a_dispatch_that_found_no_room_on_the_link_goes_as_soon_as_there_is_some() {
+    let mut bench = Bench::with_workers(&[(B, 8)]);
+    let spec = TaskSpec { payload: vec![7; 256 * 1024].into(), ..echo() };
+    let tasks = bench.submit_all(vec![spec; 8]);
+    bench.settle();
+    assert_eq!(bench.dispatched().len(), 8);
+    // One went out.
+    for &task in &tasks[1..] {
+        let (node, held) = bench.grant(task);
+        bench.step(Input::Unsent { node, task, fence: held.fence });
+    }
+    bench.step(Input::Writable { node: B });
+    let next: Vec<TaskId> = bench.dispatched().into_iter().map(|(_, task)| task).collect();
+    assert_eq!(next, tasks[1..4], "a little more than a link takes, so that it says again when it has room");
+    let (_, held) = bench.grant(tasks[3]);
+    bench.step(Input::Unsent { node: B, task: tasks[3], fence: held.fence });
+    bench.step(Input::Writable { node: B });
+    let next: Vec<TaskId> = bench.dispatched().into_iter().map(|(_, task)| task).collect();
+    assert_eq!(next, tasks[3..6]);
+    // Nobody says that there is room: the reports show what is missing.
+    let held: Vec<Held> = tasks[..6].iter().map(|task| bench.grant(*task).1).collect();
+    bench.renew(B, &held, held[5].fence.0);
+    let next: Vec<TaskId> = bench.dispatched().into_iter().map(|(_, task)| task).collect();
+    assert_eq!(next, tasks[6..]);
+    // A new link begins anew.
+    bench.link_down(B);
+    bench.link_up(B);
+    bench.step(Input::Writable { node: B });
+    assert_eq!(bench.dispatched(), []);
+}

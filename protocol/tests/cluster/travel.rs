@@ -34,7 +34,7 @@ impl World {
         }
         if is_ordered(&body) {
             if self.options.busy > 0 && !self.is_calm && self.dice.happens(self.options.busy) {
-                return;
+                return self.find_no_room(from, node, &body);
             }
             if self.net.side(from, to).cut.is_some() {
                 return self.net.side_mut(from, to).stuck.push_back(body);
@@ -52,6 +52,16 @@ impl World {
         }
         let due = self.time + self.way_of(&body);
         self.fly(from, to, due, body);
+    }
+
+    /// A message is not sent, and its sender is told so where that matters. After a while there is room again, unless nobody says so.
+    fn find_no_room(&mut self, from: usize, node: NodeId, body: &Body) {
+        let Some(unsent) = route::unsent(node, body) else { return };
+        self.hand_on(from, source(body), unsent);
+        if self.dice.happens(750) {
+            let (due, run) = (self.time + self.way(), self.hosts[from].run);
+            self.queue.add(due, Happening::Input { at: from, run, local: route::writable(node) });
+        }
     }
 
     /// Sends a message behind all that went this way before.
