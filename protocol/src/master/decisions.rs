@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! * At most one decision per key is under way, and at most [`UNDER_WAY_MAX`] in all.
-//! * A decision is handed out once, unless it is said to be dropped: then once more. What is handed out and not answered has at most
-//!   [`HANDED_OUT_MAX`] bytes, or is one.
+//! * A decision is handed out once, unless it is said to be dropped: then once more. As long as nothing else forbids to wait, what is
+//!   handed out and not answered has at most [`HANDED_OUT_MAX`] bytes, or is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,8 +52,17 @@ impl<K: Copy + Ord, V> Decisions<K, V> {
 
     /// Hands out what has not been proposed since it was decided or dropped, as far as there is room.
     pub(super) fn take_fresh(&mut self) -> impl Iterator<Item = (K, &V)> {
+        self.take_fresh_within(HANDED_OUT_MAX)
+    }
+
+    /// The same, however many bytes it has.
+    pub(super) fn take_all_fresh(&mut self) -> impl Iterator<Item = (K, &V)> {
+        self.take_fresh_within(usize::MAX)
+    }
+
+    fn take_fresh_within(&mut self, limit: usize) -> impl Iterator<Item = (K, &V)> {
         let mut taken = Vec::new();
-        while let Some((key, bytes)) = self.next_fresh() {
+        while let Some((key, bytes)) = self.next_fresh(limit) {
             self.fresh.remove(&key);
             self.handed_out += bytes;
             taken.push(key);
@@ -73,14 +82,14 @@ impl<K: Copy + Ord, V> Decisions<K, V> {
 
     /// Says whether something has to be proposed, and may be.
     pub(super) fn has_fresh(&self) -> bool {
-        self.next_fresh().is_some()
+        self.next_fresh(HANDED_OUT_MAX).is_some()
     }
 
     /// The next one to hand out, and its size.
-    fn next_fresh(&self) -> Option<(K, usize)> {
+    fn next_fresh(&self, limit: usize) -> Option<(K, usize)> {
         let &key = self.fresh.first()?;
         let bytes = self.under_way.get(&key).map_or(0, |(_, bytes)| *bytes);
-        (self.handed_out == 0 || self.handed_out + bytes <= HANDED_OUT_MAX).then_some((key, bytes))
+        (self.handed_out == 0 || self.handed_out + bytes <= limit).then_some((key, bytes))
     }
 }
 

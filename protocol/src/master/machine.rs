@@ -196,7 +196,7 @@ impl Master {
         // Renewals come first: what was heard of in time does not expire in the same entry.
         self.propose_renewals(now, &mut commands);
         self.note_late(now);
-        self.propose_noted(&mut commands);
+        self.propose_noted(now, &mut commands);
         self.propose_expiry(now, &mut commands);
         self.propose_placements(now, &mut commands);
         if !commands.is_empty() {
@@ -268,13 +268,18 @@ impl Master {
         }
     }
 
-    fn propose_noted(&mut self, commands: &mut Vec<Command>) {
+    fn propose_noted(&mut self, now: Nanos, commands: &mut Vec<Command>) {
         let ttl = self.profile.session;
-        // Results come first: nothing in the same entry takes away the right under which they came. What was handed back comes
-        // before the goodbye of whoever handed it back, which would end it for good.
-        commands.extend(self.finishes.take_fresh().map(|((task, fence), (_, outcome))| {
+        // Results come first: nothing in the same entry takes away the right under which they came, and so all of them do where anything
+        // might. What was handed back comes before the goodbye of whoever handed it back, which would end it for good.
+        let finish = |((task, fence), (_, outcome)): (_, &(NodeId, Outcome))| {
             Command::Master(MasterCommand::Finish { task, fence, outcome: outcome.clone() })
-        }));
+        };
+        if self.takes_rights_away(now) {
+            commands.extend(self.finishes.take_all_fresh().map(finish));
+        } else {
+            commands.extend(self.finishes.take_fresh().map(finish));
+        }
         commands.extend(
             self.releases
                 .take_fresh()
@@ -293,12 +298,24 @@ impl Master {
         }));
     }
 
+    /// Whether the next proposal ends rights under which results may have come.
+    fn takes_rights_away(&self, now: Nanos) -> bool {
+        self.releases.has_fresh()
+            || self.endings.has_fresh()
+            || self.releasing.has_fresh()
+            || self.openings.has_fresh()
+            || self.is_expiry_due(now)
+    }
+
     fn propose_expiry(&mut self, now: Nanos, commands: &mut Vec<Command>) {
-        let time = self.clock.time(now);
-        if time > self.next_expiry && now >= self.expire_after {
+        if self.is_expiry_due(now) {
             self.expire_after = now + self.profile.election_timeout;
-            commands.push(Command::Expire { before: time });
+            commands.push(Command::Expire { before: self.clock.time(now) });
         }
+    }
+
+    fn is_expiry_due(&self, now: Nanos) -> bool {
+        self.clock.time(now) > self.next_expiry && now >= self.expire_after
     }
 
     fn propose_placements(&mut self, now: Nanos, commands: &mut Vec<Command>) {

@@ -972,3 +972,25 @@ fn a_dispatch_that_found_no_room_on_the_link_goes_as_soon_as_there_is_some() {
     bench.step(Input::Writable { node: B });
     assert_eq!(bench.dispatched(), []);
 }
+
+#[test]
+fn no_result_waits_behind_what_takes_its_right_away() {
+    let mut bench = Bench::with_workers(&[(B, 12), (C, 1)]);
+    let tasks = bench.submit_all(vec![echo(); 12]);
+    bench.settle();
+    let of_b = tasks.iter().copied().filter(|task| bench.grant(*task).0 == B).collect::<Vec<_>>();
+    for &task in &of_b {
+        let (node, held) = bench.grant(task);
+        bench.hear(node, ToMaster::Finish { task, fence: held.fence, outcome: Outcome::done(vec![7; 1 << 20]) });
+    }
+    bench.link_down(B);
+    bench.evidence(B);
+    bench.settle();
+    for task in of_b {
+        assert!(
+            matches!(bench.state.task_state(task), Some(TaskState::Done { .. })),
+            "{:?}",
+            bench.state.task_state(task)
+        );
+    }
+}

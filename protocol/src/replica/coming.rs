@@ -37,6 +37,11 @@ impl Coming {
         }));
     }
 
+    /// The submission found no room in the batch.
+    pub(super) fn forget(&mut self, client: SessionId, seq: Seq) {
+        self.tasks.retain(|task| (task.ticket.client, task.ticket.seq) != (client, seq));
+    }
+
     /// The next question, if there is one to ask.
     pub(super) fn ask(&mut self, now: Nanos) -> Option<Vec<master::Coming>> {
         if self.tasks.is_empty() {

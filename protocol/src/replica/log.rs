@@ -29,11 +29,14 @@ impl Replica {
             if !self.batch.is_ready(self.consensus.last().index > self.consensus.durable(), has_room) {
                 return;
             }
-            if let (Some(epoch), Some(tasks)) = (self.mastering, self.coming.ask(now)) {
-                effects.local.push(Local::Master(master::Input::Submitting { epoch, tasks }));
-            }
-            if self.coming.is_waiting() {
-                return;
+            // Without room no submission goes into this entry.
+            if has_room {
+                if let (Some(epoch), Some(tasks)) = (self.mastering, self.coming.ask(now)) {
+                    effects.local.push(Local::Master(master::Input::Submitting { epoch, tasks }));
+                }
+                if self.coming.is_waiting() {
+                    return;
+                }
             }
             let Taken { payload, proposed } = self.batch.take(has_room);
             let context = self.context();

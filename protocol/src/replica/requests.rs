@@ -83,14 +83,21 @@ impl Replica {
             RequestBody::Read { query, .. } => return self.read(now, waiter, query, effects),
             RequestBody::HandOver { to, epoch } => return self.on_hand_over(now, waiter, to, epoch, effects),
         };
-        match self.batch.push(command, Some(waiter)) {
-            Ok(()) => {}
-            Err(batch::Full::Batch) => self.respond(waiter, Err(Denied::Busy), effects),
-            Err(batch::Full::Command { len }) => {
-                let limit = wire::MAX_COMMAND as u64;
-                self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
-            }
+        let request = match &command {
+            Command::Client { session, seq, .. } => Some((*session, *seq)),
+            _ => None,
+        };
+        let Err(full) = self.batch.push(command, Some(waiter)) else { return };
+        if let Some((session, seq)) = request {
+            self.coming.forget(session, seq);
         }
+        let denied = match full {
+            batch::Full::Batch => Err(Denied::Busy),
+            batch::Full::Command { len } => {
+                Ok(Answer::Refused(Refused::TooLarge { len, limit: wire::MAX_COMMAND as u64 }))
+            }
+        };
+        self.respond(waiter, denied, effects);
     }
 
     /// A linearizable read from our own state, as soon as consensus says that it is recent enough.
