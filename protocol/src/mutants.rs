@@ -78,6 +78,10 @@ pub enum Bug {
     ReleasesForAnybody,
     /// A transaction under a right asks whether anybody holds that (F5).
     HeldByAnybody,
+    /// A goodbye does not name what was begun (F8).
+    GoodbyeNamesNothing,
+    /// A goodbye is taken for the end of what never began, too (F8).
+    GoodbyeLosesAll,
     /// A founder is content with the promises of a majority (F1).
     FoundsOnMajority,
     /// A genesis is accepted whatever was promised since (F1).
@@ -92,7 +96,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 41] = [
         Self::SkipsDedupe,
         Self::EvidenceMovesAll,
         Self::JudgesWithoutFence,
@@ -127,6 +131,8 @@ impl Bug {
         Self::EffectsOfTheFenced,
         Self::ReleasesForAnybody,
         Self::HeldByAnybody,
+        Self::GoodbyeNamesNothing,
+        Self::GoodbyeLosesAll,
         Self::FoundsOnMajority,
         Self::AcceptsBelowPromise,
         Self::FoundsBesideMember,

@@ -22,7 +22,7 @@ use super::placement;
 use crate::effects::{Effects, Local};
 use crate::profile::Profile;
 use crate::replica;
-use crate::state::{ClusterChange, Command, EndCause, Host, MasterCommand, MasterView, Outcome, ReleaseCause, Ticket};
+use crate::state::{Begun, ClusterChange, Command, Host, MasterCommand, MasterView, Outcome, ReleaseCause, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 use crate::worker::ToMaster;
 
@@ -42,8 +42,8 @@ pub(super) struct Master {
     pub(super) releases: Decisions<(TaskId, Fence), ReleaseCause>,
     /// Results to be judged, and whom to tell.
     pub(super) finishes: Decisions<(TaskId, Fence), (NodeId, Outcome)>,
-    /// Sessions to end.
-    pub(super) endings: Decisions<SessionId, EndCause>,
+    /// Sessions of those who said goodbye, and what they had begun.
+    pub(super) endings: Decisions<SessionId, Begun>,
     /// Runs that seem to be dead, whose client sessions may not have heard of it.
     pub(super) releasing: Decisions<Host, ()>,
     /// Grants on their way to tasks that have no id yet, and to whom.
@@ -125,7 +125,7 @@ impl Master {
                 self.finishes.insert_sized((task, fence), (node, outcome), bytes);
             }
             ToMaster::HandBack { task, fence, never_started } => self.on_hand_back(node, task, fence, never_started),
-            ToMaster::Goodbye { session } => self.on_goodbye(node, session),
+            ToMaster::Goodbye { session, begun } => self.on_goodbye(node, session, begun),
         }
     }
 
@@ -271,7 +271,7 @@ impl Master {
     fn propose_noted(&mut self, now: Nanos, commands: &mut Vec<Command>) {
         let ttl = self.profile.session;
         // Results come first: nothing in the same entry takes away the right under which they came, and so all of them do where anything
-        // might. What was handed back comes before the goodbye of whoever handed it back, which would end it for good.
+        // might.
         let finish = |((task, fence), (_, outcome)): (_, &(NodeId, Outcome))| {
             Command::Master(MasterCommand::Finish { task, fence, outcome: outcome.clone() })
         };
@@ -288,7 +288,7 @@ impl Master {
         commands.extend(
             self.endings
                 .take_fresh()
-                .map(|(session, &cause)| Command::Master(MasterCommand::EndNode { session, cause })),
+                .map(|(session, begun)| Command::Master(MasterCommand::EndNode { session, begun: begun.clone() })),
         );
         commands
             .extend(self.releasing.take_fresh().map(|(host, ())| Command::Master(MasterCommand::EndReleased(host))));

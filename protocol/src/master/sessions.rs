@@ -11,7 +11,7 @@ use super::crew::{Asked, Opening, Report};
 use super::machine::Master;
 use super::message::ToWorker;
 use crate::effects::Effects;
-use crate::state::{Command, EndCause, NodeSession, Offer};
+use crate::state::{Begun, Command, NodeSession, Offer};
 use crate::types::{ClusterTime, Fence, Nanos, NodeId, SessionId};
 
 impl Master {
@@ -77,9 +77,9 @@ impl Master {
     }
 
     /// A worker goes, and holds nothing.
-    pub(super) fn on_goodbye(&mut self, node: NodeId, session: SessionId) {
+    pub(super) fn on_goodbye(&mut self, node: NodeId, session: SessionId, begun: Begun) {
         if self.sessions.get(&session) == Some(&node) {
-            self.endings.insert(session, EndCause::Goodbye);
+            self.endings.insert(session, begun);
         }
     }
 

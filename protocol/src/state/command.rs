@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::mutants::{Bug, is_on};
 use crate::state::{
     Changes, ClaimState, Claimed, Counted, CounterOperation, Delete, Host, KeyPage, List, OpenSession, Put, RightId,
     RightLine, RightOperation, RightView, Roster, SessionView, TaskEffect, Transacted, Transaction, Value, Watch,
@@ -125,12 +126,12 @@ pub enum MasterCommand {
     },
     /// There is evidence that this run of a node is dead: the client sessions in its process that wanted no proof end (F12).
     EndReleased(Host),
-    /// Ends a node's session early: it said goodbye, or its end is proven.
+    /// Ends a node's session early: it said goodbye. What it was granted is taken back; what never began there goes again.
     EndNode {
         /// The session.
         session: SessionId,
-        /// Why.
-        cause: EndCause,
+        /// What may have begun under it.
+        begun: Begun,
     },
     /// Grants attempt `attempt` to a worker. Only if the task is pending, this is its next attempt and the session lives.
     Assign {
@@ -181,13 +182,21 @@ pub struct Offer {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Why a node's session ends before its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum EndCause {
-    /// The node said goodbye.
-    Goodbye,
-    /// A newer run of the same data folder is here.
-    Restarted,
+/// Of all that was granted to a run that goes, what may have begun there. Nothing else ever did, or will.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Begun {
+    /// Every fence up to this one: it does not know better.
+    pub through: Fence,
+    /// And these.
+    pub fences: Vec<Fence>,
+}
+
+impl Begun {
+    /// Says whether the attempt under this fence may have begun.
+    #[must_use]
+    pub fn contains(&self, fence: Fence) -> bool {
+        fence <= self.through || self.fences.contains(&fence) || is_on(Bug::GoodbyeLosesAll)
+    }
 }
 
 /// Why a client's session ended.

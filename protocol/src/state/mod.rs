@@ -407,7 +407,7 @@ impl State {
         (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.counters.forget_one(time)).for_each(drop);
         for _ in 0..MAX_EXPIRED_AT_ONCE {
             if let Some(session) = self.nodes.sessions().due(time) {
-                self.end_node(session, ReleaseCause::SessionEnded, changes);
+                self.end_node(session, |_| ReleaseCause::SessionEnded, changes);
             } else if let Some(session) = self.clients.sessions().due(time) {
                 self.end_client(session, ClientEnd::Expired, changes);
             } else {
@@ -427,7 +427,7 @@ impl State {
             MasterCommand::OpenNode { node, incarnation, offer, ttl } => {
                 (None, self.open_node((*node, *incarnation), offer, *ttl, changes))
             }
-            MasterCommand::EndNode { session, cause } => (None, self.say_goodbye(*session, *cause, changes)),
+            MasterCommand::EndNode { session, begun } => (None, self.say_goodbye(*session, begun, changes)),
             MasterCommand::EndReleased(host) => return self.end_released(*host, changes),
             MasterCommand::Assign { attempt, session } => {
                 let result = match self.nodes.sessions().get(*session) {
@@ -498,7 +498,7 @@ impl State {
             }
             older => {
                 if let Some((session, _)) = older {
-                    self.end_node(session, ReleaseCause::SessionEnded, changes);
+                    self.end_node(session, |_| ReleaseCause::SessionEnded, changes);
                 }
                 self.end_hosted(Host { node, incarnation }, changes);
                 self.revision = self.revision.next();
@@ -513,20 +513,22 @@ impl State {
     fn say_goodbye(
         &mut self,
         session: SessionId,
-        cause: EndCause,
+        begun: &Begun,
         changes: &mut Vec<ClusterChange>,
     ) -> Result<Answer, Refused> {
         self.nodes.sessions().get(session).ok_or(Refused::SessionExpired)?;
-        let cause = match cause {
-            // It said that it holds nothing. What it was granted may not have begun, or have been stopped.
-            EndCause::Goodbye => ReleaseCause::NotHeld,
-            EndCause::Restarted => ReleaseCause::SessionEnded,
-        };
+        let cause = |fence| if begun.contains(fence) { ReleaseCause::NotHeld } else { ReleaseCause::HandedBack };
         self.end_node(session, cause, changes);
         Ok(Answer::Ok)
     }
 
-    fn end_node(&mut self, session: SessionId, cause: ReleaseCause, changes: &mut Vec<ClusterChange>) {
+    /// Ends a node's session. What was granted under it is taken back, for a cause that may depend on the fence.
+    fn end_node(
+        &mut self,
+        session: SessionId,
+        cause: impl Fn(Fence) -> ReleaseCause,
+        changes: &mut Vec<ClusterChange>,
+    ) {
         let Some(node) = self.nodes.close(session) else { return };
         changes.push(ClusterChange::NodeEnded { session, node });
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };

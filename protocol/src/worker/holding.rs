@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::message::Held;
-use crate::state::Outcome;
+use crate::state::{Begun, Outcome};
 use crate::types::{Attempt, Fence, Nanos};
 
 /// All attempts that this run has heard of.
@@ -124,6 +124,13 @@ impl Hand {
     /// Says whether nothing is held.
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty() && self.ended.is_empty()
+    }
+
+    /// What may have begun here and was not judged.
+    pub(super) fn begun(&self) -> Begun {
+        let stopped = self.gone.iter().filter(|(_, gone)| gone.end == End::Stopped).map(|(fence, _)| fence);
+        let fences = self.running.keys().chain(self.ended.keys()).chain(stopped).copied().collect();
+        Begun { through: self.forgotten, fences }
     }
 
     fn bury(&mut self, fence: Fence, gone: Gone) {

@@ -16,7 +16,7 @@ use crate::effects::{Effects, Event};
 use crate::master::{Grant, ToWorker};
 use crate::mutants::{Bug, is_on};
 use crate::profile::shortened;
-use crate::state::{Offer, Outcome, TaskEffect, check_result};
+use crate::state::{Begun, Offer, Outcome, TaskEffect, check_result};
 use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
 use crate::wire::MAX_VALUE;
 
@@ -302,7 +302,8 @@ impl Worker {
         if self.mood == Mood::Draining && self.hand.is_empty() {
             self.mood = Mood::Gone;
             if let Some(Session { id, .. }) = self.session.take() {
-                self.say(ToMaster::Goodbye { session: id }, effects);
+                let begun = if is_on(Bug::GoodbyeNamesNothing) { Begun::default() } else { self.hand.begun() };
+                self.say(ToMaster::Goodbye { session: id, begun }, effects);
             }
             effects.publish.push(Event::Drained);
         }

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::master::{Grant, ToWorker};
-use crate::state::{Offer, Outcome};
+use crate::state::{Begun, Offer, Outcome};
 use crate::types::{Attempt, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 
 /// What the worker is told.
@@ -111,10 +111,13 @@ pub enum ToMaster {
         /// Whether it certainly never started here, and never will: then even what may run only once goes again.
         never_started: bool,
     },
-    /// "I go, and hold nothing." Lost: the session expires.
+    /// "I go, and hold nothing. Of what I was granted I had begun this; the rest never began here, and never will." Lost: the
+    /// session expires.
     Goodbye {
         /// The session.
         session: SessionId,
+        /// What may have begun under it and was not judged.
+        begun: Begun,
     },
 }
 

@@ -10,7 +10,7 @@ use crate::effects::{Effects, Event, Outgoing};
 use crate::master::{Grant, ToWorker};
 use crate::message::Body;
 use crate::profile::{Profile, shortened};
-use crate::state::{Delivery, Offer, Outcome};
+use crate::state::{Begun, Delivery, Offer, Outcome};
 use crate::types::{Attempt, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 
 const OWN: NodeId = NodeId(1);
@@ -140,6 +140,11 @@ fn finish(fence: u64) -> ToMaster {
 
 fn hand_back(fence: u64, never_started: bool) -> ToMaster {
     ToMaster::HandBack { task: TaskId(fence), fence: Fence(fence), never_started }
+}
+
+fn goodbye(begun: &[u64]) -> ToMaster {
+    let fences = begun.iter().copied().map(Fence).collect();
+    ToMaster::Goodbye { session: SESSION, begun: Begun { fences, ..Begun::default() } }
 }
 
 fn held(messages: &[ToMaster]) -> Vec<u64> {
@@ -410,9 +415,42 @@ fn a_draining_worker_takes_nothing_waits_for_what_runs_and_says_goodbye() {
     assert_eq!(bench.said(), [finish(8)]);
     assert!(!bench.worker.is_drained(), "the result is not judged yet");
     bench.judge(8);
-    assert_eq!(bench.said(), [ToMaster::Goodbye { session: SESSION }]);
+    assert_eq!(bench.said(), [goodbye(&[])]);
     assert!(bench.worker.is_drained());
     assert_eq!(bench.worker.next_deadline(), Nanos::NEVER);
+}
+
+#[test]
+fn a_goodbye_names_what_may_have_begun_here() {
+    let mut bench = Bench::welcome();
+    bench.dispatch(7);
+    bench.hear(MASTER, ToWorker::Unknown { epoch: Epoch(1) });
+    bench.greet(1);
+    bench.dispatch(8);
+    bench.finish(8, done());
+    bench.judge(8);
+    bench.step(Input::LinkDown { node: MASTER });
+    bench.said();
+    bench.step(Input::LinkUp { node: MASTER });
+    bench.greet(1);
+    bench.step(Input::Drain);
+    assert_eq!(bench.said(), [goodbye(&[7])], "of 9, which is on its way, it knows nothing");
+    bench.dispatch(9);
+    assert_eq!((bench.started(), bench.said()), (vec![Fence(7), Fence(8)], vec![hand_back(9, true)]));
+}
+
+#[test]
+fn of_what_it_has_forgotten_a_worker_says_that_it_may_have_begun() {
+    let mut bench = Bench::welcome();
+    for fence in 1..=GONE_MAX as u64 + 2 {
+        bench.dispatch(fence);
+        bench.finish(fence, done());
+        bench.judge(fence);
+    }
+    bench.said();
+    bench.step(Input::Drain);
+    let begun = Begun { through: Fence(2), fences: Vec::new() };
+    assert_eq!(bench.said(), [ToMaster::Goodbye { session: SESSION, begun }]);
 }
 
 #[test]

@@ -265,7 +265,7 @@ impl Oracle {
                     if task.live.take() != Some(*fence) || task.is_ended {
                         return Err(format!("I5 {attempt} ended under {fence}, which was not live"));
                     }
-                    if task.delivery == Delivery::AtMostOnce && !is_proven_unstarted(command) {
+                    if task.delivery == Delivery::AtMostOnce && !is_proven_unstarted(command, *fence) {
                         return Err(format!(
                             "I5 {attempt} may run only once, may have begun, and will be granted again"
                         ));
@@ -281,6 +281,7 @@ impl Oracle {
                         return Err(format!("I5 {id} ended under another grant than the live one"));
                     }
                     self.unfinished -= 1;
+                    self.nothing_unstarted_is_lost(*id, command)?;
                 }
                 ClusterChange::NodeEnded { session, .. } => {
                     if matches!(command, Command::Expire { .. }) {
@@ -301,6 +302,17 @@ impl Oracle {
         self.evidence_moves_only_what_may_run_again(command, answer)
     }
 
+    /// F8: what may run once and never started is lost with the session of its worker, or to a newer run, and in no other way.
+    fn nothing_unstarted_is_lost(&mut self, id: TaskId, command: &Command) -> Result<(), String> {
+        let is_lost = matches!(self.state.task_state(id), Some(TaskState::Lost { .. }));
+        let is_excused = matches!(command, Command::Expire { .. } | Command::Master(MasterCommand::OpenNode { .. }));
+        let has_started = self.task(id).is_some_and(|task| task.starts > 0);
+        if is_lost && !is_excused && !has_started {
+            return Err(format!("I5 {id} may run only once, never started, and is lost by {command:?}"));
+        }
+        Ok(())
+    }
+
     /// D5, F8: evidence of death takes back at-least-once attempts and no others.
     fn evidence_moves_only_what_may_run_again(&mut self, command: &Command, answer: &Answer) -> Result<(), String> {
         let Command::Master(MasterCommand::Release { task: id, cause: ReleaseCause::Evidence, .. }) = command else {
@@ -315,8 +327,12 @@ impl Oracle {
 }
 
 /// Whether this says of an attempt that it never started (F8).
-fn is_proven_unstarted(command: &Command) -> bool {
-    matches!(command, Command::Master(MasterCommand::Release { cause: ReleaseCause::HandedBack, .. }))
+fn is_proven_unstarted(command: &Command, fence: Fence) -> bool {
+    match command {
+        Command::Master(MasterCommand::Release { cause, .. }) => *cause == ReleaseCause::HandedBack,
+        Command::Master(MasterCommand::EndNode { begun, .. }) => !begun.contains(fence),
+        _ => false,
+    }
 }
 
 /// The sessions that a transaction asks about.

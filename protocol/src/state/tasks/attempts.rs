@@ -78,10 +78,15 @@ impl Tasks {
     }
 
     /// Takes back all attempts of a session that has just ended.
-    pub(in crate::state) fn end_session(&mut self, session: SessionId, cause: ReleaseCause, step: &mut Step<'_>) {
+    pub(in crate::state) fn end_session(
+        &mut self,
+        session: SessionId,
+        cause: impl Fn(Fence) -> ReleaseCause,
+        step: &mut Step<'_>,
+    ) {
         for id in self.held.get(&session).cloned().unwrap_or_default() {
             let grant = self.live_record(id).ok().and_then(Record::grant).expect("a held task has a grant");
-            self.take_back(id, grant, cause, step);
+            self.take_back(id, grant, cause(grant.fence), step);
         }
     }
 

@@ -233,7 +233,7 @@ impl Naive {
         self.content.rights.marks.retain(|(.., until)| *until > time);
         for node in self.content.nodes.clone() {
             if node.deadline <= time {
-                self.end_node(node.session, ReleaseCause::SessionEnded);
+                self.end_node(node.session, |_| ReleaseCause::SessionEnded);
             }
         }
         let mut over: Vec<_> = self.content.clients.iter().filter(|client| client.deadline <= time).cloned().collect();
@@ -282,7 +282,7 @@ impl Naive {
                         (open.offer, open.ttl, open.deadline) = (offer.clone(), ttl, open.deadline.max(now + ttl));
                         return Ok(Answer::Registered(known.session));
                     }
-                    self.end_node(known.session, ReleaseCause::SessionEnded);
+                    self.end_node(known.session, |_| ReleaseCause::SessionEnded);
                 }
                 self.end_hosted(|about, run| about.host.is_some_and(|host| host.node == node && run < incarnation));
                 let (session, deadline) = (SessionId(self.grant()), self.time + ttl);
@@ -296,11 +296,12 @@ impl Naive {
                 self.end_hosted(|about, run| about.fast_release && is_meant(about, run));
                 Ok(Answer::Ok)
             }
-            MasterCommand::EndNode { session, cause } => {
+            MasterCommand::EndNode { session, begun } => {
                 self.node(*session).ok_or(Refused::SessionExpired)?;
-                let restarted = *cause == EndCause::Restarted;
-                let cause = if restarted { ReleaseCause::SessionEnded } else { ReleaseCause::NotHeld };
-                self.end_node(*session, cause);
+                self.end_node(*session, |fence| {
+                    let has_begun = fence <= begun.through || begun.fences.contains(&fence);
+                    if has_begun { ReleaseCause::NotHeld } else { ReleaseCause::HandedBack }
+                });
                 Ok(Answer::Ok)
             }
             MasterCommand::Assign { attempt, session } => self.assign(*attempt, *session),
@@ -399,11 +400,11 @@ impl Naive {
         self.set(id, TaskState::Failed { message, output, at });
     }
 
-    fn end_node(&mut self, session: SessionId, cause: ReleaseCause) {
+    fn end_node(&mut self, session: SessionId, cause: impl Fn(Fence) -> ReleaseCause) {
         self.content.nodes.retain(|node| node.session != session);
         for task in self.content.tasks.clone() {
-            if self.grant_of(task.id).is_some_and(|grant| grant.session == session) {
-                self.take_back(task.id, cause);
+            if let Some(grant) = self.grant_of(task.id).filter(|grant| grant.session == session) {
+                self.take_back(task.id, cause(grant.fence));
             }
         }
     }

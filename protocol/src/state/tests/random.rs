@@ -212,7 +212,7 @@ impl Run {
                     assert_eq!(task.assigned.map(|grant| (grant.number, grant.fence)), Some((attempt.number, fence)));
                     (task.assigned, task.not_before) = (None, not_before);
                     let is_once = task.spec.delivery == Delivery::AtMostOnce;
-                    assert!(!is_once || was_never_started(command), "it may run twice, {place}");
+                    assert!(!is_once || was_never_started(command, fence), "it may run twice, {place}");
                 }
                 ClusterChange::Ended { task, fence, .. } => {
                     let grant = self.heard_task(task).assigned;
@@ -530,8 +530,13 @@ impl Run {
                 MasterCommand::OpenNode { node, incarnation, offer, ttl }
             }
             2 => {
-                let cause = if self.chance.one_in(2) { EndCause::Goodbye } else { EndCause::Restarted };
-                MasterCommand::EndNode { session: self.session(), cause }
+                let begun = if self.chance.one_in(2) {
+                    Begun { fences: self.fences.iter().copied().step_by(2).collect(), ..Begun::default() }
+                } else {
+                    let through = self.fences.len().checked_sub(2).map_or(Fence(0), |place| self.fences[place]);
+                    Begun { through, fences: Vec::new() }
+                };
+                MasterCommand::EndNode { session: self.session(), begun }
             }
             3 => {
                 let (client, seq) = self.submission();
@@ -653,12 +658,12 @@ impl Run {
 }
 
 /// Whether this says of an attempt that it never started (F8).
-fn was_never_started(command: &Option<Command>) -> bool {
-    let cause = match command {
-        Some(Command::Master(MasterCommand::Release { cause, .. })) => Some(*cause),
-        _ => None,
-    };
-    cause == Some(ReleaseCause::HandedBack)
+fn was_never_started(command: &Option<Command>, fence: Fence) -> bool {
+    match command {
+        Some(Command::Master(MasterCommand::Release { cause, .. })) => *cause == ReleaseCause::HandedBack,
+        Some(Command::Master(MasterCommand::EndNode { begun, .. })) => !begun.contains(fence),
+        _ => false,
+    }
 }
 
 /// Applies a command, or begins an epoch if there is none.

@@ -333,13 +333,29 @@ fn opening_the_same_run_again_changes_only_what_it_says_of_itself() {
 #[test]
 fn a_goodbye_gives_everything_back_and_is_no_death() {
     let mut world = World::with_worker();
-    let task = world.submit(TaskSpec::new("a", ""));
-    world.assign(task, 1);
-    let goodbye = MasterCommand::EndNode { session: world.worker, cause: EndCause::Goodbye };
+    let tasks = [0; 3].map(|_| world.submit(TaskSpec::new("a", "")));
+    let fences = tasks.map(|task| world.assign(task, 1));
+    let begun = Begun { through: fences[0], fences: vec![fences[2]] };
+    let goodbye = MasterCommand::EndNode { session: world.worker, begun };
     assert_eq!(world.master(goodbye.clone()), Answer::Ok);
-    let history: Vec<_> = world.view(task).history.into_iter().map(|line| line.what).collect();
-    assert_eq!(history, [HistoryEvent::Assigned(NodeId(1)), HistoryEvent::Released(ReleaseCause::NotHeld)]);
+    let causes = [ReleaseCause::NotHeld, ReleaseCause::HandedBack, ReleaseCause::NotHeld];
+    for (task, cause) in tasks.into_iter().zip(causes) {
+        let history: Vec<_> = world.view(task).history.into_iter().map(|line| line.what).collect();
+        assert_eq!(history, [HistoryEvent::Assigned(NodeId(1)), HistoryEvent::Released(cause)]);
+        assert!(matches!(world.view(task).state, TaskState::Pending { .. }));
+    }
     assert_eq!(world.master(goodbye), EXPIRED);
+}
+
+#[test]
+fn a_goodbye_ends_what_may_run_once_and_has_begun_and_nothing_else() {
+    let mut world = World::with_worker();
+    let tasks = [0; 2].map(|_| world.submit(once("a")));
+    let fences = tasks.map(|task| world.assign(task, 1));
+    let begun = Begun { fences: vec![fences[0]], ..Begun::default() };
+    world.master(MasterCommand::EndNode { session: world.worker, begun });
+    assert!(matches!(world.view(tasks[0]).state, TaskState::Lost { .. }));
+    assert!(matches!(world.view(tasks[1]).state, TaskState::Pending { .. }));
 }
 
 #[test]
