@@ -189,18 +189,17 @@ impl Host {
         async move { fatal.raised().await }
     }
 
-    /// Hands mastership over if this node has it, takes no more work, waits at most `drain` for what runs, says goodbye and
-    /// stops.
+    /// Hands mastership over if this node has it, takes no more work, waits at most `drain` for what runs, stops the rest, says
+    /// goodbye and stops.
     pub async fn shutdown(self, drain: Duration) {
         let Self { parts, control } = self;
         hand_over(&parts).await;
         parts.outlet.deliver(Local::Worker(worker::Input::Drain));
-        let drained = async {
-            let mut is_idle = parts.is_idle.subscribe();
-            let _ = is_idle.wait_for(|idle| *idle).await;
-        };
-        if tokio::time::timeout(drain, drained).await.is_err() {
-            tracing::warn!(?drain, "stops while attempts still run: they go again elsewhere");
+        let mut is_idle = parts.is_idle.subscribe();
+        if tokio::time::timeout(drain, is_idle.wait_for(|idle| *idle)).await.is_err() {
+            parts.outlet.deliver(Local::Worker(worker::Input::Stop));
+            // The worker is done within an election timeout; a thread that stands still is not waited for.
+            let _ = tokio::time::timeout(parts.patience * 2, is_idle.wait_for(|idle| *idle)).await;
         }
         parts.client.close();
         tokio::time::sleep(GOODBYE).await;
@@ -257,6 +256,7 @@ struct Parts {
     election: ActorRef<election::Message>,
     members: ActorRef<members::Message>,
     mastership: watch::Sender<Mastership>,
+    /// Becomes true when the worker has said goodbye.
     is_idle: watch::Sender<bool>,
     fatal: Fatal,
     /// How long a hand-over may take: an election timeout.

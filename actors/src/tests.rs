@@ -1,6 +1,6 @@
 //! Whole nodes over in-memory links: founding, a task, a write, a killed master.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,9 +8,11 @@ use std::time::Duration;
 use protocol::client::{Consistency, Work};
 use protocol::effects::Role;
 use protocol::replica::{Compaction, Status};
-use protocol::state::{Answer, Offer, Operation, Outcome, Put, Query, TaskSpec, TaskState};
+use protocol::state::{
+    Answer, HistoryEvent, Offer, Operation, Outcome, Put, Query, ReleaseCause, TaskSpec, TaskState, TaskView,
+};
 use protocol::worker::{AbortCause, Run};
-use protocol::{Fence, Profile};
+use protocol::{Fence, NodeId, Profile, TaskId};
 
 use crate::links::memory::Hub;
 use crate::{Clock, Done, Executor, Host, Settings, Storage, Wires};
@@ -28,6 +30,22 @@ impl Executor for Echo {
     }
 
     fn abort(&self, _: Fence, _: AbortCause) {}
+}
+
+/// Attempts that end when they are stopped, and not before.
+#[derive(Default)]
+struct Endless {
+    running: Mutex<BTreeMap<Fence, Done>>,
+}
+
+impl Executor for Endless {
+    fn start(&self, run: Run, done: Done) {
+        self.running.lock().expect("nobody panics here").insert(run.grant.fence, done);
+    }
+
+    fn abort(&self, fence: Fence, _: AbortCause) {
+        drop(self.running.lock().expect("nobody panics here").remove(&fence));
+    }
 }
 
 fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
@@ -54,10 +72,14 @@ fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
 }
 
 async fn cluster(count: usize) -> (Hub, Vec<Host>) {
+    cluster_of::<Echo>(count).await
+}
+
+async fn cluster_of<E: Executor + Default>(count: usize) -> (Hub, Vec<Host>) {
     let hub = Hub::new();
     let mut hosts = Vec::new();
     for place in 0..count {
-        let host = Host::start(settings(&hub, place, count), Arc::new(Echo::default())).await;
+        let host = Host::start(settings(&hub, place, count), Arc::new(E::default())).await;
         hosts.push(host.unwrap_or_else(|error| panic!("node {place} does not start: {error}")));
     }
     (hub, hosts)
@@ -93,6 +115,41 @@ async fn one_node_alone_runs_a_task() {
     assert!(matches!(run_task(&hosts[0], "hello").await, TaskState::Done { output, .. } if output == "hello"));
     for host in hosts {
         host.shutdown(PATIENCE).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_has_no_time_to_drain_gives_back_what_runs_and_nobody_takes_it_for_dead() {
+    let (_hub, mut hosts) = cluster_of::<Endless>(3).await;
+    let submit = Work::Write(Operation::Submit(vec![TaskSpec::new("echo", "")]));
+    let Ok(Answer::Submitted(tasks)) = hosts[0].client().call(submit, PATIENCE).await else { panic!("not submitted") };
+    let first = granted(&hosts[0], tasks[0].task, 1).await;
+    let place = hosts.iter().position(|host| host.node() == first).expect("it runs here");
+    hosts.remove(place).shutdown(Duration::ZERO).await;
+    let second = granted(&hosts[0], tasks[0].task, 2).await;
+    assert_ne!(first, second);
+    let history = view(&hosts[0], tasks[0].task).await.history;
+    let history: Vec<_> = history.into_iter().map(|line| line.what).collect();
+    let released = HistoryEvent::Released(ReleaseCause::NotHeld);
+    assert_eq!(history, [HistoryEvent::Assigned(first), released, HistoryEvent::Assigned(second)]);
+}
+
+/// Waits until this attempt of a task is granted, and says to whom.
+async fn granted(host: &Host, task: TaskId, attempt: u32) -> NodeId {
+    loop {
+        match view(host, task).await.state {
+            TaskState::Assigned { number, node, .. } if number == attempt => return node,
+            TaskState::Pending { .. } | TaskState::Assigned { .. } => tokio::time::sleep(POLL).await,
+            ended => panic!("{ended:?}"),
+        }
+    }
+}
+
+async fn view(host: &Host, task: TaskId) -> TaskView {
+    let query = Work::Read(Query::Task(task), Consistency::Linearizable);
+    match host.client().call(query, PATIENCE).await {
+        Ok(Answer::Task(view)) => *view,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -160,3 +217,4 @@ async fn status(host: &Host) -> Status {
 
 /// Far longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);

@@ -7,6 +7,7 @@
 //! * Every attempt that ends by itself is reported exactly once; a panic is a failure like any other.
 //! * An attempt whose right ended sees its cancellation first and is dropped a moment later. A success that it still reached
 //!   is reported (the log judges it), a failure is not: it was not the handler's.
+//! * No attempt outlives the node: when the control plane is gone, all of them are stopped like one whose right has ended.
 //! * Nothing here blocks the caller, which is the control plane.
 
 use std::any::Any;
@@ -32,6 +33,8 @@ pub(crate) struct Handlers {
     by_kind: BTreeMap<String, Arc<dyn RawHandler>>,
     runtime: Handle,
     running: Arc<Running>,
+    /// The parent of every attempt's.
+    cancel: CancellationToken,
 }
 
 type Running = Mutex<HashMap<Fence, CancellationToken>>;
@@ -39,7 +42,7 @@ type Running = Mutex<HashMap<Fence, CancellationToken>>;
 impl Handlers {
     /// These handlers, run on `runtime`.
     pub(crate) fn new(cluster: String, by_kind: BTreeMap<String, Arc<dyn RawHandler>>, runtime: Handle) -> Self {
-        Self { cluster, by_kind, runtime, running: Arc::default() }
+        Self { cluster, by_kind, runtime, running: Arc::default(), cancel: CancellationToken::new() }
     }
 
     /// Starts an attempt; `finish` is called when it ends by itself.
@@ -50,7 +53,7 @@ impl Handlers {
             return;
         };
         let fence = run.grant.fence;
-        let cancel = CancellationToken::new();
+        let cancel = self.cancel.child_token();
         lock(&self.running).insert(fence, cancel.clone());
         let entry = Entry { fence, running: self.running.clone() };
         let cx = TaskCx::new(&run, &self.cluster, cancel);
@@ -68,6 +71,12 @@ impl Handlers {
         if let Some(cancel) = lock(&self.running).get(&fence) {
             cancel.cancel();
         }
+    }
+}
+
+impl Drop for Handlers {
+    fn drop(&mut self) {
+        self.cancel.cancel();
     }
 }
 
@@ -256,6 +265,20 @@ mod tests {
         handlers.abort(Fence(7));
         assert!(outcome.await.is_err(), "nothing is reported");
         assert!(dropped.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn no_attempt_outlives_what_started_it() {
+        let handlers = handlers(|cx, _| {
+            async move {
+                cx.cancelled().await;
+                std::future::pending().await // ignores it
+            }
+            .boxed()
+        });
+        let outcome = start(&handlers, "job");
+        drop(handlers);
+        assert!(outcome.await.is_err(), "the handler is dropped, and nothing is reported");
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@
 //!
 //! * Handlers run on the runtime on which the node was started; leases, heartbeats and HTTP run on threads of their own, so
 //!   that no handler can hold them up.
-//! * Dropping a node stops it without a goodbye; [`Node::shutdown`] says goodbye.
+//! * Dropping a node stops it without a goodbye; [`Node::shutdown`] says goodbye. Its handlers stop with it either way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
@@ -391,7 +391,11 @@ impl Node {
         }
     }
 
-    /// Takes no more work, waits at most `drain` for what runs, hands back the rest, says goodbye and stops.
+    /// Takes no more work, waits at most `drain` for what runs, stops and hands back the rest, says goodbye and ends.
+    ///
+    /// What is stopped sees [`TaskCx::cancelled`](crate::TaskCx::cancelled), is dropped shortly after, and goes again elsewhere: a node
+    /// that goes is no worker that died. A task that may run once, and has begun, ends as lost. Beyond `drain` this takes about two election
+    /// timeouts at most. Not cancellation safe: dropped, the node stops without a goodbye.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;

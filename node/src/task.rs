@@ -73,7 +73,7 @@ pub trait TaskHandler: Send + Sync + 'static {
 
     /// Runs one attempt.
     ///
-    /// When the right to run ends (cancelled, timed out, cut off from the cluster), [`TaskCx::cancelled`] resolves at once and
+    /// When the right to run ends (cancelled, timed out, cut off from the cluster, its node stops), [`TaskCx::cancelled`] resolves at once and
     /// the future is dropped shortly after. A handler that blocks instead should poll [`TaskCx::is_cancelled`]; if it ignores
     /// that, its result is refused.
     ///

@@ -57,6 +57,54 @@ impl TaskHandler for Stuck {
     }
 }
 
+/// Runs until it is dropped, and counts how many of it are at work.
+struct Endless {
+    at_work: Arc<AtomicU32>,
+}
+
+impl TaskHandler for Endless {
+    const NAME: &'static str = "endless";
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, _: &TaskCx, (): ()) -> Result<(), TaskError> {
+        struct AtWork(Arc<AtomicU32>);
+        impl Drop for AtWork {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        }
+        self.at_work.fetch_add(1, Ordering::SeqCst);
+        let _at_work = AtWork(self.at_work.clone());
+        std::future::pending().await
+    }
+}
+
+/// A node at whose end a handler is at work, and how many are.
+async fn busy() -> (Node, Arc<AtomicU32>) {
+    let at_work = Arc::new(AtomicU32::new(0));
+    let node = single().register(Endless { at_work: at_work.clone() }).start().await.unwrap();
+    node.client().submit::<Endless>(()).await.unwrap();
+    until(&at_work, 1).await;
+    (node, at_work)
+}
+
+async fn until(number: &AtomicU32, value: u32) {
+    while number.load(Ordering::SeqCst) != value {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_handler_outlives_its_node() {
+    let (node, at_work) = busy().await;
+    node.shutdown(Duration::from_millis(50)).await;
+    assert_eq!(at_work.load(Ordering::SeqCst), 0, "a node that says goodbye has stopped what ran");
+    let (node, at_work) = busy().await;
+    drop(node);
+    until(&at_work, 0).await;
+}
+
 fn single() -> Builder {
     Node::builder("single").ephemeral().profile(Profile::DEV).slots(4).label("name", "solo")
 }

@@ -1,4 +1,5 @@
 use std::future::IntoFuture as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use protocol::Revision;
@@ -64,6 +65,38 @@ async fn a_stream_of_members_goes_on_over_the_death_of_the_master() {
     follow(2).await;
     cluster.restart(master).await.unwrap();
     follow(3).await;
+}
+
+/// Counts up until it is dropped.
+struct Count(Arc<AtomicU32>);
+
+impl TaskHandler for Count {
+    const NAME: &'static str = "count";
+    type Input = ();
+    type Output = ();
+
+    async fn run(&self, _: &TaskCx, (): ()) -> Result<(), TaskError> {
+        loop {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_node_ran_stops_soon() {
+    let counted = Arc::new(AtomicU32::new(0));
+    let mut cluster = TestCluster::builder().nodes(1).register(Count(counted.clone())).start().await.unwrap();
+    cluster.client(0).submit::<Count>(()).await.unwrap();
+    while counted.load(Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    cluster.kill(0);
+    let mut seen = 0;
+    while seen != counted.load(Ordering::SeqCst) {
+        seen = counted.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 struct Double;

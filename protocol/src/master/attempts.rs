@@ -28,7 +28,9 @@ impl Master {
         self.releasing.insert(Host { node, incarnation }, ());
         member.is_dead = true;
         member.greeted = None;
-        let held = self.grants_of(node);
+        // Whoever said goodbye did not die: the end of its session, which is on its way, takes back what it was granted.
+        let has_left = member.session.as_ref().is_some_and(|session| self.endings.get(&session.session).is_some());
+        let held = if has_left { Vec::new() } else { self.grants_of(node) };
         if !held.is_empty() {
             effects.note(format!("{node} seems to be dead: {} attempts", held.len()));
         }

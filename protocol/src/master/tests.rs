@@ -402,6 +402,20 @@ fn goodbye_ends_the_session_and_moves_what_was_on_its_way() {
     assert_ne!(bench.grant(task).0, holder);
 }
 
+#[test]
+fn evidence_behind_a_goodbye_counts_no_death() {
+    let mut bench = Bench::with_workers(&[(B, 1)]);
+    let task = bench.submit(echo());
+    bench.settle();
+    let (_, held) = bench.grant(task);
+    let (session, begun) = (bench.session(B), Begun { fences: vec![held.fence], ..Begun::default() });
+    bench.hear(B, ToMaster::Goodbye { session, begun });
+    bench.step(Input::LinkDown { node: B, incarnation: Incarnation(1) });
+    bench.step(Input::Evidence { node: B, incarnation: Incarnation(1) });
+    let is_release = |command: &Command| matches!(command, Command::Master(MasterCommand::Release { .. }));
+    assert!(!bench.proposed().iter().any(is_release));
+}
+
 // ---- placement ----
 
 /// A submission of so many tasks that is about to become an entry, and what the master is asked about it.

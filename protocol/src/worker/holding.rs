@@ -6,7 +6,7 @@
 //! * The memory of what is gone is bounded. The highest fences are the ones remembered; of those below, nothing is known but that they
 //!   may have started here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::Held;
 use crate::state::{Begun, Outcome};
@@ -18,6 +18,8 @@ pub(super) struct Hand {
     running: BTreeMap<Fence, Running>,
     ended: BTreeMap<Fence, Ended>,
     gone: BTreeMap<Fence, Gone>,
+    /// Handlers that were told to stop and have not returned.
+    stopping: BTreeSet<Fence>,
     /// The highest of those that were gone and are forgotten.
     forgotten: Fence,
 }
@@ -72,7 +74,13 @@ impl Hand {
     pub(super) fn stop(&mut self, fence: Fence) -> Option<Running> {
         let running = self.running.remove(&fence)?;
         self.bury(fence, Gone { attempt: running.attempt, end: End::Stopped });
+        self.stopping.insert(fence);
         Some(running)
+    }
+
+    /// Its handler has returned.
+    pub(super) fn settle(&mut self, fence: Fence) {
+        self.stopping.remove(&fence);
     }
 
     /// It is judged, or cancelled.
@@ -121,9 +129,9 @@ impl Hand {
         running.chain(ended).collect()
     }
 
-    /// Says whether nothing is held.
+    /// Says whether nothing is held, and no handler is at work any more.
     pub(super) fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.ended.is_empty()
+        self.running.is_empty() && self.ended.is_empty() && self.stopping.is_empty()
     }
 
     /// What may have begun here and was not judged.

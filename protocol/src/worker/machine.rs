@@ -52,7 +52,8 @@ struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mood {
     Working,
-    Draining,
+    /// What is held comes to its end; goodbye is said then, or at this time.
+    Draining(Nanos),
     Gone,
 }
 
@@ -86,6 +87,7 @@ impl Worker {
             }
             Input::LinkDown { node } => self.on_link_down(node),
             Input::Drain => self.on_drain(now, effects),
+            Input::Stop => self.on_stop(now, effects),
             Input::Tick => {}
         }
         self.speak(now, effects);
@@ -97,10 +99,12 @@ impl Worker {
         let speak = if self.mood != Mood::Gone && self.listener().is_some() { self.speak_at } else { Nanos::NEVER };
         let end = self.session.map_or(Nanos::NEVER, |session| session.end);
         let stop = self.hand.running().values().map(|running| running.deadline).min().unwrap_or(Nanos::NEVER);
-        speak.min(end).min(stop)
+        let goodbye = if let Mood::Draining(until) = self.mood { until } else { Nanos::NEVER };
+        speak.min(end).min(stop).min(goodbye)
     }
 
-    /// Says whether a drain is complete: nothing runs, nothing waits for its judgement, and goodbye is said.
+    /// Says whether this worker has gone: nothing runs, nothing waits for its judgement or it was told to [stop](Input::Stop), and
+    /// goodbye is said.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.mood == Mood::Gone
@@ -256,6 +260,7 @@ impl Worker {
     /// A handler that was told to stop may have had its result ready: that is reported too, and the log judges it (D5). Its
     /// failure says nothing but that it was stopped.
     fn on_finished(&mut self, fence: Fence, outcome: Outcome, effects: &mut Effects) {
+        self.hand.settle(fence);
         match self.hand.speaker(fence) {
             Some((attempt, false)) => self.report(fence, attempt, bounded(outcome), effects),
             Some((attempt, true)) if matches!(outcome, Outcome::Done { .. }) => {
@@ -275,8 +280,27 @@ impl Worker {
     fn on_drain(&mut self, now: Nanos, effects: &mut Effects) {
         if self.mood == Mood::Working {
             effects.note(format!("draining: {} attempts still run", self.running()));
-            self.mood = Mood::Draining;
-            self.meet_again(now);
+            self.mood = Mood::Draining(Nanos::NEVER);
+            if !self.hand.is_empty() {
+                self.meet_again(now);
+            }
+        }
+    }
+
+    /// What reaches a result in spite of it is still judged, in the time that is left.
+    fn on_stop(&mut self, now: Nanos, effects: &mut Effects) {
+        self.on_drain(now, effects);
+        self.leave_by(now + self.config.profile.election_timeout);
+        let running: Vec<Fence> = self.hand.running().keys().copied().collect();
+        if !running.is_empty() {
+            effects.note(format!("{} attempts still run: they are stopped, and go again elsewhere", running.len()));
+        }
+        self.abort(&running, AbortCause::Leaving, effects);
+    }
+
+    fn leave_by(&mut self, time: Nanos) {
+        if let Mood::Draining(until) = &mut self.mood {
+            *until = time.min(*until);
         }
     }
 
@@ -299,14 +323,7 @@ impl Worker {
     /// Says what is due: goodbye, hello or "I still live", and the results that wait for their judgement. Those come last: they may
     /// leave no room on the link.
     fn speak(&mut self, now: Nanos, effects: &mut Effects) {
-        if self.mood == Mood::Draining && self.hand.is_empty() {
-            self.mood = Mood::Gone;
-            if let Some(Session { id, .. }) = self.session.take() {
-                let begun = if is_on(Bug::GoodbyeNamesNothing) { Begun::default() } else { self.hand.begun() };
-                self.say(ToMaster::Goodbye { session: id, begun }, effects);
-            }
-            effects.publish.push(Event::Drained);
-        }
+        self.say_goodbye(now, effects);
         if self.mood == Mood::Gone || now < self.speak_at || self.listener().is_none() {
             return;
         }
@@ -325,6 +342,26 @@ impl Worker {
             let outcome = ended.outcome.clone();
             self.say(ToMaster::Finish { task: ended.attempt.task, fence, outcome }, effects);
         }
+    }
+
+    /// Says goodbye, if it is time: nothing is held and a master listens that knows of us, or nothing is to be waited for any more.
+    fn say_goodbye(&mut self, now: Nanos, effects: &mut Effects) {
+        if self.hand.is_empty() {
+            // The next master says that it is here within this time, or hardly in any.
+            self.leave_by(now + self.config.profile.election_timeout);
+        }
+        let Mood::Draining(until) = self.mood else { return };
+        // Without a session, a hello may be on its way that opens one.
+        let is_heard = if self.listener().is_some() { self.is_welcome } else { self.session.is_none() };
+        if now < until && !(self.hand.is_empty() && is_heard) {
+            return;
+        }
+        self.mood = Mood::Gone;
+        if let Some(Session { id, .. }) = self.session.take() {
+            let begun = if is_on(Bug::GoodbyeNamesNothing) { Begun::default() } else { self.hand.begun() };
+            self.say(ToMaster::Goodbye { session: id, begun }, effects);
+        }
+        effects.publish.push(Event::Drained);
     }
 
     fn say(&self, message: ToMaster, effects: &mut Effects) {

@@ -40,6 +40,8 @@ pub enum Input {
     },
     /// Take no more work; hand back what has not started; say goodbye when all is done.
     Drain,
+    /// The time for that is over: stop what still runs, and say goodbye within an election timeout.
+    Stop,
     /// A deadline may have passed.
     Tick,
 }
@@ -62,6 +64,8 @@ pub enum AbortCause {
     SessionLost,
     /// It ran longer than it may.
     TimedOut,
+    /// This node goes, and has waited long enough.
+    Leaving,
 }
 
 /// What a worker says to the master.

@@ -421,18 +421,70 @@ fn a_draining_worker_takes_nothing_waits_for_what_runs_and_says_goodbye() {
 }
 
 #[test]
+fn a_worker_that_is_told_to_stop_says_goodbye_when_its_handlers_have_returned() {
+    let mut bench = Bench::welcome();
+    bench.dispatch(8);
+    bench.dispatch(9);
+    bench.step(Input::Drain);
+    bench.greet(1);
+    bench.said();
+    bench.step(Input::Stop);
+    assert_eq!(bench.aborted(), [(Fence(8), AbortCause::Leaving), (Fence(9), AbortCause::Leaving)]);
+    bench.finish(8, Outcome::Failed { message: "stopped".into(), retry: true, output: Bytes::new() });
+    assert_eq!(bench.said(), [], "9 is still at work");
+    bench.finish(9, done());
+    assert_eq!(bench.said(), [finish(9)], "what it reached is judged");
+    bench.judge(9);
+    assert_eq!(bench.said(), [goodbye(&[8])]);
+    assert!(bench.worker.is_drained());
+}
+
+#[test]
+fn a_worker_that_is_told_to_stop_waits_for_no_handler_longer_than_an_election_timeout() {
+    let mut bench = Bench::welcome();
+    bench.dispatch(8);
+    bench.step(Input::Stop);
+    bench.said();
+    let end = bench.now + LAN.election_timeout;
+    bench.greet(1);
+    assert_eq!(bench.worker.next_deadline(), end);
+    bench.after(LAN.election_timeout - Duration::from_millis(1));
+    assert!(!bench.worker.is_drained());
+    bench.said();
+    bench.after(Duration::from_millis(1));
+    assert_eq!(bench.said(), [goodbye(&[8])]);
+    assert!(bench.worker.is_drained());
+}
+
+#[test]
+fn an_idle_worker_says_goodbye_to_the_next_master_when_the_last_one_has_gone() {
+    let mut bench = Bench::welcome();
+    bench.step(Input::LinkDown { node: MASTER });
+    bench.step(Input::Drain);
+    assert!(!bench.worker.is_drained(), "nobody hears it");
+    bench.step(Input::LinkUp { node: NEXT });
+    bench.hear(NEXT, ToWorker::Here { epoch: Epoch(2) });
+    bench.said();
+    bench.greet(2);
+    assert_eq!(bench.said(), [goodbye(&[])]);
+    let mut bench = Bench::welcome();
+    bench.step(Input::LinkDown { node: MASTER });
+    bench.step(Input::Drain);
+    bench.after(LAN.election_timeout);
+    assert!(bench.worker.is_drained(), "nor is it waited for");
+}
+
+#[test]
 fn a_goodbye_names_what_may_have_begun_here() {
     let mut bench = Bench::welcome();
     bench.dispatch(7);
     bench.hear(MASTER, ToWorker::Unknown { epoch: Epoch(1) });
+    bench.finish(7, Outcome::Failed { message: "stopped".into(), retry: true, output: Bytes::new() });
     bench.greet(1);
     bench.dispatch(8);
     bench.finish(8, done());
     bench.judge(8);
-    bench.step(Input::LinkDown { node: MASTER });
     bench.said();
-    bench.step(Input::LinkUp { node: MASTER });
-    bench.greet(1);
     bench.step(Input::Drain);
     assert_eq!(bench.said(), [goodbye(&[7])], "of 9, which is on its way, it knows nothing");
     bench.dispatch(9);

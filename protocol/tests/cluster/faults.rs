@@ -209,6 +209,9 @@ impl World {
                 self.tell(at, || "drains".into());
                 self.hosts[at].is_leaving = true;
                 self.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
+                let (run, patience) = (self.hosts[at].run, self.dice.pick(&[0, 300, 3_000, 30_000]) * MS);
+                let local = Local::Worker(worker::Input::Stop);
+                self.queue.add(self.time + patience, Happening::Input { at, run, local });
             }
             if self.options.disk_fails > 0 && self.hosts[at].is_node && self.dice.happens(self.options.disk_fails) {
                 self.hosts[at].disk.fails_next = true;

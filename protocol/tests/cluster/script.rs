@@ -156,6 +156,10 @@ impl Stage {
                 let at = self.host(words.plain[0]);
                 self.world.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
             }
+            "stop" => {
+                let at = self.host(words.plain[0]);
+                self.world.hand_on(at, Part::Application, Local::Worker(worker::Input::Stop));
+            }
             "heal" => self.world.heal(),
             "hold-up" => {
                 let part = match words.plain[1] {

@@ -67,14 +67,19 @@ impl World {
         }
     }
 
-    /// A handler that is told to stop sees it a little later; what it has ready by then it still reports.
+    /// A handler that is told to stop sees it a little later; what it has ready by then it still reports. Some never return.
     pub(super) fn abort_attempt(&mut self, at: usize, task: TaskId, fence: Fence) {
-        if self.hosts[at].running.remove(&fence).is_some() && self.dice.happens(300) {
-            let run = self.hosts[at].run;
-            let outcome = result(task, fence);
-            let wait = self.dice.between(0, 20 * MS);
-            self.queue.add(self.time + wait, Happening::Handled { at, run, fence, outcome });
+        if self.hosts[at].running.remove(&fence).is_none() {
+            return;
         }
+        let stopped = || Outcome::Failed { message: "stopped".into(), retry: true, output: bytes::Bytes::new() };
+        let outcome = match self.dice.between(0, 999) {
+            0..300 => result(task, fence),
+            300..350 => return,
+            _ => stopped(),
+        };
+        let (run, wait) = (self.hosts[at].run, self.dice.between(0, 20 * MS));
+        self.queue.add(self.time + wait, Happening::Handled { at, run, fence, outcome });
     }
 
     pub(super) fn idea(&mut self, at: usize) {
