@@ -193,6 +193,7 @@ impl Host {
     /// goodbye and stops.
     pub async fn shutdown(self, drain: Duration) {
         let Self { parts, control } = self;
+        parts.outlet.deliver(Local::Replica(replica::Input::Leave));
         hand_over(&parts).await;
         parts.outlet.deliver(Local::Worker(worker::Input::Drain));
         let mut is_idle = parts.is_idle.subscribe();
@@ -201,6 +202,8 @@ impl Host {
             // The worker is done within an election timeout; a thread that stands still is not waited for.
             let _ = tokio::time::timeout(parts.patience * 2, is_idle.wait_for(|idle| *idle)).await;
         }
+        // Whoever was the only one who could lead meanwhile may find an heir by now.
+        hand_over(&parts).await;
         parts.client.close();
         tokio::time::sleep(GOODBYE).await;
         control.stop().await;

@@ -44,13 +44,14 @@ impl Consensus {
         self.check_health(effects);
     }
 
-    /// Nobody was heard for a while: E8 (a node whose disk stalls does not campaign, unless nobody else does for long,
-    /// F29), then E3.
+    /// Nobody was heard for a while: E8 (a node whose disk stalls, or that is about to stop, does not campaign, unless nobody else
+    /// does for long, F29), then E3.
     fn on_election_deadline(&mut self, effects: &mut Vec<Effect>) {
         let heard = self.contact.map(|(at, _)| at).max(self.boot).unwrap_or(Nanos(0));
         let is_abandoned = self.now >= heard + self.profile.election_timeout * 4;
         self.deadline = self.draw_deadline();
-        if self.now < self.stalls_at() || is_abandoned {
+        let is_fit = self.now < self.stalls_at() && !self.is_leaving;
+        if is_fit || is_abandoned {
             self.pre_campaign(effects);
         }
     }

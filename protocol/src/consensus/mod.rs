@@ -135,6 +135,8 @@ pub struct Consensus {
     uncommitted: usize,
     health: Health,
     transfer: Option<Transfer>,
+    /// This node is about to stop.
+    is_leaving: bool,
     /// A hand-over was begun in this epoch, so its lease is over (L4).
     is_lease_off: bool,
     /// The master of this epoch was asked to stop and has not answered.
@@ -210,6 +212,7 @@ impl Consensus {
             uncommitted: 0,
             health: Health::default(),
             transfer: None,
+            is_leaving: false,
             is_lease_off: false,
             owes_surrender: false,
             told_leavers: Index(0),
@@ -286,6 +289,11 @@ impl Consensus {
     /// (R9). It hears of this with our next answer.
     pub fn want_commits(&mut self, is_eager: bool) {
         self.is_eager = is_eager;
+    }
+
+    /// This node is about to stop: it leads only if nobody else does for long, and is no heir.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
     }
 
     /// When to call [`Consensus::step`] with [`Input::Tick`] if nothing else happens.

@@ -95,7 +95,7 @@ impl Consensus {
     /// Our leader wants us to lead: campaigns without asking first (T1).
     pub(super) fn on_timeout_now(&mut self, from: NodeId, epoch: Epoch, effects: &mut Vec<Effect>) {
         let is_leader = self.role == Role::Follower && self.leader == Some(from) && epoch == self.hard.epoch;
-        if is_leader && self.may_campaign() && self.now < self.stalls_at() {
+        if is_leader && self.may_campaign() && self.now < self.stalls_at() && !self.is_leaving {
             self.campaign(true, effects);
         }
     }

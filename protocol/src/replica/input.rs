@@ -80,6 +80,9 @@ pub enum Input {
         /// The heir; the best one if nobody is named.
         to: Option<NodeId>,
     },
+    /// This node is about to stop: from here on it leads only if nobody else does for long, and is no heir. Mastership that it has, it
+    /// keeps until it is told to hand it over.
+    Leave,
     /// The master of this epoch has stopped, as it was asked to.
     Surrendered {
         /// Its epoch.

@@ -298,6 +298,7 @@ impl Replica {
                 self.core(now, consensus::Input::ProposeConf { context, epoch, target }, effects);
             }
             Input::Transfer { to } => self.on_transfer(now, to, effects),
+            Input::Leave => self.consensus.leave(),
             Input::Surrendered { epoch } => self.core(now, consensus::Input::Surrendered { epoch }, effects),
             Input::Placed { epoch, commands } => {
                 self.coming.on_answer();

@@ -208,6 +208,7 @@ impl World {
             if self.options.leave > 0 && self.hosts[at].is_node && self.dice.happens(self.options.leave) {
                 self.tell(at, || "drains".into());
                 self.hosts[at].is_leaving = true;
+                self.hand_on(at, Part::Application, Local::Replica(replica::Input::Leave));
                 self.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
                 let (run, patience) = (self.hosts[at].run, self.dice.pick(&[0, 300, 3_000, 30_000]) * MS);
                 let local = Local::Worker(worker::Input::Stop);

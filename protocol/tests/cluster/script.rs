@@ -18,7 +18,7 @@ use protocol::state::{
     TaskSpec, TaskState,
 };
 use protocol::types::{Attempt, NodeId, TaskId};
-use protocol::{Incarnation, Profile, founding, worker};
+use protocol::{Incarnation, Profile, founding, replica, worker};
 
 use crate::host::Part;
 use crate::options::{MS, Options, Replacement, SECOND};
@@ -155,6 +155,15 @@ impl Stage {
             "drain" => {
                 let at = self.host(words.plain[0]);
                 self.world.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
+            }
+            "leave" => {
+                let at = self.host(words.plain[0]);
+                self.world.hand_on(at, Part::Application, Local::Replica(replica::Input::Leave));
+            }
+            "hand-over" => {
+                let (from, to) = (self.host(words.plain[0]), words.plain.get(1));
+                let to = to.map(|name| self.world.hosts[self.host(name)].id);
+                self.world.hand_on(from, Part::Application, Local::Replica(replica::Input::Transfer { to }));
             }
             "stop" => {
                 let at = self.host(words.plain[0]);
