@@ -9,6 +9,7 @@
 //! * After a dropped proposal nothing is proposed for a heartbeat: a log that is full is not pushed. What is dropped meanwhile makes
 //!   that no longer, else a log that stays full would silence the master.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -148,6 +149,7 @@ impl Master {
         let mut commands = Vec::new();
         // A request that came twice is in the entry twice and counts once.
         coming.retain(|task| !self.tickets.contains_key(&task.ticket));
+        coming.sort_by_key(|task| Reverse(task.priority));
         coming.truncate(UNDER_WAY_MAX.saturating_sub(self.tickets.len()));
         if now >= self.hold_until {
             let time = self.clock.time(now);

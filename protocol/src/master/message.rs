@@ -109,6 +109,8 @@ pub struct Coming {
     pub kind: String,
     /// Labels that the worker must have.
     pub needs: BTreeMap<String, String>,
+    /// Higher is granted first.
+    pub priority: i32,
 }
 
 /// What the master says to a worker. Every message carries the epoch; a worker that has seen a higher one refuses it.

@@ -71,8 +71,8 @@ pub(super) fn place(
     placements
 }
 
-/// Places tasks that are about to be recorded. None of them overtakes a task of the same demand that is ready
-/// already.
+/// Places tasks that are about to be recorded, those of the highest priority first, as they come. None of them overtakes a task of the
+/// same demand that is ready already.
 pub(super) fn place_coming(
     board: &Board,
     crew: &BTreeMap<NodeId, Member>,

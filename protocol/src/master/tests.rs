@@ -420,13 +420,17 @@ fn evidence_behind_a_goodbye_counts_no_death() {
 
 /// A submission of so many tasks that is about to become an entry, and what the master is asked about it.
 fn coming(bench: &mut Bench, count: usize) -> (Command, Vec<Coming>) {
+    coming_as(bench, vec![echo(); count])
+}
+
+fn coming_as(bench: &mut Bench, specs: Vec<TaskSpec>) -> (Command, Vec<Coming>) {
     bench.client.1 = bench.client.1.next();
     let (session, seq) = bench.client;
-    let specs = vec![echo(); count];
     let coming = specs.iter().zip(0..).map(|(spec, place)| Coming {
         ticket: Ticket { client: session, seq, place },
         kind: spec.kind.clone(),
         needs: spec.needs.clone(),
+        priority: spec.priority,
     });
     let tasks = coming.collect();
     (Command::Client { session, seq, first_incomplete: seq, operation: Operation::Submit(specs) }, tasks)
@@ -452,6 +456,19 @@ fn what_is_about_to_be_recorded_is_granted_in_the_same_entry_as_far_as_there_is_
     bench.hear(node, ToMaster::Finish { task: ids[0], fence: held.fence, outcome });
     bench.settle();
     assert_eq!(bench.dispatched(), [(B, TaskId(3))]);
+}
+
+#[test]
+fn of_what_is_about_to_be_recorded_the_highest_priority_is_granted_first() {
+    let mut bench = Bench::with_workers(&[(B, 1), (C, 1)]);
+    let specs = [0, 100, 0, 100].map(|priority| TaskSpec { priority, ..echo() });
+    let (submission, tasks) = coming_as(&mut bench, specs.to_vec());
+    let epoch = bench.epoch;
+    bench.step(Input::Submitting { epoch, tasks });
+    let mut entry = vec![submission];
+    entry.extend(bench.proposed());
+    bench.commit(&entry);
+    assert_eq!(bench.dispatched(), [(B, TaskId(2)), (C, TaskId(4))]);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! * Nothing rests on the answer: a task that is not granted here is recorded all the same, and granted as any other.
 //! * An entry waits for a question only until its time is over, however many follow.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use crate::master;
@@ -27,13 +28,16 @@ pub(super) struct Coming {
 }
 
 impl Coming {
-    /// Notes the tasks of a submission that has joined the batch.
+    /// Notes the tasks of a submission that has joined the batch; where there are too many, those of the highest priority.
     pub(super) fn note(&mut self, client: SessionId, seq: Seq, tasks: &[TaskSpec]) {
         let room = TASKS_MAX.saturating_sub(self.tasks.len());
-        self.tasks.extend(tasks.iter().zip(0..).take(room).map(|(task, place)| master::Coming {
+        let mut tasks: Vec<_> = tasks.iter().zip(0..).collect();
+        tasks.sort_by_key(|(task, _)| Reverse(task.priority));
+        self.tasks.extend(tasks.into_iter().take(room).map(|(task, place)| master::Coming {
             ticket: Ticket { client, seq, place },
             kind: task.kind.clone(),
             needs: task.needs.clone(),
+            priority: task.priority,
         }));
     }
 

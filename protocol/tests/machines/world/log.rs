@@ -67,6 +67,7 @@ impl World {
             ticket: Ticket { client, seq, place },
             kind: task.kind.clone(),
             needs: task.needs.clone(),
+            priority: task.priority,
         });
         let (epoch, tasks) = (self.log.epoch, coming.collect());
         self.hand_over(name, Local::Master(master::Input::Submitting { epoch, tasks }));
