@@ -14,14 +14,13 @@ use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use protocol::Fence;
 use protocol::state::Outcome;
 use protocol::wire::MAX_VALUE;
-use protocol::worker::Run;
+use protocol::worker::{GRACE, Run};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -133,16 +132,13 @@ fn words(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
-/// Between a handler's cancellation and its end. Less than the margin by which a worker's own lease ends before its session
-/// does at the master, so that a cut-off attempt is over before the next one begins.
-const GRACE: Duration = Duration::from_millis(100);
-
 /// A failure's message is a sentence, not a log.
 const MESSAGE_MAX: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
 
     use futures_util::future::BoxFuture;
     use protocol::master::Grant;

@@ -3,11 +3,14 @@
 //! # Invariants
 //!
 //! * `2H <= P <= E`: the lease promise outlives two heartbeats and never exceeds the election timeout.
-//! * `session / (1 + rho) - renewal >= 4E + 2H`: a slow failover does not cancel the work of healthy workers.
+//! * `session / (1 + rho) - grace - renewal >= 4E + 2H`: a slow failover does not cancel the work of healthy workers, who stop that
+//!   much before their session ends.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::worker::GRACE;
 
 /// The bound on how much faster one node's clock may run than another's: 10 %. Safety never rests on it; lease reads and
 /// the `until` shown to applications do.
@@ -70,7 +73,7 @@ impl Profile {
             ));
         }
         let least = election_timeout * 4 + heartbeat * 2;
-        if shortened(session) < renewal + least {
+        if shortened(session) < renewal + least + GRACE {
             return Err(format!(
                 "a session of {session:?} renewed every {renewal:?} does not outlive a slow failover ({least:?})"
             ));

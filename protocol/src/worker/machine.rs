@@ -9,6 +9,7 @@
 //!   hello.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::holding::{Ended, Hand, Running};
 use super::message::{AbortCause, Config, Input, Run, ToMaster};
@@ -44,7 +45,7 @@ pub struct Worker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Session {
     id: SessionId,
-    /// When it ends by our clock.
+    /// When it ends by our clock, early enough for handlers to be gone when it ends at the master.
     end: Nanos,
 }
 
@@ -183,7 +184,8 @@ impl Worker {
             ToWorker::Welcome { session, ttl, sent, .. } => {
                 // The answer to a question of this run, which cannot have been asked later than now.
                 let sent = sent.min(now);
-                self.on_welcome(now, Session { id: session, end: sent + shortened(ttl) }, effects);
+                let span = shortened(ttl).saturating_sub(GRACE);
+                self.on_welcome(now, Session { id: session, end: sent + span }, effects);
             }
             ToWorker::Unknown { .. } => self.lose_session(now, effects),
             ToWorker::Dispatch { grant, .. } => self.on_dispatch(now, grant, effects),
@@ -426,3 +428,6 @@ const ENDED_MAX: usize = 1024;
 
 /// How long the words of a failure may be, in bytes.
 const MESSAGE_MAX: usize = 4096;
+/// For how long a handler that was told to stop may still be at work.
+pub const GRACE: Duration = Duration::from_millis(100);
+

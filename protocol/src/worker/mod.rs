@@ -18,5 +18,5 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-pub use machine::Worker;
+pub use machine::{GRACE, Worker};
 pub use message::{AbortCause, Config, Held, Input, Run, ToMaster};
