@@ -322,7 +322,12 @@ pub fn fingerprint(entry: &Entry) -> u64 {
             rest.iter().fold(all, |sum, byte| mix(sum, u64::from(*byte)))
         }
         Payload::Noop => 1,
-        Payload::Config(_) => 2,
+        Payload::Config(ConfState { voters, outgoing, learners, learners_next }) => {
+            let lists = [voters, outgoing, learners, learners_next];
+            let add =
+                |sum, list: &Vec<NodeId>| list.iter().fold(mix(sum, list.len() as u64), |sum, node| mix(sum, node.0));
+            lists.into_iter().fold(2, add)
+        }
     };
     mix(mix(payload, entry.id.epoch.0), entry.time.0)
 }
