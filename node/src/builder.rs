@@ -10,6 +10,7 @@ use actors::Storage;
 use protocol::Profile;
 use protocol::replica::{Compaction, REPLACE_AFTER};
 use protocol::state::Offer;
+use protocol::state::limits::{MAX_KIND, MAX_KINDS, MAX_LABELS};
 
 use crate::builtin::exec::{self, ExecHandler};
 use crate::diagnostic::{Code, Diagnostic};
@@ -413,6 +414,7 @@ impl Builder {
             kinds: self.handlers.keys().cloned().collect(),
             labels: self.labels,
         };
+        check_words(&offer).map_err(wrong)?;
         Ok(Plan {
             cluster: self.cluster,
             storage: self.storage,
@@ -437,6 +439,42 @@ impl std::fmt::Debug for Builder {
             .field("listen", &self.listen)
             .field("kinds", &self.handlers.keys())
             .finish_non_exhaustive()
+    }
+}
+
+/// Refuses an offer that the cluster would refuse, in words.
+fn check_words(offer: &Offer) -> Result<(), String> {
+    let (labels, kinds) = (offer.labels.len(), offer.kinds.len());
+    if labels > MAX_LABELS {
+        return Err(format!("{labels} labels are more than the {MAX_LABELS} allowed"));
+    }
+    if kinds > MAX_KINDS {
+        return Err(format!("{kinds} kinds of task are more than the {MAX_KINDS} allowed"));
+    }
+    let mut words = offer.labels.iter().flat_map(|(name, value)| [(name, name), (name, value)]);
+    if let Some((name, text)) = words.find(|(_, text)| text.len() > MAX_KIND) {
+        return Err(format!(
+            "the label `{}` has {} bytes; a label's name and its value may have {MAX_KIND} each",
+            excerpt(name),
+            text.len()
+        ));
+    }
+    if let Some(kind) = offer.kinds.iter().find(|kind| kind.len() > MAX_KIND) {
+        return Err(format!(
+            "the kind of task `{}` has {} bytes; at most {MAX_KIND} are allowed",
+            excerpt(kind),
+            kind.len()
+        ));
+    }
+    Ok(())
+}
+
+/// The beginning of a word that may be long.
+fn excerpt(word: &str) -> String {
+    if word.chars().count() <= NAME_MAX {
+        word.to_owned()
+    } else {
+        word.chars().take(NAME_MAX).chain(['…']).collect()
     }
 }
 

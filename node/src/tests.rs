@@ -239,6 +239,11 @@ async fn a_node_that_cannot_start_says_why() {
     let (code, why) = refused(Node::builder("single").data_dir(file.path())).await;
     assert_eq!(code, Code::DataFolder);
     assert!(why.contains(&file.path().display().to_string()), "{why}");
+    let (code, why) = refused(single().label("note", "x".repeat(300))).await;
+    let words = "the label `note` has 300 bytes; a label's name and its value may have 256 each";
+    assert_eq!((code, why.as_str()), (Code::Config, words));
+    let many = (0..65).fold(single(), |builder, number| builder.label(number.to_string(), "x"));
+    assert_eq!(refused(many).await, (Code::Config, "65 labels are more than the 64 allowed".to_owned()));
     let mut late = Profile::LAN;
     late.promise = late.heartbeat;
     let (code, why) = refused(single().profile(late)).await;

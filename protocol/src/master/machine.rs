@@ -254,6 +254,9 @@ impl Master {
                 }
             }
             ClusterChange::NodeOpened(session) => self.on_node_opened(*session, effects),
+            ClusterChange::NotOpened { node, why } => {
+                self.say(node, ToWorker::Refused { epoch: self.epoch, why }, effects);
+            }
             ClusterChange::Renewed(renewed) => {
                 for (session, deadline) in renewed {
                     self.on_renewed(session, deadline, effects);

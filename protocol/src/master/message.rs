@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::state::{ClusterChange, Delivery, MasterView, Ticket};
+use crate::state::{ClusterChange, Delivery, MasterView, Refused, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 use crate::worker::ToMaster;
 
@@ -138,6 +138,13 @@ pub enum ToWorker {
         /// The epoch.
         epoch: Epoch,
     },
+    /// "The cluster does not take you." Lost: said again when the worker's hello is tried again. Repeated: no change.
+    Refused {
+        /// The epoch.
+        epoch: Epoch,
+        /// Why.
+        why: Refused,
+    },
     /// "Run this." Sent after the grant is committed. Lost: found by the comparison of what is held (F11). Repeated:
     /// recognised by the fence.
     Dispatch {
@@ -176,6 +183,7 @@ impl ToWorker {
             Self::Here { epoch }
             | Self::Welcome { epoch, .. }
             | Self::Unknown { epoch }
+            | Self::Refused { epoch, .. }
             | Self::Dispatch { epoch, .. }
             | Self::Cancel { epoch, .. }
             | Self::FinishAck { epoch, .. } => epoch,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::state::{ClientEnd, Host, KeyChange, Offer, RightChange, TaskSpec, Ticket};
+use crate::state::{ClientEnd, Host, KeyChange, Offer, Refused, RightChange, TaskSpec, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, SessionId, TaskId};
 
 /// The part of the state that the master works on, copied when its leadership begins.
@@ -112,6 +112,13 @@ pub enum ClusterChange {
     Void {
         /// The task it was about, if any.
         task: Option<TaskId>,
+    },
+    /// A node's session could not be opened or changed.
+    NotOpened {
+        /// Whose.
+        node: NodeId,
+        /// Why.
+        why: Refused,
     },
     /// A decision about a task that had no id is over, whatever came of it: if it was granted, `Assigned` stands before this.
     Redeemed {

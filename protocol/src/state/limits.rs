@@ -20,6 +20,12 @@ pub const MAX_HOSTED: usize = 4_096;
 pub const MAX_RENEWED: usize = 1_024;
 /// How many node sessions may live at once.
 pub const MAX_NODES: usize = 4_096;
+/// How many bytes all that they offer may take together: the list of all nodes is one message.
+pub const MAX_OFFERED: usize = 1024 * 1024;
+/// How many labels a node may have, and how many a task may need.
+pub const MAX_LABELS: usize = 64;
+/// How many kinds of task a node may have handlers for.
+pub const MAX_KINDS: usize = 1_024;
 /// How many bytes tasks, keys, rights and counters may take together before what adds to them is refused.
 pub const MAX_BYTES: u64 = 512 * 1024 * 1024;
 /// How many bytes the backlog may take: the tasks that have not ended, and those that have and are kept only because all are, for
@@ -103,8 +109,6 @@ pub(super) const MAX_PAGE: usize = 1_000;
 /// How many bytes of results or values one page shows; one task or key is always shown.
 pub(super) const MAX_PAGE_BYTES: usize = MAX_VALUE;
 
-const MAX_LABELS: usize = 64;
-const MAX_KINDS: usize = 1_024;
 const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 const MAX_SPAN: Duration = MAX_KEEP;
 
@@ -164,7 +168,11 @@ pub(super) fn check_ttl(ttl: Duration) -> Result<(), Refused> {
 }
 
 /// Refuses an offer that is too long to keep.
-pub(super) fn check_offer(offer: &Offer) -> Result<(), Refused> {
+///
+/// # Errors
+///
+/// [`Refused::TooLarge`]: more than [`MAX_LABELS`] labels or [`MAX_KINDS`] kinds, or a word of more than [`MAX_KIND`] bytes.
+pub fn check_offer(offer: &Offer) -> Result<(), Refused> {
     check_size(offer.label.len(), MAX_KIND)?;
     check_size(offer.kinds.len(), MAX_KINDS)?;
     for kind in &offer.kinds {

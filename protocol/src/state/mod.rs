@@ -425,7 +425,11 @@ impl State {
         let step = &mut Step { time: self.time, revision: &mut self.revision, changes };
         let (task, result) = match command {
             MasterCommand::OpenNode { node, incarnation, offer, ttl } => {
-                (None, self.open_node((*node, *incarnation), offer, *ttl, changes))
+                let result = self.open_node((*node, *incarnation), offer, *ttl, changes);
+                if let Err(why) = &result {
+                    changes.push(ClusterChange::NotOpened { node: *node, why: why.clone() });
+                }
+                return result;
             }
             MasterCommand::EndNode { session, begun } => (None, self.say_goodbye(*session, begun, changes)),
             MasterCommand::EndReleased(host) => return self.end_released(*host, changes),

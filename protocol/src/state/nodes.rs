@@ -12,7 +12,7 @@ use imbl::OrdMap;
 
 use super::digest::{Sum, Tag, fingerprint};
 use super::image::Item;
-use super::limits::{MAX_NODES, check_offer, check_ttl};
+use super::limits::{MAX_NODES, MAX_OFFERED, check_offer, check_ttl};
 use super::sessions::{Session, Sessions};
 use crate::state::{NodeSession, NodeView, Offer, Refused};
 use crate::types::{ClusterTime, Incarnation, NodeId, Revision, SessionId};
@@ -22,6 +22,8 @@ use crate::types::{ClusterTime, Incarnation, NodeId, Revision, SessionId};
 pub(super) struct Nodes {
     sessions: Sessions<Run>,
     by_node: OrdMap<NodeId, SessionId>,
+    /// What all that is offered takes.
+    offered: usize,
     digest: Sum,
 }
 
@@ -45,6 +47,12 @@ impl Nodes {
         if self.sessions.len() >= MAX_NODES && !self.by_node.contains_key(&node) {
             return Err(Refused::Quota(format!("the cluster is full: {MAX_NODES} nodes are here")));
         }
+        let known = self.by_node.get(&node).and_then(|id| self.sessions.get(*id));
+        let others = self.offered - known.map_or(0, |known| known.holder.offer.size());
+        if others + offer.size() > MAX_OFFERED {
+            let words = "kinds and labels of all nodes may take";
+            return Err(Refused::Quota(format!("the cluster is full: {words} {} KiB together", MAX_OFFERED >> 10)));
+        }
         Ok(())
     }
 
@@ -60,6 +68,7 @@ impl Nodes {
         let id = SessionId::from(revision);
         let run = Run::new(id, node, incarnation, offer);
         self.digest.add(run.digest);
+        self.offered += offer.size();
         self.sessions.open(id, ttl, now, run);
         let earlier = self.by_node.insert(node, id);
         assert!(earlier.is_none(), "node {node} has two sessions");
@@ -71,6 +80,7 @@ impl Nodes {
         self.sessions.revive(id, ttl, now);
         let Some(run) = self.sessions.holder_mut(id) else { return };
         self.digest.remove(run.digest);
+        self.offered = self.offered - run.offer.size() + offer.size();
         *run = Run::new(id, run.node, run.incarnation, offer);
         self.digest.add(run.digest);
     }
@@ -80,6 +90,7 @@ impl Nodes {
         let run = self.sessions.close(id)?.holder;
         self.by_node.remove(&run.node);
         self.digest.remove(run.digest);
+        self.offered -= run.offer.size();
         Some(run.node)
     }
 
@@ -105,6 +116,7 @@ impl Nodes {
     ) -> bool {
         let run = Run::new(id, node, incarnation, offer);
         self.digest.add(run.digest);
+        self.offered += offer.size();
         let is_first = self.by_node.insert(node, id).is_none();
         self.sessions.restore(id, Session { ttl, deadline, holder: run }) && is_first
     }
@@ -136,6 +148,15 @@ impl Run {
     }
 }
 
+impl Offer {
+    /// About how many bytes it takes in a message.
+    fn size(&self) -> usize {
+        let kinds = self.kinds.iter().map(|kind| kind.len() + WORD_BYTES);
+        let labels = self.labels.iter().map(|(name, value)| name.len() + value.len() + 2 * WORD_BYTES);
+        self.label.len() + kinds.chain(labels).sum::<usize>()
+    }
+}
+
 impl NodeView {
     /// The same for two lists that name the same sessions with the same offers, in whatever order and however busy they are; another
     /// one for others, as far as 64 bits can tell.
@@ -160,6 +181,9 @@ impl Session<Run> {
     }
 }
 
+/// What a word takes in a message beside its letters.
+const WORD_BYTES: usize = 8;
+
 fn digest(id: SessionId, node: NodeId, incarnation: Incarnation, offer: &Offer) -> u64 {
     fingerprint(Tag::Run, &(id, node, incarnation, offer))
 }
@@ -171,11 +195,14 @@ impl Nodes {
         self.sessions.assert_coherent();
         let mut digest = Sum::default();
         let mut by_node = OrdMap::new();
+        let mut offered = 0;
         for (id, session) in self.sessions.iter() {
             let run = &session.holder;
             digest.add(Run::new(id, run.node, run.incarnation, &run.offer).digest);
             by_node.insert(run.node, id);
+            offered += run.offer.size();
         }
+        assert_eq!(offered, self.offered, "what is offered was counted wrongly");
         assert_eq!(digest, self.digest, "the digest of the nodes drifted");
         assert_eq!(by_node, self.by_node, "the index of nodes drifted");
     }

@@ -17,7 +17,7 @@ use crate::effects::{Effects, Event};
 use crate::master::{Grant, ToWorker};
 use crate::mutants::{Bug, is_on};
 use crate::profile::shortened;
-use crate::state::{Begun, Offer, Outcome, TaskEffect, check_result};
+use crate::state::{Begun, Offer, Outcome, Refused, TaskEffect, check_result};
 use crate::types::{Attempt, Epoch, Fence, Nanos, NodeId, SessionId};
 use crate::wire::MAX_VALUE;
 
@@ -34,6 +34,8 @@ pub struct Worker {
     session: Option<Session>,
     /// Whether that master has welcomed us on the link of today.
     is_welcome: bool,
+    /// Why the cluster does not take this worker, if it has said so since the last welcome.
+    refused: Option<Refused>,
     hand: Hand,
     seen: Fence,
     /// When to speak again.
@@ -69,6 +71,7 @@ impl Worker {
             master: None,
             session: None,
             is_welcome: false,
+            refused: None,
             hand: Hand::default(),
             seen: Fence(0),
             speak_at: now,
@@ -188,6 +191,7 @@ impl Worker {
                 self.on_welcome(now, Session { id: session, end: sent + span }, effects);
             }
             ToWorker::Unknown { .. } => self.lose_session(now, effects),
+            ToWorker::Refused { why, .. } => self.on_refused(why, effects),
             ToWorker::Dispatch { grant, .. } => self.on_dispatch(now, grant, effects),
             ToWorker::Cancel { attempt, fence, .. } => self.on_cancel(attempt, fence, effects),
             ToWorker::FinishAck { task, fence, .. } => {
@@ -216,6 +220,22 @@ impl Worker {
         }
         self.session = Some(Session { id: offered.id, end });
         self.is_welcome = true;
+        self.refused = None;
+    }
+
+    /// It goes on asking: room may be made for it.
+    fn on_refused(&mut self, why: Refused, effects: &mut Effects) {
+        if self.refused.as_ref() == Some(&why) {
+            return;
+        }
+        match &why {
+            Refused::Quota(words) | Refused::Invalid(words) => effects.note(format!("no work comes to this node: {words}")),
+            Refused::TooLarge { len, limit } => effects.note(format!(
+                "no work comes to this node: of its kinds and labels one is too long or there are too many, {len} where {limit} are allowed"
+            )),
+            other => effects.note(format!("no work comes to this node: {other:?}")),
+        }
+        self.refused = Some(why);
     }
 
     fn on_dispatch(&mut self, now: Nanos, grant: Grant, effects: &mut Effects) {
@@ -420,6 +440,9 @@ fn bounded(outcome: Outcome) -> Outcome {
     }
 }
 
+/// For how long a handler that was told to stop may still be at work.
+pub const GRACE: Duration = Duration::from_millis(100);
+
 /// From how many bytes on a result finds no room on a link that carries another such one.
 const LARGE: usize = 224 * 1024;
 
@@ -428,6 +451,3 @@ const ENDED_MAX: usize = 1024;
 
 /// How long the words of a failure may be, in bytes.
 const MESSAGE_MAX: usize = 4096;
-/// For how long a handler that was told to stop may still be at work.
-pub const GRACE: Duration = Duration::from_millis(100);
-

@@ -10,7 +10,7 @@ use crate::effects::{Effects, Event, Outgoing};
 use crate::master::{Grant, ToWorker};
 use crate::message::Body;
 use crate::profile::{Profile, shortened};
-use crate::state::{Begun, Delivery, Offer, Outcome};
+use crate::state::{Begun, Delivery, Offer, Outcome, Refused};
 use crate::types::{Attempt, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
 
 const OWN: NodeId = NodeId(1);
@@ -178,6 +178,24 @@ fn hello_is_repeated_until_it_is_answered_and_then_the_session_is_renewed() {
     bench.greet(1);
     bench.after(LAN.renewal);
     assert!(matches!(bench.said()[..], [ToMaster::Renew { session: SESSION, .. }]));
+}
+
+#[test]
+fn a_worker_that_the_cluster_does_not_take_says_so_once() {
+    let mut bench = Bench::new(2);
+    bench.step(Input::LinkUp { node: MASTER });
+    bench.hear(MASTER, ToWorker::Here { epoch: Epoch(1) });
+    for _ in 0..3 {
+        let why = Refused::Quota("the cluster is full".into());
+        bench.hear(MASTER, ToWorker::Refused { epoch: Epoch(1), why });
+        bench.after(LAN.renewal);
+    }
+    let notes = bench.events(|event| match event {
+        Event::Note(line) => Some(line.clone()),
+        _ => None,
+    });
+    assert_eq!(notes, ["no work comes to this node: the cluster is full"]);
+    assert!(bench.said().iter().all(|said| matches!(said, ToMaster::Hello { .. })), "it goes on asking");
 }
 
 #[test]

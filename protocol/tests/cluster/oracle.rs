@@ -289,6 +289,7 @@ impl Oracle {
                     }
                 }
                 ClusterChange::Void { .. }
+                | ClusterChange::NotOpened { .. }
                 | ClusterChange::Redeemed { .. }
                 | ClusterChange::NodeOpened(_)
                 | ClusterChange::Renewed(_)

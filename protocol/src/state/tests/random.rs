@@ -248,6 +248,7 @@ impl Run {
                 ClusterChange::Key(_)
                 | ClusterChange::Judged { .. }
                 | ClusterChange::Void { .. }
+                | ClusterChange::NotOpened { .. }
                 | ClusterChange::Redeemed { .. }
                 | ClusterChange::Released { .. }
                 | ClusterChange::ClientEnded { .. } => {}

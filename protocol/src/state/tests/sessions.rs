@@ -1,6 +1,7 @@
 //! Sessions of clients and nodes.
 
 use super::*;
+use crate::state::limits::MAX_NODES;
 use crate::types::Fence;
 
 const EXPIRED: Answer = Answer::Refused(Refused::SessionExpired);
@@ -312,8 +313,36 @@ fn an_older_run_of_a_node_does_not_come_back() {
     let mut world = World::new();
     let newer = world.open(1, 5);
     assert_eq!(world.open_raw(1, 4), EXPIRED);
-    assert_eq!(world.changes, [ClusterChange::Void { task: None }]);
+    assert_eq!(world.changes, [ClusterChange::NotOpened { node: NodeId(1), why: Refused::SessionExpired }]);
     assert!(world.state.has_session(newer));
+}
+
+#[test]
+fn all_that_nodes_offer_fits_into_one_message() {
+    let mut state = State::default();
+    let mut open = |command| state.apply(ClusterTime(1), &Command::Master(command), &mut Vec::new());
+    let word = |number: usize| format!("{number:0>256}");
+    let wide = |kinds: usize, node: u64| MasterCommand::OpenNode {
+        node: NodeId(node),
+        incarnation: Incarnation(u64::MAX),
+        offer: Offer { kinds: (0..kinds).map(word).collect(), slots: u32::MAX, ..Offer::default() },
+        ttl: Duration::from_millis(3_600_001),
+    };
+    let mut taken = 0;
+    for node in 1..=MAX_NODES as u64 {
+        let kinds = if node.is_multiple_of(9) { 600 } else { 0 };
+        let answer = open(wide(kinds, u64::MAX - node));
+        let is_taken = matches!(answer, Answer::Registered(_));
+        assert!(is_taken || (kinds > 0 && matches!(answer, Answer::Refused(Refused::Quota(_)))), "{answer:?}");
+        taken += usize::from(is_taken && kinds > 0);
+        if !is_taken {
+            open(wide(0, u64::MAX - node));
+        }
+    }
+    assert!(taken > 3, "{taken} have many kinds");
+    let nodes = state.query(&Query::Nodes);
+    assert!(matches!(&nodes, Answer::Nodes(nodes) if nodes.len() == MAX_NODES));
+    assert!(crate::wire::encode(&nodes, crate::wire::MAX_MESSAGE - 1024).is_ok());
 }
 
 #[test]
