@@ -427,16 +427,21 @@ async fn open_links(settings: &Settings, durable: &Durable) -> Result<(Arc<dyn L
 /// try is an election timeout at most.
 async fn hand_over(parts: &Parts) {
     let mut mastership = parts.mastership.subscribe();
-    if mastership.borrow_and_update().role != Role::Leader {
-        return;
+    // The heir that is chosen first may be about to stop, too, and say nothing; then another one is.
+    for _ in 0..2 {
+        if mastership.borrow_and_update().role != Role::Leader {
+            return;
+        }
+        let status = Probe { election: parts.election.clone() }.status().await;
+        if status.is_none_or(|status| status.heard.len() < 2) {
+            return;
+        }
+        parts.outlet.deliver(Local::Replica(replica::Input::Transfer { to: None }));
+        let handed = mastership.wait_for(|now| now.role != Role::Leader);
+        // A little longer than the core tries.
+        let _ = tokio::time::timeout(parts.patience * 5 / 4, handed).await;
     }
-    let status = Probe { election: parts.election.clone() }.status().await;
-    if status.is_none_or(|status| status.heard.len() < 2) {
-        return;
-    }
-    parts.outlet.deliver(Local::Replica(replica::Input::Transfer { to: None }));
-    let handed = mastership.wait_for(|now| now.role != Role::Leader);
-    if tokio::time::timeout(parts.patience, handed).await.is_err() {
+    if mastership.borrow().role == Role::Leader {
         tracing::info!("mastership was not handed over before this node stops");
     }
 }

@@ -394,8 +394,8 @@ impl Node {
     /// Takes no more work, waits at most `drain` for what runs, stops and hands back the rest, says goodbye and ends.
     ///
     /// What is stopped sees [`TaskCx::cancelled`](crate::TaskCx::cancelled), is dropped shortly after, and goes again elsewhere: a node
-    /// that goes is no worker that died. A task that may run once, and has begun, ends as lost. Beyond `drain` this takes about two election
-    /// timeouts at most. Not cancellation safe: dropped, the node stops without a goodbye.
+    /// that goes is no worker that died. A task that may run once, and has begun, ends as lost. Beyond `drain` this takes at most
+    /// seven election timeouts and two seconds: as long as it takes to find that nobody can take over, and that nobody hears a goodbye. Not cancellation safe: dropped, the node stops without a goodbye.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;

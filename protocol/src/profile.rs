@@ -75,7 +75,7 @@ impl Profile {
         let least = election_timeout * 4 + heartbeat * 2;
         if shortened(session) < renewal + least + GRACE {
             return Err(format!(
-                "a session of {session:?} renewed every {renewal:?} does not outlive a slow failover ({least:?})"
+                "a session of {session:?} renewed every {renewal:?} does not outlive a slow failover ({least:?}) by the {GRACE:?} in which its handlers return"
             ));
         }
         Ok(())

@@ -137,6 +137,8 @@ pub struct Consensus {
     transfer: Option<Transfer>,
     /// This node is about to stop.
     is_leaving: bool,
+    /// The heir that did not take over when it was asked last, and in which epoch.
+    unwilling: Option<(Epoch, NodeId)>,
     /// A hand-over was begun in this epoch, so its lease is over (L4).
     is_lease_off: bool,
     /// The master of this epoch was asked to stop and has not answered.
@@ -213,6 +215,7 @@ impl Consensus {
             health: Health::default(),
             transfer: None,
             is_leaving: false,
+            unwilling: None,
             is_lease_off: false,
             owes_surrender: false,
             told_leavers: Index(0),

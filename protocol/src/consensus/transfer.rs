@@ -87,7 +87,8 @@ impl Consensus {
 
     /// Gives a hand-over up when its time is over. The lease stays off: the heir may still campaign.
     pub(super) fn check_transfer(&mut self, effects: &mut Vec<Effect>) {
-        if self.transfer.take_if(|transfer| self.now >= transfer.until).is_some() {
+        if let Some(given_up) = self.transfer.take_if(|transfer| self.now >= transfer.until) {
+            self.unwilling = Some((self.hard.epoch, given_up.to));
             effects.push(Effect::Resume { epoch: self.hard.epoch });
         }
     }
@@ -100,13 +101,15 @@ impl Consensus {
         }
     }
 
-    /// The best voter to hand over to: heard within half an election timeout, and of those the one that holds most.
+    /// The best voter to hand over to: heard within half an election timeout, and of those the one that holds most. Whoever did not
+    /// take over in this epoch when it was asked last is the last choice: it may be about to stop.
     #[must_use]
     pub fn heir(&self) -> Option<NodeId> {
         let conf = self.conf().filter(|_| self.role == Role::Leader)?;
         let is_heard = |node: NodeId| self.was_heard(node, self.profile.election_timeout / 2);
         let voters = self.peers.iter().filter(|peer| conf.voters.contains(&peer.node) && is_heard(peer.node));
-        voters.max_by_key(|peer| (peer.matched, peer.acked)).map(|peer| peer.node)
+        let is_willing = |node: NodeId| self.unwilling != Some((self.hard.epoch, node));
+        voters.max_by_key(|peer| (is_willing(peer.node), peer.matched, peer.acked)).map(|peer| peer.node)
     }
 
     /// Whether leadership is being handed over.

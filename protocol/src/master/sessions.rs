@@ -76,10 +76,12 @@ impl Master {
         }
     }
 
-    /// A worker goes, and holds nothing.
+    /// A worker goes.
     pub(super) fn on_goodbye(&mut self, node: NodeId, session: SessionId, begun: Begun) {
         if self.sessions.get(&session) == Some(&node) {
-            self.endings.insert(session, begun);
+            let begun = begun.bounded();
+            let bytes = begun.size();
+            self.endings.insert_sized(session, begun, bytes);
         }
     }
 

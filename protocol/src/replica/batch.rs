@@ -196,8 +196,8 @@ fn size_of_decision(decision: &MasterCommand) -> usize {
             offer.label.len() + kinds + labels
         }
         MasterCommand::Finish { outcome, .. } => outcome.size(),
-        MasterCommand::EndNode { .. }
-        | MasterCommand::EndReleased(_)
+        MasterCommand::EndNode { begun, .. } => begun.size(),
+        MasterCommand::EndReleased(_)
         | MasterCommand::Assign { .. }
         | MasterCommand::AssignSubmitted { .. }
         | MasterCommand::Release { .. } => 0,
@@ -214,7 +214,7 @@ const WAITING_MAX: usize = 8 * 1024 * 1024;
 mod tests {
     use super::*;
     use crate::state::{
-        Add, Claim, Condition, CounterOperation, Delete, Expect, KeyOperation, Mode, Put, RightId, RightKind,
+        Add, Begun, Claim, Condition, CounterOperation, Delete, Expect, KeyOperation, Mode, Put, RightId, RightKind,
         RightOperation, Ticket, Transaction,
     };
     use crate::types::{ClaimId, Fence, Revision, Seq, SessionId};
@@ -329,6 +329,10 @@ mod tests {
             client(Operation::Counter(add)),
             Command::Renew { sessions: vec![SessionId(u64::MAX); 100] },
             Command::Heard { session: SessionId(u64::MAX), first_incomplete: Seq(u64::MAX) },
+            Command::Master(MasterCommand::EndNode {
+                session: SessionId(u64::MAX),
+                begun: Begun { through: Fence(u64::MAX), fences: vec![Fence(u64::MAX); 100] },
+            }),
         ];
         for command in commands {
             let encoded = wire::encode(&command, wire::MAX_MESSAGE).unwrap().len();

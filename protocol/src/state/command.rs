@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::limits::MAX_BEGUN;
 use crate::mutants::{Bug, is_on};
 use crate::state::{
     Changes, ClaimState, Claimed, Counted, CounterOperation, Delete, Host, KeyPage, List, OpenSession, Put, RightId,
@@ -192,6 +193,22 @@ pub struct Begun {
 }
 
 impl Begun {
+    /// About how many bytes it takes in the log.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.fences.len() * 10
+    }
+
+    /// The same or more, in few words: a list that is too long becomes everything up to its last one.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        if self.fences.len() <= MAX_BEGUN {
+            return self;
+        }
+        let through = self.fences.iter().copied().fold(self.through, Ord::max);
+        Self { through, fences: Vec::new() }
+    }
+
     /// Says whether the attempt under this fence may have begun.
     #[must_use]
     pub fn contains(&self, fence: Fence) -> bool {

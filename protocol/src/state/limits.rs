@@ -62,6 +62,8 @@ pub const MAX_STEPS: usize = 128;
 pub const MAX_TRANSACTION_READ: usize = 256 * 1024;
 /// How many effects a result may have.
 pub const MAX_EFFECTS: usize = 128;
+/// How many attempts a goodbye names one by one.
+pub const MAX_BEGUN: usize = 8_192;
 /// How many lines of a task's history are kept.
 pub const MAX_HISTORY: usize = 32;
 /// How many deaths of its workers a task survives before it is taken for their cause.

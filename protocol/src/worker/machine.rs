@@ -303,9 +303,9 @@ impl Worker {
         if self.mood == Mood::Working {
             effects.note(format!("draining: {} attempts still run", self.running()));
             self.mood = Mood::Draining(Nanos::NEVER);
-            if !self.hand.is_empty() {
-                self.meet_again(now);
-            }
+            // A goodbye follows the answer to a hello. Whoever was the master may be one no more without any sign of it here, above all
+            // where that is this very node; the next one answers, and hears it.
+            self.meet_again(now);
         }
     }
 

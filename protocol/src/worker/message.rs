@@ -115,8 +115,7 @@ pub enum ToMaster {
         /// Whether it certainly never started here, and never will: then even what may run only once goes again.
         never_started: bool,
     },
-    /// "I go, and hold nothing. Of what I was granted I had begun this; the rest never began here, and never will." Lost: the
-    /// session expires.
+    /// "I go. Of what I was granted I had begun this; the rest never began here, and never will." Lost: the session expires.
     Goodbye {
         /// The session.
         session: SessionId,

@@ -498,6 +498,22 @@ fn an_idle_worker_says_goodbye_to_the_next_master_when_the_last_one_has_gone() {
 }
 
 #[test]
+fn a_worker_whose_own_node_has_just_stopped_to_lead_says_goodbye_to_the_next_master() {
+    let mut bench = Bench::welcome();
+    // Its master has handed over, and nothing tells the worker: no link goes down.
+    bench.step(Input::Drain);
+    match &bench.said()[..] {
+        [ToMaster::Hello { offer, .. }] => assert_eq!(offer.slots, 0),
+        other => panic!("{other:?}"),
+    }
+    bench.step(Input::LinkUp { node: NEXT });
+    bench.hear(NEXT, ToWorker::Here { epoch: Epoch(2) });
+    bench.said();
+    bench.greet(2);
+    assert_eq!(bench.said(), [goodbye(&[])]);
+}
+
+#[test]
 fn a_goodbye_names_what_may_have_begun_here() {
     let mut bench = Bench::welcome();
     bench.dispatch(7);
@@ -509,6 +525,8 @@ fn a_goodbye_names_what_may_have_begun_here() {
     bench.judge(8);
     bench.said();
     bench.step(Input::Drain);
+    bench.said();
+    bench.greet(1);
     assert_eq!(bench.said(), [goodbye(&[7])], "of 9, which is on its way, it knows nothing");
     bench.dispatch(9);
     assert_eq!((bench.started(), bench.said()), (vec![Fence(7), Fence(8)], vec![hand_back(9, true)]));
@@ -522,8 +540,9 @@ fn of_what_it_has_forgotten_a_worker_says_that_it_may_have_begun() {
         bench.finish(fence, done());
         bench.judge(fence);
     }
-    bench.said();
     bench.step(Input::Drain);
+    bench.said();
+    bench.greet(1);
     let begun = Begun { through: Fence(2), fences: Vec::new() };
     assert_eq!(bench.said(), [ToMaster::Goodbye { session: SESSION, begun }]);
 }
