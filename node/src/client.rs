@@ -19,6 +19,7 @@ use protocol::state::{
 };
 use protocol::{Epoch, NodeId, Profile, Revision, SessionId, TaskId};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::kv::Kv;
@@ -367,18 +368,27 @@ impl Client {
         self.profile
     }
 
-    /// The session of all rights of this client that name no other one. Lost, it is followed by a new one.
-    pub(crate) async fn shared_session(&self) -> Result<Session, Error> {
-        let nobody = |_| Error::NoQuorum { maybe_applied: false, waited: self.timeout, master: None };
+    /// The session of all rights of this client that name no other one. Lost, it is followed by a new one. Whoever opens it gives up by
+    /// itself after `patience`, and so knows why.
+    pub(crate) async fn shared_session(&self, patience: Duration) -> Result<Session, Error> {
+        let nobody = |_| Error::NoQuorum { maybe_applied: false, waited: patience, master: None };
+        let began = Instant::now();
         // Others may be waiting for an answer to the same question, one after the other.
-        let mut shared = tokio::time::timeout(self.timeout, self.shared.lock()).await.map_err(nobody)?;
+        let mut shared = tokio::time::timeout(patience, self.shared.lock()).await.map_err(nobody)?;
         if let Some(session) = shared.as_ref().filter(|session| !session.is_lost()) {
             return Ok(session.clone());
         }
         // A session that held the place that holds it would never be dropped.
         let bare = Self { shared: Arc::default(), ..self.clone() };
-        let session = bare.session(self.profile.application_session()).label("rights").await?;
-        Ok(shared.insert(session).clone())
+        let opening = bare.session(self.profile.application_session()).label("rights");
+        match opening.within(patience.saturating_sub(began.elapsed())).await {
+            Ok(session) => Ok(shared.insert(session).clone()),
+            // A session that was opened all the same owns nothing.
+            Err(Error::NoQuorum { waited, master, .. }) => {
+                Err(Error::NoQuorum { maybe_applied: false, waited, master })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) async fn write(&self, operation: Operation) -> Result<Answer, Error> {

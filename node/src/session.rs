@@ -61,6 +61,7 @@ pub struct Opening {
     ttl: Duration,
     label: String,
     fast_release: bool,
+    patience: Duration,
 }
 
 /// Why a session is over. Whatever it owned is given to others, now or soon.
@@ -103,7 +104,7 @@ impl Client {
     ///
     /// When awaited: see [`Error`].
     pub fn session(&self, ttl: Duration) -> Opening {
-        Opening { client: self.clone(), ttl, label: String::new(), fast_release: false }
+        Opening { client: self.clone(), ttl, label: String::new(), fast_release: false, patience: self.patience() }
     }
 }
 
@@ -138,6 +139,12 @@ impl Opening {
         self.fast_release = true;
         self
     }
+
+    /// Gives up after so long, and not with the patience of the client.
+    pub(crate) fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
 }
 
 impl IntoFuture for Opening {
@@ -145,10 +152,10 @@ impl IntoFuture for Opening {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let Self { client, ttl, label, fast_release } = self;
+        let Self { client, ttl, label, fast_release, patience } = self;
         async move {
             let about = About { label, host: client.backend().host(), fast_release };
-            let kept = client.backend().keep(OpenSession { ttl, about }, client.patience()).await?;
+            let kept = client.backend().keep(OpenSession { ttl, about }, patience).await?;
             let inside = Inside {
                 client,
                 id: kept.id,

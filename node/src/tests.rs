@@ -181,6 +181,9 @@ async fn a_client_that_was_given_another_name_is_told_so() {
     };
     assert!(matches!(&error, Error::NotLetIn(why) if why.contains("named \"single\"")), "{error}");
     assert!(!error.maybe_applied() && !error.is_retryable());
+    // So is whoever waits less long for a right than the client does for an answer.
+    let error = client.lock("a").wait(Duration::from_millis(100)).await.map(drop).unwrap_err();
+    assert!(matches!(&error, Error::NotLetIn(_)), "{error}");
     node.shutdown(Duration::from_secs(20)).await;
 }
 

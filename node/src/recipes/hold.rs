@@ -209,7 +209,7 @@ impl<G: 'static> IntoFuture for Acquire<G> {
             let began = Instant::now();
             let session = match session {
                 Some(session) => session,
-                None => patience.bound(client.shared_session()).await?,
+                None => client.shared_session(patience.at_most(client.patience())).await?,
             };
             let patience = patience.after(began.elapsed());
             let wish = Wish { right, session: session.id(), mode, value, patience };

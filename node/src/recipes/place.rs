@@ -57,18 +57,10 @@ impl Patience {
     }
 
     /// How long an answer is waited for, where the client waits for so long.
-    fn at_most(self, patience: Duration) -> Duration {
+    pub(super) fn at_most(self, patience: Duration) -> Duration {
         match self {
             Self::UpTo(span) => span.min(patience),
             Self::None | Self::Endless => patience,
-        }
-    }
-
-    /// Waits for what comes before the claim, and no longer than for that.
-    pub(super) async fn bound<T>(self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        match self {
-            Self::UpTo(span) => tokio::time::timeout(span, call).await.unwrap_or(Err(nobody(span, false))),
-            Self::None | Self::Endless => call.await,
         }
     }
 }

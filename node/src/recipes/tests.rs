@@ -290,8 +290,12 @@ impl Backend for Silent {
         std::future::pending().boxed()
     }
 
-    fn keep(&self, _: OpenSession, _: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
-        std::future::pending().boxed()
+    fn keep(&self, _: OpenSession, timeout: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
+        async move {
+            tokio::time::sleep(timeout).await;
+            Err(Error::NoQuorum { maybe_applied: true, waited: timeout, master: None })
+        }
+        .boxed()
     }
 
     fn end(&self, _: SessionId) {}
