@@ -90,7 +90,7 @@ impl Place {
             _ => match patience.after(began.elapsed()) {
                 Patience::UpTo(left) => match tokio::time::timeout(left, place.granted()).await {
                     Ok(granted) => granted?,
-                    Err(_) => return Err(place.leave_line().await),
+                    Err(_) => return place.leave_line().await,
                 },
                 Patience::None | Patience::Endless => place.granted().await?,
             },
@@ -127,36 +127,38 @@ impl Place {
         Err(nobody(patience, maybe_applied))
     }
 
-    /// Withdraws the claim, and says why it was made in vain.
-    async fn leave_line(self) -> Error {
+    /// Withdraws the claim and says that it was made in vain, unless it was granted when the wait was over and nobody could say so.
+    async fn leave_line(self) -> Result<(Self, Grant), Error> {
         let (client, right) = (self.client.clone(), self.right.clone());
         let patience = client.patience();
         let leaves = async {
+            let query = Query::Claim { right: right.clone(), claim: self.claim };
+            if let Some(grant) = grant(client.read(query).await?)? {
+                return Ok(Some((self, grant)));
+            }
             let _way = client.way().await;
-            self.release().await
+            self.release().await?;
+            Ok(None)
         };
         match tokio::time::timeout(patience, leaves).await {
-            Ok(Ok(())) => match look(&client, &right).await {
-                Ok(view) => Error::Held { fence: view.holders.last().map_or(Fence(0), |holder| holder.fence) },
-                Err(error) => error,
-            },
+            Ok(Ok(Some(granted))) => Ok(granted),
+            Ok(Ok(None)) => {
+                let view = look(&client, &right).await?;
+                Err(Error::Held { fence: view.holders.last().map_or(Fence(0), |holder| holder.fence) })
+            }
             // It stands in line, and may be granted, until somebody has withdrawn it.
-            Ok(Err(Error::NoQuorum { waited, master, .. })) => Error::NoQuorum { maybe_applied: true, waited, master },
-            Ok(Err(error)) => error,
-            Err(_) => nobody(patience, true),
+            Ok(Err(Error::NoQuorum { waited, master, .. })) => {
+                Err(Error::NoQuorum { maybe_applied: true, waited, master })
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(nobody(patience, true)),
         }
     }
 
     /// Waits for the grant.
     pub(crate) async fn granted(&self) -> Result<Grant, Error> {
         let query = Query::AwaitClaim { right: self.right.clone(), claim: self.claim };
-        match long(&self.client, query).await? {
-            Answer::Claim(ClaimState::Held(grant)) => Ok(grant),
-            Answer::Claim(ClaimState::Settled(_)) => Err(Error::Settled),
-            // Somebody withdrew it, or the session is over.
-            Answer::Claim(_) => Err(Error::NotHeld { current: Fence(0) }),
-            other => Err(unexpected(&other)),
-        }
+        grant(long(&self.client, query).await?)?.ok_or(Error::NotHeld { current: Fence(0) })
     }
 
     /// Names the claim.
@@ -244,6 +246,18 @@ async fn enter_for_certain(client: &Client, wish: Wish, runtime: Handle) -> Resu
             }
             Err(error)
         }
+    }
+}
+
+/// What a claim was granted; nothing while it stands in line.
+fn grant(answer: Answer) -> Result<Option<Grant>, Error> {
+    match answer {
+        Answer::Claim(ClaimState::Held(grant)) => Ok(Some(grant)),
+        Answer::Claim(ClaimState::Waiting) => Ok(None),
+        Answer::Claim(ClaimState::Settled(_)) => Err(Error::Settled),
+        // Somebody withdrew it, or the session is over.
+        Answer::Claim(ClaimState::Gone) => Err(Error::NotHeld { current: Fence(0) }),
+        other => Err(unexpected(&other)),
     }
 }
 

@@ -9,7 +9,7 @@ use actors::KeptSession;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::{FutureExt as _, StreamExt as _};
 use protocol::client::Work;
-use protocol::state::{Answer, Claimed, Host, Mode, OpenSession, RightId, RightKind};
+use protocol::state::{Answer, ClaimState, Claimed, Grant, Host, Mode, OpenSession, Query, RightId, RightKind};
 use protocol::{ClaimId, Fence, SessionId};
 
 use super::OnceError;
@@ -277,12 +277,17 @@ async fn an_addition_under_a_key_counts_once() {
 #[derive(Default)]
 struct Silent {
     claims: usize,
-    /// How often it was asked.
+    /// What it says when it is asked once more where a claim stands.
+    stands: Option<ClaimState>,
+    /// How often it was asked anything else.
     asked: AtomicUsize,
 }
 
 impl Backend for Silent {
-    fn call(&self, _: Work, _: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
+    fn call(&self, work: Work, _: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
+        if let (Work::Read(Query::Claim { .. }, _), Some(stands)) = (&work, &self.stands) {
+            return std::future::ready(Ok(Answer::Claim(stands.clone()))).boxed();
+        }
         if self.asked.fetch_add(1, Ordering::SeqCst) < self.claims {
             let claimed = Claimed { claim: ClaimId(1), fence: None };
             return std::future::ready(Ok(Answer::Claimed(claimed))).boxed();
@@ -325,6 +330,28 @@ async fn nobody_is_said_to_hold_what_nobody_answers_for() {
     // The claim is in line, and nobody can say who is before it.
     let client = Client::new(Arc::new(Silent { claims: 1, ..Silent::default() }), Profile::DEV).timeout(SHORT);
     assert!(in_doubt(Place::take(&client, lock).await.map(drop)));
+}
+
+#[tokio::test]
+async fn whoever_has_waited_until_the_end_keeps_what_was_granted_meanwhile() {
+    let take = async |stands| {
+        let silent = Arc::new(Silent { claims: 1, stands: Some(stands), ..Silent::default() });
+        let client = Client::new(silent.clone(), Profile::DEV).timeout(SHORT);
+        let taken = Place::take(&client, wish(RightId::new(RightKind::Lock, "a"), Patience::UpTo(SHORT))).await;
+        // Whatever is dropped is given back, later than this.
+        (taken.map(|(place, grant)| (place.keep(), grant)), silent.asked.load(Ordering::SeqCst))
+    };
+    let grant = Grant { fence: Fence(7), round: Fence(7), item: None };
+    let (claim, wait, release) = (1, 1, 1);
+    let granted = take(ClaimState::Held(grant.clone())).await;
+    assert_eq!(granted, (Ok((ClaimId(1), grant)), claim + wait), "and nothing is released");
+    let settled = take(ClaimState::Settled("done".into())).await;
+    assert_eq!(settled, (Err(Error::Settled), claim + wait));
+    let gone = take(ClaimState::Gone).await;
+    assert_eq!(gone, (Err(Error::NotHeld { current: Fence(0) }), claim + wait));
+    let (waiting, asked) = take(ClaimState::Waiting).await;
+    assert!(matches!(waiting, Err(Error::NoQuorum { maybe_applied: true, .. })), "{waiting:?}");
+    assert_eq!(asked, claim + wait + release);
 }
 
 #[tokio::test]
