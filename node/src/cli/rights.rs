@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use axum::http::Method;
+use protocol::client::Guarding;
 use protocol::state::{RightId, RightKind};
 use serde_json::{Value, json};
 
@@ -22,8 +23,8 @@ pub(super) struct Under {
     /// The session, and the right with it, ends when nothing is heard of this process for so long [default: 6s; 30s with the profile `wan`]
     #[arg(long, value_parser = parse::duration, value_name = "TIME")]
     ttl: Option<Duration>,
-    /// How long the command has between SIGTERM and SIGKILL when the right is about to be lost, at most a third of the TTL [default: a sixth
-    /// of the TTL, at most 1s]
+    /// How long the command has between SIGTERM and SIGKILL when the right is about to be lost, at most a third of the TTL less 100ms
+    /// [default: a sixth of the TTL, at most 1s]
     #[arg(long, value_parser = parse::duration, value_name = "TIME")]
     grace: Option<Duration>,
     /// The command
@@ -35,7 +36,7 @@ impl Under {
     /// Opens the session; says how long the command has between SIGTERM and SIGKILL.
     pub(super) async fn open(&self, cluster: &Cluster, label: &str) -> Result<(Keeper, Duration), Diagnostic> {
         let keeper = Keeper::open(cluster, self.ttl, label).await?;
-        match self.grace_within(keeper.ttl()) {
+        match grace_within(self.grace, keeper.ttl()) {
             Ok(grace) => Ok((keeper, grace)),
             Err(error) => {
                 keeper.close().await;
@@ -43,22 +44,25 @@ impl Under {
             }
         }
     }
+}
 
-    /// A session that is renewed in time has more than half of its time left, always. A command that was told to end when less than its grace
-    /// is left must not be told so because a renewal is a little late.
-    fn grace_within(&self, ttl: Duration) -> Result<Duration, Diagnostic> {
-        let most = ttl / 3;
-        match self.grace {
-            None => Ok((ttl / 6).min(GRACE)),
-            Some(grace) if grace <= most => Ok(grace),
-            Some(grace) => {
-                let why = format!("a session of {ttl:?} is too short for a command that has {grace:?} to end");
-                let hint =
-                    format!("give it at most --grace={}ms, or take --ttl={:?} or more", most.as_millis(), grace * 3);
-                Err(Diagnostic::new(Code::Usage, why).hint(hint))
-            }
-        }
+/// How long a command has to end, of what was asked for. A session that is renewed in time has more than half of its time left, always. The
+/// command is told to end its grace and a margin before the end, and must not be told so because a renewal is a little late.
+fn grace_within(asked: Option<Duration>, ttl: Duration) -> Result<Duration, Diagnostic> {
+    let margin = Guarding::COMMAND.margin;
+    let most = (ttl / 3).saturating_sub(margin);
+    let grace = asked.unwrap_or((ttl / 6).min(GRACE).min(most));
+    if most.is_zero() {
+        let why = format!("a session of {ttl:?} is too short for a command: it could not be told to end before that");
+        return Err(Diagnostic::new(Code::Usage, why).hint("take --ttl=1s or more"));
     }
+    if grace > most {
+        let why = format!("a session of {ttl:?} is too short for a command that has {grace:?} to end");
+        let enough = grace.saturating_add(margin).saturating_mul(3);
+        let hint = format!("give it at most --grace={}ms, or take --ttl={enough:?} or more", most.as_millis());
+        return Err(Diagnostic::new(Code::Usage, why).hint(hint));
+    }
+    Ok(grace)
 }
 
 /// `tenure lock NAME -- CMD`
@@ -511,3 +515,27 @@ const TURN: Duration = Duration::from_secs(20);
 
 /// How long a command has to end, unless told otherwise and where its session is long enough.
 const GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In words of milliseconds.
+    fn grace(asked: Option<u64>, ttl: u64) -> Result<u128, Code> {
+        let granted = grace_within(asked.map(Duration::from_millis), Duration::from_millis(ttl));
+        granted.map(|grace| grace.as_millis()).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn a_command_has_as_long_to_end_as_its_session_allows() {
+        assert_eq!(grace(None, 60_000), Ok(1_000));
+        assert_eq!(grace(None, 3_000), Ok(500));
+        assert_eq!(grace(None, 400), Ok(33), "it is told to end with a third of the time left at the earliest");
+        assert_eq!(grace(None, 200), Err(Code::Usage));
+        assert_eq!(grace(Some(0), 200), Err(Code::Usage));
+        assert_eq!(grace(Some(1_900), 6_000), Ok(1_900));
+        assert_eq!(grace(Some(1_901), 6_000), Err(Code::Usage));
+        let ages = grace_within(Some(Duration::from_secs(10_000_000_000_000_000_000)), Duration::from_secs(6));
+        assert_eq!(ages.map_err(|error| error.code), Err(Code::Usage));
+    }
+}
