@@ -387,7 +387,10 @@ async fn run_under(
             frame.output.note("it is done already");
             Ok(Exit::OK)
         }
-        Ok(grant) => run_granted(&cluster, &mut keeper, &path, &grant, (under.command.as_slice(), grace), ending).await,
+        Ok(grant) => {
+            let command = (under.command.as_slice(), grace);
+            run_granted(frame, &cluster, &mut keeper, &path, &grant, command, ending).await
+        }
         Err(error) if error.code == Code::Settled => {
             frame.output.note("it is done already");
             Ok(Exit::OK)
@@ -399,6 +402,7 @@ async fn run_under(
 }
 
 async fn run_granted(
+    frame: &Frame,
     cluster: &Cluster,
     keeper: &mut Keeper,
     path: &str,
@@ -407,6 +411,9 @@ async fn run_granted(
     ending: &Ending,
 ) -> Result<Exit, Diagnostic> {
     let item = Item::of(grant)?;
+    if let Some(why) = item.as_ref().and_then(Item::without_file) {
+        frame.output.note(format!("{why}; the command finds it in TENURE_ITEM only"));
+    }
     let mut environment: Vec<Variable> =
         vec![("TENURE_FENCE", Some(word(&grant["fence"]).into())), ("TENURE_SESSION", Some(keeper.session().into()))];
     environment.extend(item.iter().flat_map(Item::environment));
