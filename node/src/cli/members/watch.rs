@@ -63,7 +63,7 @@ fn changes(before: &[Value], now: &[Value]) -> Vec<Change> {
         list.iter().map(|member| (word(&member["node"]), member.clone())).collect()
     };
     let (mut earlier, listed) = (by_node(before), by_node(now));
-    let changed = now.iter().filter_map(|member| difference(earlier.remove(&word(&member["node"])).as_ref(), member));
+    let changed = now.iter().flat_map(|member| difference(earlier.remove(&word(&member["node"])).as_ref(), member));
     let mut all: Vec<Change> = changed.collect();
     let gone = before.iter().filter(|member| !listed.contains_key(&word(&member["node"])));
     all.extend(gone.map(|member| Change {
@@ -74,25 +74,32 @@ fn changes(before: &[Value], now: &[Value]) -> Vec<Change> {
     all
 }
 
-fn difference(before: Option<&Value>, now: &Value) -> Option<Change> {
+/// Whether it is there comes first, and then what else is new about it.
+fn difference(before: Option<&Value>, now: &Value) -> Vec<Change> {
+    let change = |event, what: &str| Change { event, what: what.into(), member: now.clone() };
     let is_same = |key: &str| before.is_some_and(|before| before[key] == now[key]);
-    let change = |event, what: &str| Some(Change { event, what: what.into(), member: now.clone() });
-    if !is_same("state") || !is_same("incarnation") {
-        return match now["state"].as_str() {
-            Some("alive") if before.is_none() => change("up", "is here"),
-            Some("alive") if is_same("incarnation") => change("up", "answers again"),
-            Some("alive") => change("up", "is back, in another run"),
-            Some("suspect") => change("suspect", "missed a probe"),
-            Some("left") => change("left", "said goodbye"),
-            _ => change("down", "does not answer"),
-        };
-    }
+    let presence = || match now["state"].as_str() {
+        Some("alive") if before.is_none() => change("up", "is here"),
+        Some("alive") if is_same("incarnation") => change("up", "answers again"),
+        Some("alive") => change("up", "is back, in another run"),
+        Some("suspect") => change("suspect", "missed a probe"),
+        Some("left") => change("left", "said goodbye"),
+        _ => change("down", "does not answer"),
+    };
+    let is_present_as_before = is_same("state") && is_same("incarnation");
+    let mut all: Vec<Change> = (!is_present_as_before).then(presence).into_iter().collect();
+    let Some(before) = before else { return all };
     let role = format!("is {} now", word(&now["role"]));
     let http = format!("serves HTTP at {} now", word(&now["http"]));
-    let label = before.map(|before| format!("was called {}", word(&before["label"]))).unwrap_or_default();
+    let label = format!("was called {}", word(&before["label"]));
     let said = [("role", role), ("http", http), ("label", label)];
-    let told: Vec<String> = said.into_iter().filter(|(key, _)| !is_same(key)).map(|(_, what)| what).collect();
-    if told.is_empty() { None } else { change("changed", &told.join(", ")) }
+    // A node whom only its session tells of says nothing of its HTTP server.
+    let is_new = |key: &str| !is_same(key) && !now[key].is_null();
+    let told: Vec<String> = said.into_iter().filter(|(key, _)| is_new(key)).map(|(_, what)| what).collect();
+    if !told.is_empty() {
+        all.push(change("changed", &told.join(", ")));
+    }
+    all
 }
 
 fn tell(change: &Change, output: &Output) {
@@ -147,7 +154,7 @@ mod tests {
             member("a", "suspect", 1, "voter"),
             master.clone(),
             member("c", "alive", 2, "voter"),
-            member("d", "alive", 1, "member"),
+            member("d", "alive", 1, "voter"),
             member("f", "alive", 1, "member"),
         ];
         let told: Vec<String> = changes(&before, &now)
@@ -158,16 +165,18 @@ mod tests {
             told,
             [
                 "suspect: a missed a probe",
+                "changed: a is voter now",
                 "changed: b is master now",
                 "up: c is back, in another run",
                 "up: d answers again",
+                "changed: d is voter now",
                 "up: f is here",
                 "forgotten: e is listed no more",
             ]
         );
         master["rtt_ms"] = 0.9.into();
         assert_eq!(changes(&[master.clone()], &[master]), []);
-        let gone = changes(&now[2..4], &[member("c", "left", 2, "voter"), member("d", "unreachable", 1, "member")]);
+        let gone = changes(&now[2..4], &[member("c", "left", 2, "voter"), member("d", "unreachable", 1, "voter")]);
         assert_eq!(gone.iter().map(|change| change.event).collect::<Vec<_>>(), ["left", "down"]);
     }
 }
