@@ -168,6 +168,9 @@ fn a_command_has_as_long_to_end_as_its_session_allows() {
     }
     expect(&lock(&["--ttl=200ms"]), 2);
     expect(&lock(&["--grace=1e19"]), 2);
+    let nameless = ask(&cluster, &["lock", "", "--", "true"]);
+    expect(&nameless, 2);
+    assert!(err(&nameless).contains("a name has at least one character"), "{}", err(&nameless));
     expect(&ask(&cluster, &["session", "open", "--ttl=1s", "--grace=1s", "--", "true"]), 2);
 }
 

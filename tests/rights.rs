@@ -1,6 +1,6 @@
 //! Rights of processes that are killed and frozen, while masters die: `tenure lock` and its kin.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
@@ -26,7 +26,9 @@ fn start(cluster: &TestCluster, args: &[&str]) -> Running {
     let nodes = cluster.processes.https().join(",");
     let mut command: Command = command(&[&["--node", &nodes], args].concat(), cluster.processes.folder());
     command.current_dir(cluster.processes.folder());
-    Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary is there"))
+    let errors = File::options().create(true).append(true).open(cluster.processes.folder().join("errors"));
+    command.stdout(Stdio::null()).stderr(errors.expect("the folder is there"));
+    Running(command.spawn().expect("the binary is there"))
 }
 
 /// A script that notes its fence, waits for a file, and notes its fence again.
@@ -194,6 +196,10 @@ fn a_command_is_stopped_when_its_claim_was_given_back_in_its_name() {
     cluster.wait(cluster.http().send(release(&format!("?session={session}")))).expect("it is given back");
     assert_eq!(holder.code(), Some(75));
     assert_eq!(lines(&cluster, "ledger").len(), 1);
+    let errors = std::fs::read_to_string(cluster.processes.folder().join("errors")).expect("it was made");
+    for part in ["the cluster says that its claim has ended", "hint: ", "code: lost (exit 75)"] {
+        assert!(errors.contains(part), "{part} is not in {errors}");
+    }
 }
 
 #[test]

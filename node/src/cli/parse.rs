@@ -19,6 +19,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))
 }
 
+/// The name of a right or a counter.
+///
+/// # Errors
+///
+/// The sentence to show.
+pub fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a name has at least one character".into()) } else { Ok(text.into()) }
+}
+
 /// A task's id, `t42`.
 ///
 /// # Errors
@@ -74,6 +83,12 @@ mod tests {
             assert!(task(wrong).is_err(), "{wrong}");
         }
         assert!(node("abc").is_err());
+    }
+
+    #[test]
+    fn names_have_something_in_them() {
+        assert_eq!(name("a b"), Ok("a b".into()));
+        assert!(name("").is_err());
     }
 
     #[test]

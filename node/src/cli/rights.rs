@@ -69,6 +69,7 @@ fn grace_within(asked: Option<Duration>, ttl: Duration) -> Result<Duration, Diag
 #[derive(Debug, clap::Args)]
 pub(super) struct LockArgs {
     /// The lock
+    #[arg(value_parser = parse::name)]
     name: String,
     /// Stand in line; for so long if a time is given
     #[arg(long, num_args = 0..=1, default_missing_value = "24000h", require_equals = true, value_parser = parse::duration, value_name = "TIME")]
@@ -84,6 +85,7 @@ pub(super) struct LockArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct ElectArgs {
     /// The election
+    #[arg(value_parser = parse::name)]
     name: String,
     /// What is shown to whoever observes; this machine's process unless told otherwise
     #[arg(long)]
@@ -96,6 +98,7 @@ pub(super) struct ElectArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct SemArgs {
     /// The semaphore
+    #[arg(value_parser = parse::name)]
     name: String,
     /// How many permits there are in all
     limit: u32,
@@ -110,6 +113,7 @@ pub(super) struct SemArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct OnceArgs {
     /// What is to be done once
+    #[arg(value_parser = parse::name)]
     key: String,
     #[command(flatten)]
     under: Under,
@@ -119,6 +123,7 @@ pub(super) struct OnceArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct BarrierArgs {
     /// The barrier
+    #[arg(value_parser = parse::name)]
     name: String,
     /// How many it waits for
     parties: u32,
@@ -130,6 +135,7 @@ pub(super) enum GroupVerb {
     /// Be in a group while a command runs
     Join {
         /// The group
+        #[arg(value_parser = parse::name)]
         name: String,
         /// What is shown to whoever looks
         #[arg(long, default_value = "")]
@@ -141,6 +147,7 @@ pub(super) enum GroupVerb {
     #[command(alias = "list")]
     Ls {
         /// The group
+        #[arg(value_parser = parse::name)]
         name: String,
     },
 }
@@ -151,6 +158,7 @@ pub(super) enum QueueVerb {
     /// Add an item
     Push {
         /// The queue
+        #[arg(value_parser = parse::name)]
         name: String,
         /// The item
         value: String,
@@ -162,6 +170,7 @@ pub(super) enum QueueVerb {
     /// KiB; the item is gone if the command exits with 0, and back in its place if not
     Pop {
         /// The queue
+        #[arg(value_parser = parse::name)]
         name: String,
         #[command(flatten)]
         under: Under,
@@ -189,6 +198,7 @@ pub(super) enum RightVerb {
         /// The kind
         kind: RightKind,
         /// Its name
+        #[arg(value_parser = parse::name)]
         name: String,
     },
 }
@@ -199,6 +209,7 @@ pub(super) enum CounterVerb {
     /// Add to a counter, and print the sum
     Add {
         /// The counter
+        #[arg(value_parser = parse::name)]
         name: String,
         /// How much
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
@@ -210,12 +221,14 @@ pub(super) enum CounterVerb {
     /// Print a counter
     Get {
         /// The counter
+        #[arg(value_parser = parse::name)]
         name: String,
     },
     /// Remove a counter
     #[command(aliases = ["del", "delete", "remove"])]
     Rm {
         /// The counter
+        #[arg(value_parser = parse::name)]
         name: String,
     },
 }

@@ -84,6 +84,20 @@ impl Keeper {
         }
     }
 
+    /// Whether a command that has so long to end has been told to.
+    fn ends_within(&self, grace: Duration) -> bool {
+        let untold = Guarding { margin: grace.saturating_add(Guarding::COMMAND.margin), ..Guarding::COMMAND };
+        untold.step(Standing::Until(*self.until.borrow()), actors::now()).is_err()
+    }
+
+    /// Why it is over, or about to be.
+    fn why(&self) -> &'static str {
+        match *self.until.borrow() {
+            Nanos(0) => "the cluster says that its session has ended",
+            _ => "nobody has renewed its session in time",
+        }
+    }
+
     /// Waits until a claim of it is over, as far as the cluster says.
     async fn taken(&self, place: &str) {
         let request = format!("{place}?wait={}s&held-by={}", TURN.as_secs(), self.session);
@@ -162,13 +176,14 @@ pub(super) async fn supervise(
     environment: &[Variable],
     grace: Duration,
 ) -> Result<Exit, Diagnostic> {
+    let lost = |why| lost(if place.is_some() { "right" } else { "session" }, why);
     let signals = |kind| signal(kind).map_err(|error| Diagnostic::new(Code::Internal, format!("no signals: {error}")));
     let (mut interrupted, mut terminated) = (signals(SignalKind::interrupt())?, signals(SignalKind::terminate())?);
     let mut watched = keeper.watched.take();
     let right = (*keeper.until.borrow_and_update(), grace);
     let mut guarded = tokio::select! {
         started = Guarded::start(command, environment, right, watched.as_mut()) => started?,
-        () = keeper.over(Guarding::COMMAND) => return Ok(Exit::LOST),
+        () = keeper.over(Guarding::COMMAND) => return Err(lost(keeper.why())),
     };
     keeper.watched = watched;
     let keeper = &*keeper;
@@ -181,24 +196,32 @@ pub(super) async fn supervise(
     });
     loop {
         tokio::select! {
-            ended = guarded.ended() => return Ok(match ended? {
-                Ended::Guarded(code) => Exit(code),
-                Ended::Unguarded => Exit::LOST,
-            }),
+            ended = guarded.ended() => return match ended? {
+                // A command may exit with this by itself.
+                Ended::Guarded(code) if Exit(code) == Exit::LOST && keeper.ends_within(grace) => Err(lost(keeper.why())),
+                Ended::Guarded(code) => Ok(Exit(code)),
+                Ended::Unguarded => Err(lost("somebody killed the process that guards it")),
+            },
             Ok(()) = until.changed() => guarded.lasts(*until.borrow_and_update()),
             // The guardian does so by itself, unless it is the guardian that is frozen.
             () = keeper.over(Guarding::COMMAND) => {
                 guarded.kill().await;
-                return Ok(Exit::LOST);
+                return Err(lost(keeper.why()));
             }
             () = &mut taken => {
                 guarded.kill().await;
-                return Ok(Exit::LOST);
+                return Err(lost("the cluster says that its claim has ended"));
             }
             _ = interrupted.recv() => guarded.signal(Signal::SIGINT),
             _ = terminated.recv() => guarded.signal(Signal::SIGTERM),
         }
     }
+}
+
+/// What a command runs under was lost: it was stopped, or not begun.
+fn lost(what: &str, why: &str) -> Diagnostic {
+    Diagnostic::new(Code::Lost, format!("the {what} was lost, and the command stopped: {why}"))
+        .hint("what it was about may be done in part, and somebody else may be at it now")
 }
 
 /// How long one question for the end of a claim waits.
