@@ -400,8 +400,12 @@ impl Builder {
         };
         if let Some(wrapping) = &self.exec {
             let own = http.as_ref().and_then(|listener| listener.local_addr().ok());
-            let handler = ExecHandler::new(matches!(wrapping, Wrapping::Own), own)
-                .map_err(|error| Diagnostic::new(Code::Internal, format!("cannot start a thread: {error}")))?;
+            let folder = match &self.storage {
+                Storage::Folder(data) => Some(data.join("effects")),
+                Storage::Memory => None,
+            };
+            let handler = ExecHandler::new(matches!(wrapping, Wrapping::Own), own, folder)
+                .map_err(|error| Diagnostic::new(Code::Internal, format!("cannot prepare for commands: {error}")))?;
             self.handlers.insert(exec::KIND.to_owned(), Arc::new(handler));
         }
         let name = self.labels.remove("name").unwrap_or_default();

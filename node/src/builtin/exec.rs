@@ -10,12 +10,13 @@
 //! * What it writes to the file `TENURE_EFFECTS` is done together with its result, or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use nix::unistd::Pid;
 use protocol::wire::MAX_VALUE;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -167,17 +169,39 @@ pub(crate) struct ExecHandler {
     is_wrapped: bool,
     /// Where this node serves HTTP: `tenure` in a command asks the node that runs it, unless the command is told otherwise.
     http: Option<SocketAddr>,
+    /// Where commands write their effects, for this alone; where all temporary files are, if the node keeps nothing.
+    folder: Option<PathBuf>,
+    /// Whether nothing of an earlier run is in the folder any more.
+    is_clear: Mutex<bool>,
 }
 
 impl ExecHandler {
-    /// Starts the thread that attends to children.
-    pub(crate) fn new(is_wrapped: bool, http: Option<SocketAddr>) -> io::Result<Self> {
+    /// Starts the thread that attends to children. What is in `folder`, if there is one, is removed when the first command is run: the node
+    /// has its data for itself then.
+    pub(crate) fn new(is_wrapped: bool, http: Option<SocketAddr>, folder: Option<PathBuf>) -> io::Result<Self> {
+        let folder = folder.map(std::path::absolute).transpose()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = runtime.handle().clone();
         std::thread::Builder::new()
             .name("tenure-exec".into())
             .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
-        Ok(Self { thread, is_wrapped, http })
+        Ok(Self { thread, is_wrapped, http, folder, is_clear: Mutex::new(false) })
+    }
+
+    /// A file for the effects of one command. Killed, the node leaves it to be removed by its next run.
+    fn effects(&self) -> io::Result<NamedTempFile> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("tenure-effects-");
+        let Some(folder) = &self.folder else { return builder.tempfile() };
+        let mut is_clear = self.is_clear.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_clear {
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => fs::create_dir(folder)?,
+            }
+            *is_clear = true;
+        }
+        builder.tempfile_in(folder)
     }
 
     fn command(&self, exec: &Exec, cx: &TaskCx, effects: &Path) -> Result<Command, TaskError> {
@@ -225,7 +249,7 @@ impl RawHandler for ExecHandler {
             let exec: Exec = serde_json::from_slice(&payload)
                 .map_err(|error| TaskError::fatal(format!("the payload is no command: {error}")))?;
             let stdin = stdin(&exec)?;
-            let effects = tempfile::Builder::new().prefix("tenure-effects-").tempfile()?;
+            let effects = self.effects()?;
             let command = self.command(&exec, cx, effects.path())?;
             let patience = if exec.timeout_ms == 0 { FOREVER } else { Duration::from_millis(exec.timeout_ms) };
             let (sender, mut receiver) = oneshot::channel();
@@ -444,8 +468,27 @@ mod tests {
         Exec { command: ["sh", "-c", script].map(String::from).to_vec(), ..Exec::default() }
     }
 
+    #[tokio::test]
+    async fn what_a_killed_node_left_of_its_commands_is_removed() {
+        let data = tempfile::tempdir().unwrap();
+        let folder = data.path().join("effects");
+        let files = || fs::read_dir(&folder).unwrap().count();
+        for _ in 0..2 {
+            let handler = ExecHandler::new(false, None, Some(folder.clone())).unwrap();
+            let script = "echo '{\"put\":\"a\",\"value\":\"b\"}' > \"$TENURE_EFFECTS\"; echo \"$TENURE_EFFECTS\"";
+            for _ in 0..2 {
+                let cx = cx(CancellationToken::new());
+                let report = handler.run(&cx, shell(script).payload()).await.unwrap();
+                assert!(String::from_utf8_lossy(&report).contains(folder.to_str().unwrap()));
+                assert_eq!(files(), 0, "each goes with its command");
+            }
+            // As a node leaves it that is killed.
+            fs::write(folder.join("tenure-effects-x"), "").unwrap();
+        }
+    }
+
     async fn run(exec: &Exec) -> Result<Bytes, TaskError> {
-        let handler = ExecHandler::new(false, None).unwrap();
+        let handler = ExecHandler::new(false, None, None).unwrap();
         handler.run(&cx(CancellationToken::new()), exec.payload()).await
     }
 
@@ -459,7 +502,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_command_writes_effects_into_a_file() {
-        let (handler, cx) = (ExecHandler::new(false, None).unwrap(), cx(CancellationToken::new()));
+        let (handler, cx) = (ExecHandler::new(false, None, None).unwrap(), cx(CancellationToken::new()));
         let lines = r#"printf '{"put":"k","value":"v"}\n\n{"delete":"old"}\n{"add":"n"}\n' > "$TENURE_EFFECTS""#;
         handler.run(&cx, shell(lines).payload()).await.unwrap();
         let expected = [
@@ -495,7 +538,7 @@ mod tests {
         let missing = Exec { command: vec!["/no/such/program".into()], ..Exec::default() };
         assert!(run(&missing).await.unwrap_err().message().contains("cannot start `/no/such/program`"));
         assert!(!run(&Exec::default()).await.unwrap_err().is_retryable());
-        let handler = ExecHandler::new(false, None).unwrap();
+        let handler = ExecHandler::new(false, None, None).unwrap();
         let error = handler.run(&cx(CancellationToken::new()), Bytes::from_static(b"[1]")).await.unwrap_err();
         assert!(!error.is_retryable());
     }
@@ -523,7 +566,7 @@ mod tests {
     async fn a_cancelled_command_is_killed_with_all_that_it_started() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("pids");
-        let handler = ExecHandler::new(false, None).unwrap();
+        let handler = ExecHandler::new(false, None, None).unwrap();
         let cancel = CancellationToken::new();
         let exec = shell(&format!("sleep 600 & echo $! $$ > {}; wait", file.display()));
         let cx = cx(cancel.clone());
