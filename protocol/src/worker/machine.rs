@@ -25,6 +25,8 @@ use crate::wire::MAX_VALUE;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Worker {
     config: Config,
+    /// When this run began.
+    born: Nanos,
     /// Other nodes that can be spoken to.
     links: BTreeSet<NodeId>,
     /// The highest epoch heard of.
@@ -66,6 +68,7 @@ impl Worker {
     pub fn new(config: Config, now: Nanos) -> Self {
         Self {
             config,
+            born: now,
             links: BTreeSet::new(),
             epoch: Epoch(0),
             master: None,
@@ -184,6 +187,8 @@ impl Worker {
         }
         match message {
             ToWorker::Here { .. } => self.meet_again(now),
+            // What an earlier run of this node asked was answered too late for it, and comes over our link.
+            ToWorker::Welcome { sent, .. } if sent < self.born => {}
             ToWorker::Welcome { session, ttl, sent, .. } => {
                 // The answer to a question of this run, which cannot have been asked later than now.
                 let sent = sent.min(now);

@@ -28,8 +28,11 @@ struct Bench {
 
 impl Bench {
     fn new(slots: u32) -> Self {
+        Self::born(slots, Nanos(1_000_000_000))
+    }
+
+    fn born(slots: u32, now: Nanos) -> Self {
         let offer = Offer { slots, kinds: ["echo".to_owned()].into(), ..Offer::default() };
-        let now = Nanos(1_000_000_000);
         let config = Config { node: OWN, incarnation: Incarnation(1), offer, profile: LAN };
         Self { worker: Worker::new(config, now), now, effects: Effects::new() }
     }
@@ -495,6 +498,22 @@ fn an_idle_worker_says_goodbye_to_the_next_master_when_the_last_one_has_gone() {
     bench.step(Input::Drain);
     bench.after(LAN.election_timeout);
     assert!(bench.worker.is_drained(), "nor is it waited for");
+}
+
+#[test]
+fn no_run_takes_over_the_session_of_the_run_before() {
+    let sent = Nanos(1_000_000_000);
+    let mut bench = Bench::born(2, sent + LAN.heartbeat);
+    bench.step(Input::LinkUp { node: MASTER });
+    bench.hear(MASTER, ToWorker::Here { epoch: Epoch(1) });
+    bench.said();
+    // The master had this in hand when the new run's link came up.
+    bench.hear(MASTER, ToWorker::Welcome { epoch: Epoch(1), session: SESSION, ttl: LAN.session, sent });
+    bench.dispatch(9);
+    assert_eq!((bench.started(), bench.said()), (vec![], vec![]), "the run before may have begun it");
+    bench.greet(1);
+    bench.dispatch(9);
+    assert_eq!(bench.started(), [Fence(9)]);
 }
 
 #[test]
