@@ -423,8 +423,8 @@ async fn open_links(settings: &Settings, durable: &Durable) -> Result<(Arc<dyn L
     })
 }
 
-/// A master that is told to stop lets another one lead first: the cluster hardly notices. Where nobody can, the time for a
-/// try is an election timeout at most.
+/// A master that is told to stop lets another one lead first: the cluster hardly notices. Where nobody can, each of two tries takes a
+/// little more than an election timeout.
 async fn hand_over(parts: &Parts) {
     let mut mastership = parts.mastership.subscribe();
     // The heir that is chosen first may be about to stop, too, and say nothing; then another one is.

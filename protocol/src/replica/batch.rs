@@ -190,11 +190,7 @@ fn size_of_operation(operation: &Operation) -> usize {
 
 fn size_of_decision(decision: &MasterCommand) -> usize {
     match decision {
-        MasterCommand::OpenNode { offer, .. } => {
-            let kinds: usize = offer.kinds.iter().map(|kind| kind.len() + 5).sum();
-            let labels: usize = offer.labels.iter().map(|(key, value)| key.len() + value.len() + 10).sum();
-            offer.label.len() + kinds + labels
-        }
+        MasterCommand::OpenNode { offer, .. } => offer.size(),
         MasterCommand::Finish { outcome, .. } => outcome.size(),
         MasterCommand::EndNode { begun, .. } => begun.size(),
         MasterCommand::EndReleased(_)

@@ -149,8 +149,8 @@ impl Run {
 }
 
 impl Offer {
-    /// About how many bytes it takes in a message.
-    fn size(&self) -> usize {
+    /// About how many bytes it takes in a message or in the log.
+    pub(crate) fn size(&self) -> usize {
         let kinds = self.kinds.iter().map(|kind| kind.len() + WORD_BYTES);
         let labels = self.labels.iter().map(|(name, value)| name.len() + value.len() + 2 * WORD_BYTES);
         self.label.len() + kinds.chain(labels).sum::<usize>()
