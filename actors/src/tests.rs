@@ -18,14 +18,11 @@ use crate::links::memory::Hub;
 use crate::{Clock, Done, Executor, Host, Settings, Storage, Wires};
 
 /// Answers every attempt with its payload.
-#[derive(Default)]
-struct Echo {
-    started: Mutex<Vec<Fence>>,
-}
+#[derive(Clone)]
+struct Echo;
 
 impl Executor for Echo {
     fn start(&self, run: Run, done: Done) {
-        self.started.lock().expect("nobody panics here").push(run.grant.fence);
         done.finish(Outcome::done(run.grant.payload));
     }
 
@@ -33,9 +30,9 @@ impl Executor for Echo {
 }
 
 /// Attempts that end when they are stopped, and not before.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Endless {
-    running: Mutex<BTreeMap<Fence, Done>>,
+    running: Arc<Mutex<BTreeMap<Fence, Done>>>,
 }
 
 impl Executor for Endless {
@@ -72,14 +69,14 @@ fn settings(hub: &Hub, place: usize, count: usize) -> Settings {
 }
 
 async fn cluster(count: usize) -> (Hub, Vec<Host>) {
-    cluster_of::<Echo>(count).await
+    cluster_of(count, Echo).await
 }
 
-async fn cluster_of<E: Executor + Default>(count: usize) -> (Hub, Vec<Host>) {
+async fn cluster_of<E: Executor + Clone>(count: usize, executor: E) -> (Hub, Vec<Host>) {
     let hub = Hub::new();
     let mut hosts = Vec::new();
     for place in 0..count {
-        let host = Host::start(settings(&hub, place, count), Arc::new(E::default())).await;
+        let host = Host::start(settings(&hub, place, count), Arc::new(executor.clone())).await;
         hosts.push(host.unwrap_or_else(|error| panic!("node {place} does not start: {error}")));
     }
     (hub, hosts)
@@ -120,10 +117,14 @@ async fn one_node_alone_runs_a_task() {
 
 #[tokio::test]
 async fn a_node_that_has_no_time_to_drain_gives_back_what_runs_and_nobody_takes_it_for_dead() {
-    let (_hub, mut hosts) = cluster_of::<Endless>(3).await;
+    let endless = Endless::default();
+    let (_hub, mut hosts) = cluster_of(3, endless.clone()).await;
     let submit = Work::Write(Operation::Submit(vec![TaskSpec::new("echo", "")]));
     let Ok(Answer::Submitted(tasks)) = hosts[0].client().call(submit, PATIENCE).await else { panic!("not submitted") };
     let first = granted(&hosts[0], tasks[0].task, 1).await;
+    while endless.running.lock().expect("nobody panics here").is_empty() {
+        tokio::time::sleep(POLL).await; // granted, it may still be on its way
+    }
     let place = hosts.iter().position(|host| host.node() == first).expect("it runs here");
     hosts.remove(place).shutdown(Duration::ZERO).await;
     let second = granted(&hosts[0], tasks[0].task, 2).await;
