@@ -59,6 +59,9 @@ use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE, MAX_OWNED};
 use self::nodes::Nodes;
 use self::rights::Rights;
 use self::tasks::Tasks;
+pub use self::tasks::{
+    Delivery, HistoryEvent, HistoryLine, Outcome, ReleaseCause, Submitted, TaskSpec, TaskState, TaskView, Ticket,
+};
 use crate::durable::ConfState;
 use crate::mutants::{Bug, is_on};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, NodeId, Revision, Seq, SessionId, TaskId};

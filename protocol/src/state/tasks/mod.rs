@@ -2,7 +2,8 @@
 //!
 //! A task is pending or granted until it ends, and its record is kept for as long as its submitter asked for after that.
 //! "Running" is never recorded: it follows from a live grant. This file holds the records and the ways to find them;
-//! `attempts` holds the rules by which they move, `record` what one of them consists of, `kept` how it is held.
+//! `attempts` holds the rules by which they move, `record` what one of them consists of, `kept` how it is held, `words` what is
+//! said about them.
 //!
 //! The **backlog** is what comes and goes with the load: the tasks that have not ended, and those that have and are kept only
 //! because all are for a moment. It is bounded apart from all that clients wish to be kept.
@@ -15,6 +16,7 @@
 mod attempts;
 mod kept;
 mod record;
+mod words;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -28,11 +30,14 @@ pub(super) use self::attempts::backoff;
 use self::kept::Kept;
 pub(super) use self::record::Record;
 use self::record::spec_weight;
+pub use self::words::{
+    Delivery, HistoryEvent, HistoryLine, Outcome, ReleaseCause, Submitted, TaskSpec, TaskState, TaskView, Ticket,
+};
 use super::Step;
 use super::digest::{Sum, Tag, fingerprint};
 use super::image::Item;
 use super::limits::{MAX_BACKLOG, MAX_KEY, MAX_PAGE, MAX_PAGE_BYTES, PACKED_BYTES, TASK_BYTES, check_batch, full};
-use crate::state::{ClusterChange, LiveTask, Refused, Submitted, Summary, TaskSpec, TaskState, TaskView};
+use crate::state::{ClusterChange, LiveTask, Refused, Summary};
 use crate::types::{ClusterTime, SessionId, TaskId};
 
 /// All tasks.
