@@ -15,6 +15,8 @@ use crate::types::{Epoch, Nanos, NodeId, Seq, SessionId};
 pub(super) struct Call {
     pub(super) purpose: Purpose,
     pub(super) phase: Phase,
+    /// When it was asked for.
+    pub(super) begun: Nanos,
     /// When it is given up.
     pub(super) deadline: Nanos,
     /// How long that is from the beginning.
@@ -72,6 +74,7 @@ impl Call {
         Self {
             purpose,
             phase: Phase::Stranded,
+            begun: now,
             deadline: now + timeout,
             timeout,
             turn: 0,
@@ -83,11 +86,6 @@ impl Call {
             silent: None,
             is_pardoned: false,
         }
-    }
-
-    /// When it was asked for.
-    pub(super) fn begun(&self) -> Nanos {
-        self.deadline - self.timeout
     }
 
     /// One more try is on its way.

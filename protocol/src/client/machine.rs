@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * Every call stands in `wakes` at exactly the time that [`Call::wake`] names.
-//! * A write without a place in a session stands in `queue`, and no other call does.
+//! * A write without a place in a session stands in `queue`, or pauses because it was put off; no other call does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,6 +16,7 @@ use super::patience::{AWAIT_PATIENCE, WATCH_PATIENCE};
 use super::session::{Open, Session};
 use crate::effects::{Effects, Event};
 use crate::mutants::{Bug, is_on};
+use crate::state::limits::{check_operation, check_query};
 use crate::state::{Answer, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId, SessionId};
 
@@ -105,12 +106,21 @@ impl Client {
         if let Work::Write(Operation::EndSession { session, .. }) = work {
             self.lose_kept(session, Loss::Closed, effects);
         }
-        let is_full = match work {
-            Work::Write(_) | Work::Keep(_) => self.queue.len() >= QUEUE_MAX,
-            Work::Read(..) | Work::Renew(_) | Work::HandOver { .. } => self.asked.len() >= ASKED_MAX,
-        };
+        let is_write = matches!(work, Work::Write(_) | Work::Keep(_));
+        let is_full = self.asked.len() >= ASKED_MAX || (is_write && self.queue.len() >= QUEUE_MAX);
         if is_full || self.numbers.contains_key(&call) {
             effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
+            return;
+        }
+        // On its way it would be lost without a word.
+        let checked = match &work {
+            Work::Write(operation) => check_operation(operation),
+            Work::Keep(opening) => check_operation(&Operation::OpenSession(opening.clone())),
+            Work::Read(query, _) => check_query(query),
+            Work::Renew(_) | Work::HandOver { .. } => Ok(()),
+        };
+        if let Err(why) = checked {
+            effects.publish.push(Event::Completed { call, result: Ok(Answer::Refused(why)) });
             return;
         }
         let purpose = match work {
@@ -122,12 +132,10 @@ impl Client {
             Work::Read(query, consistency) => Purpose::Read { call, query, consistency },
             Work::HandOver { to, epoch } => Purpose::HandOver { call, to, epoch },
         };
-        let is_write = matches!(purpose, Purpose::Write { .. });
         let number = self.begin(now, purpose, timeout);
         self.numbers.insert(call, number);
         if is_write {
-            self.set_phase(number, Phase::Queued);
-            self.queue.insert(number);
+            self.queue(number);
         } else {
             self.ask(now, number, effects);
         }
@@ -220,6 +228,10 @@ impl Client {
                 self.session = Session::None;
                 continue;
             }
+            if let Purpose::Write { place: None, .. } = call.purpose {
+                self.queue(number);
+                continue;
+            }
             if let Phase::Asked(node, _) = call.phase {
                 let is_patient = matches!(&call.purpose, Purpose::Read { query, .. } if query.waits());
                 let is_own = node == self.config.node;
@@ -299,7 +311,7 @@ impl Client {
 
     fn on_answer(&mut self, now: Nanos, number: u64, answer: Answer, effects: &mut Effects) {
         let Some(call) = self.take(number) else { return };
-        let asked = if is_on(Bug::CountsFromAnswer) { now } else { call.begun() };
+        let asked = if is_on(Bug::CountsFromAnswer) { now } else { call.begun };
         match call.purpose {
             Purpose::Write { call, operation, is_kept, .. } => {
                 if let (Operation::OpenSession(opening), &Answer::Registered(session), true) =
@@ -355,6 +367,10 @@ impl Client {
             }
             call.phase = Phase::Pausing(now + call.pause(number));
         });
+        // Put off for long, it would take the window from all that is asked after it.
+        if denied == Denied::Busy && self.asked.get(&number).is_some_and(|call| call.doubts() == 0) {
+            self.give_up_place(number);
+        }
     }
 
     /// The session is over. A write of which no other try is in doubt was certainly not done and goes into a new session.
@@ -370,17 +386,29 @@ impl Client {
                     effects.publish.push(Event::Completed { call: id, result });
                     return;
                 }
-                self.change(number, |call| {
-                    call.start_over();
-                    call.phase = Phase::Queued;
-                    if let Purpose::Write { place, .. } = &mut call.purpose {
-                        *place = None;
-                    }
-                });
-                self.queue.insert(number);
+                self.give_up_place(number);
+                self.queue(number);
             }
             _ => self.retry(now, number, Denied::Unknown),
         }
+    }
+
+    /// A write that was certainly not done goes on under another number.
+    fn give_up_place(&mut self, number: u64) {
+        let Some(call) = self.asked.get_mut(&number) else { return };
+        call.start_over();
+        let Purpose::Write { place, .. } = &mut call.purpose else { return };
+        if let (Session::Open(open), Some((id, seq))) = (&mut self.session, place.take())
+            && open.id == id
+        {
+            open.complete(seq);
+        }
+    }
+
+    /// It waits for a place in a session.
+    fn queue(&mut self, number: u64) {
+        self.set_phase(number, Phase::Queued);
+        self.queue.insert(number);
     }
 
     // ---- links ----

@@ -386,6 +386,57 @@ fn at_most_a_window_of_writes_is_under_way_and_the_rest_waits_until_the_queue_is
 }
 
 #[test]
+fn a_write_that_is_put_off_takes_no_place_from_the_others() {
+    let mut bench = Bench::with_session();
+    bench.write(2);
+    let put_off = bench.only();
+    let (session, seq, _) = place(&put_off);
+    bench.answer(put_off.number, Err(Denied::Busy));
+    for call in 3..3 + 2 * WINDOW {
+        bench.write(call);
+        let number = bench.only().number;
+        bench.answer(number, Ok(ANSWER));
+        assert_eq!(bench.completed(), [(call, Ok(ANSWER))]);
+    }
+    let again = bench.after(SECOND).only();
+    assert_eq!(again.number, put_off.number);
+    assert_eq!(place(&again), (session, Seq(seq.0 + 2 * WINDOW + 1), Seq(seq.0 + 2 * WINDOW + 1)));
+    // One try of this is in doubt: it keeps its number.
+    bench.answer(again.number, Err(Denied::Unknown));
+    let in_doubt = bench.after(SECOND).only();
+    bench.answer(in_doubt.number, Err(Denied::Busy));
+    assert_eq!(place(&bench.after(SECOND).only()), place(&again));
+}
+
+#[test]
+fn what_no_message_carries_is_refused_before_it_is_sent() {
+    let mut bench = Bench::with_session();
+    let is_refused = |bench: &mut Bench, work| {
+        bench.step(Input::Call { call: 2, work, timeout: SECOND });
+        let result = bench.completed().remove(0);
+        assert!(matches!(result, (2, Ok(Answer::Refused(Refused::TooLarge { .. })))), "{result:?}");
+        assert_eq!(bench.sent(), []);
+    };
+    let long = "x".repeat(3 << 20);
+    is_refused(&mut bench, Work::Write(Operation::Cancel { task: TaskId(1), reason: long.clone() }));
+    is_refused(&mut bench, Work::Read(Query::Get(long), Consistency::Stale));
+    bench.write(3);
+    assert_eq!(place(&bench.only()), (SessionId(7), Seq(2), Seq(2)), "no number was spent");
+}
+
+#[test]
+fn a_session_that_is_opened_without_a_limit_of_time_lives() {
+    let mut bench = Bench::with_session();
+    bench.now = bench.now + SECOND;
+    let work = Work::Keep(OpenSession { ttl: TTL, about: About::default() });
+    bench.step(Input::Call { call: 2, work, timeout: Duration::MAX });
+    let opening = bench.only();
+    bench.answer(opening.number, Ok(Answer::Registered(SessionId(8))));
+    let news = bench.news();
+    assert!(matches!(news[..], [Event::Kept { until, .. }] if until > bench.now), "{news:?}");
+}
+
+#[test]
 fn waiting_for_the_end_of_a_task_is_not_a_failure() {
     let mut bench = Bench::new(false);
     bench.step(Input::LinkUp { node: NodeId(2) });

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::client::Origin;
-use crate::state::{Command, MasterCommand, Operation};
+use crate::state::limits::COMMAND_BYTES;
+use crate::state::{Command, MasterCommand};
 use crate::types::NodeId;
 use crate::wire::{self, WireError};
 
@@ -157,35 +158,13 @@ pub(super) fn decode(payload: &[u8]) -> Result<Vec<Command>, WireError> {
 
 /// An upper bound of a command's encoding, in bytes.
 fn size_of(command: &Command) -> usize {
-    const FIXED: usize = 64;
-    FIXED
+    COMMAND_BYTES
         + match command {
             Command::Register { .. } | Command::Heard { .. } | Command::Expire { .. } => 0,
             Command::Renew { sessions } => sessions.len() * 10,
-            Command::Client { operation, .. } => size_of_operation(operation),
+            Command::Client { operation, .. } => operation.size(),
             Command::Master(decision) => size_of_decision(decision),
         }
-}
-
-fn size_of_operation(operation: &Operation) -> usize {
-    match operation {
-        Operation::Submit(tasks) => tasks
-            .iter()
-            .map(|task| {
-                let needs: usize = task.needs.iter().map(|(key, value)| key.len() + value.len() + 10).sum();
-                let key = task.once_key.as_ref().map_or(0, String::len);
-                160 + task.kind.len() + task.payload.len() + needs + key
-            })
-            .sum(),
-        Operation::Cancel { reason, .. } => reason.len(),
-        Operation::Put(put) => put.size(),
-        Operation::Delete(delete) => 20 + delete.key.len(),
-        Operation::Transact(transaction) => transaction.size(),
-        Operation::OpenSession(opening) => opening.about.label.len(),
-        Operation::Right(operation) => operation.size(),
-        Operation::Counter(operation) => operation.size(),
-        Operation::Close | Operation::EndSession { .. } | Operation::Roster(_) => 0,
-    }
 }
 
 fn size_of_decision(decision: &MasterCommand) -> usize {
@@ -210,8 +189,8 @@ const WAITING_MAX: usize = 8 * 1024 * 1024;
 mod tests {
     use super::*;
     use crate::state::{
-        Add, Begun, Claim, Condition, CounterOperation, Delete, Expect, KeyOperation, Mode, Put, RightId, RightKind,
-        RightOperation, Ticket, Transaction,
+        Add, Begun, Claim, Condition, CounterOperation, Delete, Expect, KeyOperation, Mode, Operation, Put, RightId,
+        RightKind, RightOperation, Ticket, Transaction,
     };
     use crate::types::{ClaimId, Fence, Revision, Seq, SessionId};
 

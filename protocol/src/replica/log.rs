@@ -51,11 +51,8 @@ impl Replica {
             effects.local.push(Local::Master(master::Input::Dropped { epoch }));
             return;
         }
-        let mut was_dropped = false;
-        for command in commands {
-            was_dropped |= self.batch.push(command, None).is_err();
-        }
-        if was_dropped {
+        // The order of what the master decides means something: where one finds no room, none goes that stands behind it.
+        if commands.into_iter().any(|command| self.batch.push(command, None).is_err()) {
             effects.local.push(Local::Master(master::Input::Dropped { epoch }));
         }
     }

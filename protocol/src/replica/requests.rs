@@ -13,7 +13,7 @@ use crate::client::{Consistency, Denied, Request, RequestBody, Response};
 use crate::consensus::{self, ReadMode};
 use crate::effects::{Effects, Role};
 use crate::mutants::{Bug, is_on};
-use crate::state::limits::MAX_RENEWED;
+use crate::state::limits::{MAX_RENEWED, check_query};
 use crate::state::{Answer, ClaimState, Command, NodeView, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId};
 use crate::wire;
@@ -39,6 +39,11 @@ pub(super) struct Forwarded {
 impl Replica {
     pub(super) fn on_request(&mut self, now: Nanos, from: NodeId, request: Request, effects: &mut Effects) {
         let waiter = Waiter { origin: request.origin, from };
+        if let RequestBody::Read { query, .. } = &request.body
+            && let Err(why) = check_query(query)
+        {
+            return self.respond(waiter, Ok(Answer::Refused(why)), effects);
+        }
         match request.body {
             RequestBody::Read { query, consistency: Consistency::Stale } if !self.is_outside() => {
                 self.answer(waiter, &query, effects)
@@ -61,7 +66,9 @@ impl Replica {
                 let (len, limit) = (sessions.len() as u64, MAX_RENEWED as u64);
                 return self.respond(waiter, Ok(Answer::Refused(Refused::TooLarge { len, limit })), effects);
             }
-            RequestBody::Renew { sessions, heard } => {
+            RequestBody::Renew { mut sessions, heard } => {
+                // Whether a node lives is for the master to say.
+                sessions.retain(|session| !self.state.is_node_session(*session));
                 if let Some((session, first_incomplete)) = heard
                     && self.state.keeps_before(session, first_incomplete)
                 {

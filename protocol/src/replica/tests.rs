@@ -4,10 +4,10 @@ use super::*;
 use crate::client::patience::{HOLD, WATCH_PATIENCE};
 use crate::client::{Consistency, Denied, Request, RequestBody, Response};
 use crate::state::{
-    Claim, ClaimState, Command, KeyOperation, MasterCommand, Mode, NodeView, Operation, Put, Query, Refused, RightId,
-    RightKind, RightOperation, TaskSpec, TaskState, Transaction, Watch,
+    Claim, ClaimState, Command, KeyOperation, MasterCommand, Mode, NodeView, Operation, Outcome, Put, Query, Refused,
+    ReleaseCause, RightId, RightKind, RightOperation, TaskSpec, TaskState, Transaction, Watch,
 };
-use crate::types::{Incarnation, Revision, Seq, SessionId, TaskId};
+use crate::types::{Attempt, Incarnation, Revision, Seq, SessionId, TaskId};
 use crate::wire;
 
 /// A cluster of one node, and the virtual disk that answers it at once.
@@ -145,6 +145,60 @@ fn a_submission_that_finds_no_room_makes_no_entry() {
     assert_eq!(ask(recorded + 1), (Err(Denied::Busy), last));
     let (answer, now) = ask(recorded);
     assert!(matches!(answer, Ok(Answer::Submitted(_))) && now > last, "what was done is answered: {answer:?}");
+}
+
+#[test]
+fn a_question_about_what_no_name_can_be_is_not_held() {
+    let mut alone = Alone::new();
+    let right = RightId { kind: RightKind::Election, name: "x".repeat(1 << 20).into() };
+    let query = Query::AwaitRight { right, after: Revision(0) };
+    let answer = alone.ask(2, RequestBody::Read { query, consistency: Consistency::Linearizable });
+    assert!(matches!(answer, Some(Answer::Refused(Refused::TooLarge { .. }))), "{answer:?}");
+}
+
+#[test]
+fn a_nodes_session_is_renewed_by_its_master_alone() {
+    let mut alone = Alone::new();
+    alone.open_node(NodeId(1), 1);
+    let epoch = alone.replica.consensus.epoch();
+    let view = |alone: &Alone| alone.replica.state.master_view(epoch).nodes[0].clone();
+    let before = view(&alone);
+    alone.pass(Duration::from_secs(1));
+    let answer = alone.ask(2, RequestBody::Renew { sessions: vec![before.session], heard: None });
+    assert_eq!(answer, Some(Answer::Renewed { ended: vec![] }));
+    assert_eq!(view(&alone).deadline, before.deadline);
+}
+
+#[test]
+fn what_stands_behind_a_decision_without_room_does_not_overtake_it() {
+    let mut alone = Alone::new();
+    let client = alone.open_session();
+    alone.open_node(NodeId(1), 1);
+    let epoch = alone.replica.consensus.epoch();
+    let session = alone.replica.state.master_view(epoch).nodes[0].session;
+    let operation = Operation::Submit(vec![TaskSpec::new("echo", "")]);
+    alone.ask(2, RequestBody::Write { session: client, seq: Seq(1), first_incomplete: Seq(1), operation });
+    let assign = MasterCommand::Assign { attempt: Attempt { task: TaskId(1), number: 1 }, session };
+    alone.step(Input::Propose { epoch, commands: vec![Command::Master(assign)] });
+    let Some(TaskState::Assigned { fence, .. }) = alone.replica.state.task_state(TaskId(1)) else { panic!("granted") };
+
+    let result = |task| {
+        let outcome = Outcome::done(vec![7; wire::MAX_VALUE]);
+        Command::Master(MasterCommand::Finish { task: TaskId(task), fence, outcome })
+    };
+    let release = MasterCommand::Release { task: TaskId(1), fence, cause: ReleaseCause::Evidence };
+    // The last of the results is its own, and there is room for the release.
+    let mut commands: Vec<Command> = (2..10).chain([1]).map(result).collect();
+    commands.push(Command::Master(release));
+    let mut effects = Effects::new();
+    alone.replica.step(alone.now, Input::Propose { epoch, commands }, &mut effects);
+    assert!(effects.local.contains(&Local::Master(master::Input::Dropped { epoch })), "the master decides again");
+    alone.replica.step(alone.now, Input::Tick, &mut Effects::new());
+    for batch in effects.persist {
+        alone.step(Input::Persisted { seq: batch.seq });
+    }
+    let state = alone.replica.state.task_state(TaskId(1));
+    assert!(matches!(state, Some(TaskState::Assigned { .. })), "nothing took its right away: {state:?}");
 }
 
 #[test]

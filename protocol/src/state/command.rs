@@ -99,6 +99,31 @@ pub enum Operation {
     Roster(RosterChange),
 }
 
+impl Operation {
+    /// An upper bound of what it takes in the log beside its request's numbers, in bytes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Submit(tasks) => tasks
+                .iter()
+                .map(|task| {
+                    let needs: usize = task.needs.iter().map(|(key, value)| key.len() + value.len() + 10).sum();
+                    let key = task.once_key.as_ref().map_or(0, String::len);
+                    160 + task.kind.len() + task.payload.len() + needs + key
+                })
+                .sum(),
+            Self::Cancel { reason, .. } => reason.len(),
+            Self::Put(put) => put.size(),
+            Self::Delete(delete) => 20 + delete.key.len(),
+            Self::Transact(transaction) => transaction.size(),
+            Self::OpenSession(opening) => opening.about.label.len(),
+            Self::Right(operation) => operation.size(),
+            Self::Counter(operation) => operation.size(),
+            Self::Close | Self::EndSession { .. } | Self::Roster(_) => 0,
+        }
+    }
+}
+
 /// What an operator may ask of the roster. Each is the same done once or often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum RosterChange {

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use crate::state::{Delivery, Offer, Refused, TaskSpec};
-use crate::wire::MAX_VALUE;
+use crate::state::{Delivery, Offer, Operation, Query, Refused, TaskSpec};
+use crate::wire::{MAX_COMMAND, MAX_VALUE};
 
 /// How many requests of one client session may be under way.
 pub const WINDOW: u64 = 512;
@@ -69,11 +69,15 @@ pub const MAX_HISTORY: usize = 32;
 /// How many deaths of its workers a task survives before it is taken for their cause.
 pub const MAX_DEATHS: u32 = 3;
 
+/// What a command takes in the log beside its content.
+pub(crate) const COMMAND_BYTES: usize = 64;
 /// How many bytes the outcomes of recorded tasks may reach: results of work that was accepted go beyond [`MAX_BYTES`].
 pub(super) const MAX_BYTES_WITH_RESULTS: u64 = 2 * MAX_BYTES;
 /// How many sessions and how many records one `Expire` ends; the rest waits for the next one, so that none holds up the
 /// heartbeats (F28).
 pub(super) const MAX_EXPIRED_AT_ONCE: usize = 2_048;
+/// After how many changes (keys, claims and attempts that went with them) an `Expire` ends no more sessions; the rest waits, too.
+pub(super) const MAX_ENDED_AT_ONCE: usize = 4 * MAX_EXPIRED_AT_ONCE;
 /// How many attempts of a task are remembered by their fence.
 pub(super) const MAX_PAST: usize = 16;
 /// The longest text of a failure or a cancel, in bytes.
@@ -159,6 +163,44 @@ pub(super) fn check_size(len: usize, limit: usize) -> Result<(), Refused> {
         return Err(Refused::TooLarge { len: len as u64, limit: limit as u64 });
     }
     Ok(())
+}
+
+/// Refuses an operation that the log cannot carry.
+///
+/// # Errors
+///
+/// [`Refused::TooLarge`].
+pub fn check_operation(operation: &Operation) -> Result<(), Refused> {
+    check_size(operation.size() + COMMAND_BYTES, MAX_COMMAND)
+}
+
+/// Refuses a question about names that nothing can have: while it waits for its answer, it is held.
+///
+/// # Errors
+///
+/// [`Refused::TooLarge`].
+pub fn check_query(query: &Query) -> Result<(), Refused> {
+    match query {
+        Query::Get(key) => check_size(key.len(), MAX_KEY),
+        Query::List(list) => check_size(list.prefix.len().max(list.after.len()), MAX_KEY),
+        Query::Watch(watch) => check_size(watch.prefix.len(), MAX_KEY),
+        Query::Counter(name) => check_size(name.len(), MAX_KEY),
+        Query::Right { right, .. }
+        | Query::AwaitRight { right, .. }
+        | Query::AwaitClaim { right, .. }
+        | Query::Claim { right, .. } => check_size(right.name.len(), MAX_KEY),
+        Query::Rights { after, .. } => check_size(after.as_ref().map_or(0, |right| right.name.len()), MAX_KEY),
+        Query::AwaitEnd { claims, .. } => check_size(claims.len(), MAX_OWNED),
+        Query::Task(_)
+        | Query::Await(_)
+        | Query::Tasks { .. }
+        | Query::NewestTasks { .. }
+        | Query::Nodes
+        | Query::AwaitNodes { .. }
+        | Query::Sessions { .. }
+        | Query::Summary
+        | Query::Roster => Ok(()),
+    }
 }
 
 /// Refuses a session that would end at once or hardly ever.

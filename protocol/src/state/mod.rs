@@ -55,7 +55,7 @@ pub use self::keys::{
     SEQUENCE_DIGITS, Transacted, Transaction, Value, Watch,
 };
 use self::keys::{Ground, Keys};
-use self::limits::{MAX_BYTES, MAX_EXPIRED_AT_ONCE, MAX_OWNED};
+use self::limits::{MAX_BYTES, MAX_ENDED_AT_ONCE, MAX_EXPIRED_AT_ONCE, MAX_OWNED};
 use self::nodes::Nodes;
 use self::rights::Rights;
 use self::tasks::Tasks;
@@ -213,6 +213,12 @@ impl State {
     #[must_use]
     pub fn is_crowded(&self, operation: &Operation) -> bool {
         matches!(operation, Operation::Submit(specs) if !self.tasks.has_room(specs))
+    }
+
+    /// Says whether a node's session lives under this id.
+    #[must_use]
+    pub fn is_node_session(&self, session: SessionId) -> bool {
+        self.nodes.sessions().get(session).is_some()
     }
 
     /// Says whether a request was executed whose answer is kept.
@@ -408,7 +414,11 @@ impl State {
         // Records first: a task that ends with its session here is to be seen before it is forgotten, however short it is kept.
         (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.tasks.forget_one(time)).for_each(drop);
         (0..MAX_EXPIRED_AT_ONCE).take_while(|_| self.counters.forget_one(time)).for_each(drop);
+        let most = changes.len() + MAX_ENDED_AT_ONCE;
         for _ in 0..MAX_EXPIRED_AT_ONCE {
+            if changes.len() > most {
+                break;
+            }
             if let Some(session) = self.nodes.sessions().due(time) {
                 self.end_node(session, |_| ReleaseCause::SessionEnded, changes);
             } else if let Some(session) = self.clients.sessions().due(time) {

@@ -6,6 +6,7 @@
 //! * `waiting`, `holders`, `used` and `free` follow from `claims` and `items`.
 
 use std::cmp::Reverse;
+use std::ops::Bound;
 
 use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
@@ -251,7 +252,8 @@ impl Record {
     /// As it is shown, with a page of holders that have greater fences than this.
     pub(super) fn view(&self, after: Fence) -> RightView {
         let mut room = MAX_PAGE_BYTES;
-        let page = self.holders.range(after.next()..).take(MAX_PAGE).map(|(_, id)| self.holder(*id));
+        let behind = |fence| self.holders.range((Bound::Excluded(fence), Bound::Unbounded));
+        let page = behind(after).take(MAX_PAGE).map(|(_, id)| self.holder(*id));
         let holders: Vec<Holder> = page
             .take_while(|holder| {
                 let fits = holder.value.len() <= room;
@@ -262,7 +264,7 @@ impl Record {
         let last = holders.last().map_or(after, |holder| holder.fence);
         RightView {
             revision: self.head.modified,
-            has_more: self.holders.range(last.next()..).next().is_some(),
+            has_more: behind(last).next().is_some(),
             holders,
             waiting: self.waiting.len() as u64,
             items: self.free.len() as u64,

@@ -305,6 +305,20 @@ fn an_item_that_was_not_settled_goes_back_to_its_old_place() {
 }
 
 #[test]
+fn a_page_of_holders_begins_behind_any_fence() {
+    let mut world = World::new();
+    let [a, b] = world.sessions();
+    let first = world.claim(&lock(), a, Mode::Shared);
+    world.claim(&lock(), b, Mode::Shared);
+    let behind = |after| match world.state.query(&Query::Right { right: lock(), after }) {
+        Answer::Right(view) => (view.holders.len(), view.has_more),
+        other => panic!("no right: {other:?}"),
+    };
+    assert_eq!(behind(first.fence.unwrap()), (1, false));
+    assert_eq!(behind(Fence(u64::MAX)), (0, false));
+}
+
+#[test]
 fn a_holder_and_nobody_else_says_what_stands_beside_it() {
     let mut world = World::new();
     let [a, b] = world.sessions();

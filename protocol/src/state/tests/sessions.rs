@@ -285,6 +285,34 @@ fn one_expire_ends_a_bounded_number_and_the_master_hears_that_there_is_more() {
 }
 
 #[test]
+fn one_expire_ends_the_more_sessions_the_less_they_own() {
+    let (mut state, mut changes) = (State::default(), Vec::new());
+    let register = Command::Register { ttl: Duration::from_secs(1) };
+    let owners = [(); 4].map(|()| match state.apply(ClusterTime(1), &register, &mut changes) {
+        Answer::Registered(session) => session,
+        other => panic!("no session: {other:?}"),
+    });
+    for session in owners {
+        for number in 1..=limits::MAX_OWNED as u64 {
+            let seq = Seq(number);
+            let operation = Operation::Put(Put { owner: Some(session), ..Put::new(format!("{session}/{number}"), "") });
+            let put = Command::Client { session, seq, first_incomplete: seq, operation };
+            assert!(matches!(state.apply(ClusterTime(1), &put, &mut changes), Answer::Written(_)));
+        }
+    }
+    let mut left_after = |time| {
+        state.apply(time, &Command::Expire { before: time }, &mut changes);
+        assert_eq!(
+            state.next_expiry() <= time,
+            state.clients.sessions().len() > 0,
+            "the master hears that there is more"
+        );
+        state.clients.sessions().len()
+    };
+    assert_eq!([left_after(ClusterTime(2_000)), left_after(ClusterTime(2_000))], [2, 0]);
+}
+
+#[test]
 fn a_newer_run_of_a_node_ends_the_session_of_the_older_one() {
     let mut world = World::with_worker();
     let older = world.worker;
