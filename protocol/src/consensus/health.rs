@@ -76,8 +76,7 @@ impl Consensus {
             return;
         }
         let last = self.log.last().index;
-        let holds_all = |node: &_| self.peers.iter().any(|peer| peer.node == *node && peer.matched == last);
-        if let Some(heir) = self.heir().filter(holds_all) {
+        if let Some(heir) = self.heir_among(|peer| peer.matched == last) {
             self.health.tried_at = Some(self.now);
             self.begin_transfer(heir, HandOverCause::Slow(symptom, worst), effects);
         }

@@ -15,6 +15,7 @@
 use crate::effects::Role;
 use crate::types::{Epoch, Nanos, NodeId};
 
+use super::progress::Progress;
 use super::{Consensus, Drop, Effect, HandOverCause, Message, broken};
 
 /// A hand-over under way.
@@ -105,9 +106,15 @@ impl Consensus {
     /// take over in this epoch when it was asked last is the last choice: it may be about to stop.
     #[must_use]
     pub fn heir(&self) -> Option<NodeId> {
+        self.heir_among(|_| true)
+    }
+
+    /// The same among those that meet a condition.
+    pub(super) fn heir_among(&self, is_fit: impl Fn(&Progress) -> bool) -> Option<NodeId> {
         let conf = self.conf().filter(|_| self.role == Role::Leader)?;
         let is_heard = |node: NodeId| self.was_heard(node, self.profile.election_timeout / 2);
-        let voters = self.peers.iter().filter(|peer| conf.voters.contains(&peer.node) && is_heard(peer.node));
+        let is_voter = |node: NodeId| conf.voters.contains(&node) && is_heard(node);
+        let voters = self.peers.iter().filter(|peer| is_voter(peer.node) && is_fit(peer));
         let is_willing = |node: NodeId| self.unwilling != Some((self.hard.epoch, node));
         voters.max_by_key(|peer| (is_willing(peer.node), peer.matched, peer.acked)).map(|peer| peer.node)
     }

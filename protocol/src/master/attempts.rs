@@ -21,11 +21,14 @@ impl Master {
     /// A run seems to be dead: its at-least-once attempts go again at once (D5), and those client sessions in its process end
     /// that wanted no proof (F12).
     pub(super) fn on_evidence(&mut self, node: NodeId, incarnation: Incarnation, effects: &mut Effects) {
-        let Some(member) = self.crew.get_mut(&node) else { return };
-        if member.session.as_ref().is_none_or(|session| session.incarnation > incarnation) {
+        let session = self.crew.get(&node).and_then(|member| member.session.as_ref());
+        let run = session.map(|session| session.incarnation);
+        if run.is_some_and(|run| run > incarnation) {
             return;
         }
+        // Also where its own session is over, as after a goodbye.
         self.releasing.insert(Host { node, incarnation }, ());
+        let Some(member) = self.crew.get_mut(&node).filter(|member| member.session.is_some()) else { return };
         member.is_dead = true;
         member.greeted = None;
         // Whoever said goodbye did not die: the end of its session, which is on its way, takes back what it was granted.

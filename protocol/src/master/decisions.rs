@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! * At most one decision per key is under way, and at most [`UNDER_WAY_MAX`] in all.
+//! * At most one decision per key is under way, and at most [`UNDER_WAY_MAX`] in all, which have [`BYTES_MAX`] bytes at most.
 //! * A decision is handed out once, unless it is said to be dropped: then once more. As long as nothing else forbids to wait, what is
 //!   handed out and not answered has at most [`HANDED_OUT_MAX`] bytes, or is one.
 
@@ -14,7 +14,9 @@ pub(super) struct Decisions<K, V> {
     /// With the size of each, in bytes.
     under_way: BTreeMap<K, (V, usize)>,
     fresh: BTreeSet<K>,
-    /// How many bytes are under way and not fresh.
+    /// How many bytes are under way.
+    bytes: usize,
+    /// How many of them are not fresh.
     handed_out: usize,
 }
 
@@ -26,8 +28,10 @@ impl<K: Copy + Ord, V> Decisions<K, V> {
 
     /// The same for something that takes so many bytes in the log.
     pub(super) fn insert_sized(&mut self, key: K, value: V, bytes: usize) -> bool {
-        let is_new = self.under_way.len() < UNDER_WAY_MAX && !self.under_way.contains_key(&key);
+        let has_room = self.under_way.len() < UNDER_WAY_MAX && (self.bytes == 0 || self.bytes + bytes <= BYTES_MAX);
+        let is_new = has_room && !self.under_way.contains_key(&key);
         if is_new {
+            self.bytes += bytes;
             self.under_way.insert(key, (value, bytes));
             self.fresh.insert(key);
         }
@@ -38,6 +42,7 @@ impl<K: Copy + Ord, V> Decisions<K, V> {
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let was_fresh = self.fresh.remove(key);
         let (value, bytes) = self.under_way.remove(key)?;
+        self.bytes -= bytes;
         if !was_fresh {
             self.handed_out -= bytes;
         }
@@ -95,12 +100,15 @@ impl<K: Copy + Ord, V> Decisions<K, V> {
 
 impl<K, V> Default for Decisions<K, V> {
     fn default() -> Self {
-        Self { under_way: BTreeMap::new(), fresh: BTreeSet::new(), handed_out: 0 }
+        Self { under_way: BTreeMap::new(), fresh: BTreeSet::new(), bytes: 0, handed_out: 0 }
     }
 }
 
 /// How many decisions of one sort may be under way. Whatever caused another one comes again.
 pub(super) const UNDER_WAY_MAX: usize = 1024;
+
+/// How many bytes of one sort may be under way, unless it is a single one.
+pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How many bytes of one sort may be on their way through the log: far less than waits there before anything is dropped.
 pub(super) const HANDED_OUT_MAX: usize = 2 * 1024 * 1024;
@@ -152,6 +160,18 @@ mod tests {
         assert!(!decisions.has_fresh());
         decisions.remove(&2);
         assert_eq!(fresh(&mut decisions), [(9, 'b')], "alone it goes, however large");
+    }
+
+    #[test]
+    fn the_size_of_what_is_under_way_is_bounded() {
+        let mut decisions = Decisions::default();
+        assert!(decisions.insert_sized(0, 'a', 2 * BYTES_MAX), "a single one is taken, however large");
+        assert!(!decisions.insert_sized(1, 'a', 1));
+        decisions.remove(&0);
+        assert!((1..=16).all(|key| decisions.insert_sized(key, 'a', BYTES_MAX / 16)));
+        assert!(!decisions.insert_sized(17, 'a', 1));
+        decisions.remove(&1);
+        assert!(decisions.insert_sized(17, 'a', 1));
     }
 
     #[test]

@@ -23,8 +23,10 @@ use super::placement;
 use crate::effects::{Effects, Local};
 use crate::profile::Profile;
 use crate::replica;
+use crate::state::limits::COMMAND_BYTES;
 use crate::state::{Begun, ClusterChange, Command, Host, MasterCommand, MasterView, Outcome, ReleaseCause, Ticket};
 use crate::types::{Attempt, ClusterTime, Epoch, Fence, Incarnation, Nanos, NodeId, SessionId, TaskId};
+use crate::wire::MAX_COMMAND;
 use crate::worker::ToMaster;
 
 /// See the module.
@@ -123,7 +125,10 @@ impl Master {
             ToMaster::Hello { .. } | ToMaster::Renew { .. } => {}
             ToMaster::Finish { task, fence, outcome } => {
                 let bytes = outcome.size();
-                self.finishes.insert_sized((task, fence), (node, outcome), bytes);
+                // A worker of ours says nothing larger.
+                if bytes <= MAX_RESULT {
+                    self.finishes.insert_sized((task, fence), (node, outcome), bytes);
+                }
             }
             ToMaster::HandBack { task, fence, never_started } => self.on_hand_back(node, task, fence, never_started),
             ToMaster::Goodbye { session, begun } => self.on_goodbye(node, session, begun),
@@ -309,7 +314,13 @@ impl Master {
             || self.endings.has_fresh()
             || self.releasing.has_fresh()
             || self.openings.has_fresh()
-            || self.is_expiry_due(now)
+            || (self.is_expiry_due(now) && self.ends_a_session(now))
+    }
+
+    /// Whether a worker's session is over by now.
+    fn ends_a_session(&self, now: Nanos) -> bool {
+        let time = self.clock.time(now);
+        self.crew.values().filter_map(|member| member.session.as_ref()).any(|session| session.deadline < time)
     }
 
     fn propose_expiry(&mut self, now: Nanos, commands: &mut Vec<Command>) {
@@ -361,6 +372,9 @@ impl Master {
             || self.releasing.has_fresh()
     }
 }
+
+/// How large an outcome may be for the log to carry it, in bytes.
+const MAX_RESULT: usize = MAX_COMMAND - COMMAND_BYTES;
 
 /// The granularity of cluster time: what ends at a time has ended when the clock shows a later one.
 const TICK: Duration = Duration::from_millis(1);

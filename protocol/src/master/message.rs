@@ -126,6 +126,8 @@ pub enum ToWorker {
     Welcome {
         /// The epoch.
         epoch: Epoch,
+        /// The run that it is for: a new one may listen on its link already.
+        incarnation: Incarnation,
         /// The worker's session.
         session: SessionId,
         /// For how long it lives without a renewal, counted from `sent`.

@@ -11,6 +11,7 @@ use super::crew::{Asked, Opening, Report};
 use super::machine::Master;
 use super::message::ToWorker;
 use crate::effects::Effects;
+use crate::state::limits::check_offer;
 use crate::state::{Begun, Command, NodeSession, Offer};
 use crate::types::{ClusterTime, Fence, Nanos, NodeId, SessionId};
 
@@ -21,8 +22,10 @@ impl Master {
         effects.send(node, ToWorker::Here { epoch: self.epoch });
     }
 
-    /// A link broke. No right moves; what the worker certainly never heard of goes elsewhere.
+    /// A link broke. No right moves; what the worker certainly never heard of goes elsewhere. Whatever it asked for it asks again on
+    /// the next link, if there is one.
     pub(super) fn on_link_down(&mut self, node: NodeId) {
+        self.openings.remove(&node);
         self.relink(node, false);
     }
 
@@ -30,6 +33,9 @@ impl Master {
     /// only hand them back before.
     pub(super) fn on_hello(&mut self, now: Nanos, report: &Report, offer: Offer, effects: &mut Effects) {
         let &Report { node, incarnation, sent, .. } = report;
+        if let Err(why) = check_offer(&offer) {
+            return self.say(node, ToWorker::Refused { epoch: self.epoch, why }, effects);
+        }
         let at = self.clock.time(now);
         let member = self.crew.entry(node).or_default();
         if member.session.as_ref().is_some_and(|session| session.incarnation > incarnation) {
@@ -100,7 +106,7 @@ impl Master {
         }
         // Opening and changing a session renews it.
         if is_this && deadline >= at + ttl {
-            self.welcome(node, ToWorker::Welcome { epoch: self.epoch, session: id, ttl, sent }, effects);
+            self.welcome(node, ToWorker::Welcome { epoch: self.epoch, incarnation, session: id, ttl, sent }, effects);
         }
     }
 
@@ -111,9 +117,10 @@ impl Master {
         let Some(member) = self.crew.get_mut(&node) else { return };
         let Some(own) = member.session.as_mut() else { return };
         own.deadline = deadline;
-        let ttl = own.ttl;
+        let (ttl, incarnation) = (own.ttl, own.incarnation);
         if let Some(asked) = member.proposed.take_if(|asked| deadline >= asked.at + ttl) {
-            self.welcome(node, ToWorker::Welcome { epoch: self.epoch, session, ttl, sent: asked.sent }, effects);
+            let sent = asked.sent;
+            self.welcome(node, ToWorker::Welcome { epoch: self.epoch, incarnation, session, ttl, sent }, effects);
         }
     }
 

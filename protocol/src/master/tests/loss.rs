@@ -115,3 +115,14 @@ fn a_restarted_node_opens_a_new_session_and_what_its_older_run_held_goes_again()
     assert_eq!((node, again.attempt.number), (B, held.attempt.number + 1));
     assert_eq!(bench.dispatched(), [(B, task)]);
 }
+
+#[test]
+fn evidence_behind_a_goodbye_ends_the_client_sessions_that_wanted_no_proof() {
+    let mut bench = Bench::with_workers(&[(B, 1)]);
+    let session = bench.session(B);
+    bench.hear(B, ToMaster::Goodbye { session, begun: Begun::default() });
+    bench.settle();
+    bench.link_down(B);
+    bench.evidence(B);
+    assert_eq!(bench.proposed(), [released(B)]);
+}

@@ -17,7 +17,7 @@ use crate::message::Body;
 use crate::profile::Profile;
 use crate::replica;
 use crate::state::{
-    Answer, Begun, ClusterChange, Command, Delivery, Host, MasterCommand, Offer, Operation, Outcome, Refused,
+    Answer, Begun, ClusterChange, Command, Delivery, Host, MasterCommand, Offer, Operation, Outcome, Put, Refused,
     ReleaseCause, State, TaskSpec, TaskState, Ticket,
 };
 use crate::types::{Attempt, ClusterTime, Fence, Seq, SessionId, TaskId};

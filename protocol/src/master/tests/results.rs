@@ -144,3 +144,21 @@ fn no_result_waits_behind_what_takes_its_right_away() {
         );
     }
 }
+
+#[test]
+fn an_expiry_that_is_no_workers_does_not_let_all_results_go_at_once() {
+    let mut bench = Bench::with_workers(&[(B, 12)]);
+    let key = Put { ttl: Some(LAN.heartbeat), ..Put::new("k", "") };
+    bench.operate(Operation::Put(key));
+    let tasks = bench.submit_all(vec![echo(); 12]);
+    bench.settle();
+    bench.now = bench.now + 2 * LAN.heartbeat;
+    for &task in &tasks {
+        let (node, held) = bench.grant(task);
+        bench.hear(node, ToMaster::Finish { task, fence: held.fence, outcome: Outcome::done(vec![7; 1 << 20]) });
+    }
+    let commands = bench.proposed();
+    assert!(commands.iter().any(|command| matches!(command, Command::Expire { .. })), "the key's time is over");
+    let is_result = |command: &&Command| matches!(command, Command::Master(MasterCommand::Finish { .. }));
+    assert_eq!(commands.iter().filter(is_result).count(), 2);
+}

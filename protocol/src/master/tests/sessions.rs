@@ -27,7 +27,10 @@ fn a_worker_that_says_hello_is_welcome_when_its_session_is_in_the_log() {
     bench.now = bench.now + 5 * MS;
     bench.commit(&commands);
     let session = bench.session(B);
-    assert_eq!(bench.said(), [(B, ToWorker::Welcome { epoch: Epoch(1), session, ttl: LAN.session, sent })]);
+    assert_eq!(
+        bench.said(),
+        [(B, ToWorker::Welcome { epoch: Epoch(1), incarnation: Incarnation(1), session, ttl: LAN.session, sent })]
+    );
 }
 
 #[test]
@@ -161,4 +164,25 @@ fn evidence_behind_a_goodbye_counts_no_death() {
     bench.step(Input::Evidence { node: B, incarnation: Incarnation(1) });
     let is_release = |command: &Command| matches!(command, Command::Master(MasterCommand::Release { .. }));
     assert!(!bench.proposed().iter().any(is_release));
+}
+
+#[test]
+fn an_offer_that_no_session_can_have_is_refused_at_once() {
+    let mut bench = Bench::new();
+    bench.said();
+    let kinds = (0..100_000).map(|kind| format!("kind-{kind}")).collect();
+    bench.hello_offering(B, Offer { kinds, ..offer() }, &[]);
+    assert!(matches!(bench.said()[..], [(B, ToWorker::Refused { .. })]));
+    assert_eq!(bench.proposed(), []);
+}
+
+#[test]
+fn what_a_node_asked_for_is_forgotten_with_its_link() {
+    let mut bench = Bench::new();
+    bench.hello(B, 1, &[]);
+    assert_eq!(bench.proposed().len(), 1, "its session");
+    bench.link_down(B);
+    bench.step(Input::Dropped { epoch: bench.epoch });
+    bench.wait(LAN.heartbeat);
+    assert_eq!(bench.proposed(), [], "if it is still there, it asks again");
 }
