@@ -277,8 +277,9 @@ fn follower(last: Index, index: u64, row: &[u8]) -> Result<Entry, String> {
 }
 
 /// The version of the tables, of the rows and commands in them, and of the journal beside them. Format 1 knew no images, format 2 no
-/// journal, format 3 no effects of tasks, format 4 no rounds in the journal's records.
-pub(super) const FORMAT: u32 = 5;
+/// journal, format 3 no effects of tasks, format 4 no rounds in the journal's records, format 5 no answers that were heard and no goodbyes that
+/// say what had begun.
+pub(super) const FORMAT: u32 = 6;
 
 const META: TableDefinition<'_, &'static str, &'static [u8]> = TableDefinition::new("meta");
 pub(super) const LOG: TableDefinition<'_, u64, &'static [u8]> = TableDefinition::new("log");

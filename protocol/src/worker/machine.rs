@@ -25,8 +25,6 @@ use crate::wire::MAX_VALUE;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Worker {
     config: Config,
-    /// When this run began.
-    born: Nanos,
     /// Other nodes that can be spoken to.
     links: BTreeSet<NodeId>,
     /// The highest epoch heard of.
@@ -68,7 +66,6 @@ impl Worker {
     pub fn new(config: Config, now: Nanos) -> Self {
         Self {
             config,
-            born: now,
             links: BTreeSet::new(),
             epoch: Epoch(0),
             master: None,
@@ -188,7 +185,7 @@ impl Worker {
         match message {
             ToWorker::Here { .. } => self.meet_again(now),
             // What an earlier run of this node asked was answered too late for it, and comes over our link.
-            ToWorker::Welcome { sent, .. } if sent < self.born => {}
+            ToWorker::Welcome { incarnation, .. } if incarnation != self.config.incarnation => {}
             ToWorker::Welcome { session, ttl, sent, .. } => {
                 // The answer to a question of this run, which cannot have been asked later than now.
                 let sent = sent.min(now);
@@ -247,8 +244,10 @@ impl Worker {
         let (fence, attempt) = (grant.fence, grant.attempt);
         let has_right = self.session.is_some_and(|session| session.id == grant.session);
         let is_known = self.hand.is_known(fence) && !is_on(Bug::StartsTwice);
-        if self.mood == Mood::Working && !has_right && !is_known {
-            return; // The answer about our session is lost or on its way: the master says this again after the next one.
+        if !has_right && !is_known {
+            // The answer about our session is lost or on its way, and the master says this again after the next one; or it is for an
+            // earlier run of this node, which may have begun it.
+            return;
         }
         self.seen = self.seen.max(fence);
         if self.hand.running().contains_key(&fence) {

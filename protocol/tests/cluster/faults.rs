@@ -209,6 +209,9 @@ impl World {
                 self.tell(at, || "drains".into());
                 self.hosts[at].is_leaving = true;
                 self.hand_on(at, Part::Application, Local::Replica(replica::Input::Leave));
+                if self.leader() == Some(at) {
+                    self.hand_on(at, Part::Application, Local::Replica(replica::Input::Transfer { to: None }));
+                }
                 self.hand_on(at, Part::Application, Local::Worker(worker::Input::Drain));
                 let (run, patience) = (self.hosts[at].run, self.dice.pick(&[0, 300, 3_000, 30_000]) * MS);
                 let local = Local::Worker(worker::Input::Stop);

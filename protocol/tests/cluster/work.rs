@@ -444,6 +444,7 @@ impl History {
             let mut spec = TaskSpec::new(kind, value(call, place));
             spec.backoff = Duration::from_millis(dice.pick(&[10, 300]));
             spec.retries = dice.between(0, 2) as u32;
+            spec.priority = (call % 3) as i32;
             if kind == "hanging" || dice.happens(200) {
                 spec.timeout = Duration::from_millis(dice.pick(&options.limits));
             }

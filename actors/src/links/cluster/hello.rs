@@ -128,8 +128,8 @@ pub(super) async fn read<T: DeserializeOwned>(stream: &mut TcpStream) -> io::Res
     wire::decode(&body, MAX_HELLO).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// The version of the hello and of everything behind it.
-pub(super) const VERSION: u8 = 1;
+/// The version of the hello and of everything behind it, the messages of the machines included.
+pub(super) const VERSION: u8 = 2;
 
 /// How long the whole hello may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(3);
