@@ -2,26 +2,30 @@
 //!
 //! # Invariants
 //!
-//! * A command runs in a process group of its own, and the whole group is killed when the attempt's right ends, when its
-//!   time is up, or when the handler is dropped for any other reason.
+//! * A command runs in a process group of its own, and the whole group is killed when the command itself has ended, when the
+//!   attempt's right ends, when its time is up, or when the handler is dropped for any other reason.
+//! * An attempt lasts as long as its command and a moment more, whoever holds the pipes: only what left the group outlives it.
 //! * In the binary, a command is also killed when the node itself is killed.
 //! * What it prints is bounded: too much on stdout fails the attempt for good, because half an output is a wrong one; of
 //!   stderr the end is kept.
 //! * What it writes to the file `TENURE_EFFECTS` is done together with its result, or not at all.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FusedFuture as _};
+use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use protocol::wire::MAX_VALUE;
@@ -29,13 +33,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::effects::Effects;
 use crate::http::{coded, decoded, encoded, from_base64};
 use crate::task::{RawHandler, TaskCx, TaskError};
+use crate::witness::Process;
 
 /// The name of this kind of task.
 ///
@@ -273,7 +278,7 @@ impl RawHandler for ExecHandler {
             if report.exit_code != Some(0) {
                 return Err(TaskError::retry(report.failure()).with_output(output));
             }
-            gather(effects.as_file(), cx.effects())?;
+            gather(effects.path(), cx.effects())?;
             Ok(output)
         }
         .boxed()
@@ -291,13 +296,8 @@ fn stdin(exec: &Exec) -> Result<Vec<u8>, TaskError> {
 
 /// Takes what a command wrote into the file of its effects: one JSON object a line, `{"put":"key","value":"text"}`,
 /// `{"delete":"key"}` or `{"add":"counter","by":1}`.
-fn gather(file: &File, effects: &Effects) -> Result<(), TaskError> {
-    let mut text = String::new();
-    let mut file = file;
-    file.rewind()?;
-    file.take(EFFECTS_MAX as u64 + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| TaskError::fatal(format!("TENURE_EFFECTS is not readable: {error}")))?;
+fn gather(path: &Path, effects: &Effects) -> Result<(), TaskError> {
+    let text = written(path).map_err(|error| TaskError::fatal(format!("TENURE_EFFECTS is not readable: {error}")))?;
     if text.len() > EFFECTS_MAX {
         return Err(TaskError::fatal(format!("TENURE_EFFECTS has more than {EFFECTS_MAX} bytes")));
     }
@@ -317,6 +317,20 @@ fn gather(file: &File, effects: &Effects) -> Result<(), TaskError> {
         taken.map_err(|why| wrong(why.to_string()))?;
     }
     Ok(())
+}
+
+/// What is in the file at this path now, which need not be the one that was there at first: commands replace files by renaming. Reads one
+/// byte too many at most.
+fn written(path: &Path) -> io::Result<String> {
+    // Neither a link nor a pipe that a command has put there is followed or waited for.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(EFFECTS_MAX as u64 + 1).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// One line of `TENURE_EFFECTS`.
@@ -340,28 +354,13 @@ async fn attend(
 ) -> Result<Report, TaskError> {
     let child = command.spawn().map_err(|error| TaskError::retry(format!("cannot start `{name}`: {error}")))?;
     let mut group = Group::new(child)?;
-    let mut stdin = group.child.stdin.take().expect("stdin is a pipe");
-    let stdout = group.child.stdout.take().expect("stdout is a pipe");
-    let stderr = group.child.stderr.take().expect("stderr is a pipe");
-    let feed = async move {
-        // A program may end without reading what it is given: that is its right.
-        let _ = stdin.write_all(&input).await;
-        drop(stdin);
-        Ok(())
-    };
-    let work = async {
-        let ((), stdout, stderr, status) = tokio::try_join!(feed, head(stdout), tail(stderr), async {
-            group.child.wait().await.map_err(TaskError::from)
-        })?;
-        Ok(report(status, stdout, stderr))
-    };
     let leader = group.leader;
     let kill = async move {
         let _ = stopped.await;
         let _ = killpg(leader, Signal::SIGKILL);
     };
     let work = async {
-        tokio::pin!(work);
+        let mut work = pin!(group.work(input));
         tokio::select! {
             biased;
             ended = &mut work => ended,
@@ -378,47 +377,114 @@ fn report(status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>) -> Report {
     Report { exit_code: status.code(), signal: status.signal(), stdout, stderr }
 }
 
-/// All of it, or an error.
-async fn head(mut from: impl AsyncRead + Unpin) -> Result<Vec<u8>, TaskError> {
-    let mut bytes = Vec::new();
-    (&mut from).take(STDOUT_MAX as u64 + 1).read_to_end(&mut bytes).await?;
-    if bytes.len() > STDOUT_MAX {
-        return Err(TaskError::fatal(format!("printed more than {STDOUT_MAX} bytes; write to a file instead")));
+/// All of it, or an error. What was read before the future is dropped is in `bytes`.
+async fn head(mut from: impl AsyncRead + Unpin, bytes: &mut Vec<u8>) -> Result<(), TaskError> {
+    while from.read_buf(bytes).await? > 0 {
+        if bytes.len() > STDOUT_MAX {
+            return Err(TaskError::fatal(format!("printed more than {STDOUT_MAX} bytes; write to a file instead")));
+        }
+        bytes.reserve(READ);
     }
-    Ok(bytes)
+    Ok(())
 }
 
-/// The end of it.
-async fn tail(mut from: impl AsyncRead + Unpin) -> Result<Vec<u8>, TaskError> {
-    let mut bytes = Vec::new();
-    while from.read_buf(&mut bytes).await? > 0 {
+/// The end of it, and perhaps as much of what was before. What was read before the future is dropped is in `bytes`.
+async fn tail(mut from: impl AsyncRead + Unpin, bytes: &mut Vec<u8>) -> Result<(), TaskError> {
+    while from.read_buf(bytes).await? > 0 {
         if bytes.len() > 2 * STDERR_MAX {
             bytes.drain(..bytes.len() - STDERR_MAX);
         }
     }
-    bytes.drain(..bytes.len().saturating_sub(STDERR_MAX));
-    Ok(bytes)
+    Ok(())
 }
 
 /// A child and everything that it started.
 struct Group {
     child: Child,
     leader: Pid,
+    /// The child, as the kernel tells of it: its end does not collect it.
+    process: Process,
+    is_collected: bool,
+}
+
+/// The ends of a child's pipes.
+struct Pipes {
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
 }
 
 impl Group {
-    fn new(child: Child) -> Result<Self, TaskError> {
+    fn new(mut child: Child) -> Result<Self, TaskError> {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         let leader = id.map(Pid::from_raw).ok_or_else(|| TaskError::retry("the command ended before it began"))?;
-        Ok(Self { child, leader })
+        match Process::numbered(leader.as_raw()) {
+            Ok(process) => Ok(Self { child, leader, process, is_collected: false }),
+            Err(error) => {
+                let _ = child.start_kill();
+                Err(TaskError::retry(format!("the command cannot be waited for: {error}")))
+            }
+        }
+    }
+
+    /// Stays with the child until it has ended, and takes what is left of the group with it.
+    async fn work(&mut self, input: Vec<u8>) -> Result<Report, TaskError> {
+        let pipes = Pipes {
+            stdin: self.child.stdin.take().expect("stdin is a pipe"),
+            stdout: self.child.stdout.take().expect("stdout is a pipe"),
+            stderr: self.child.stderr.take().expect("stderr is a pipe"),
+        };
+        let (stdout, stderr) = self.talk(pipes, &input).await?;
+        let status = self.child.wait().await?;
+        self.is_collected = true;
+        Ok(report(status, stdout, stderr))
+    }
+
+    /// Tells the child what it is to read and hears what it prints, until it has ended; then ends the rest of the group.
+    async fn talk(&self, pipes: Pipes, input: &[u8]) -> Result<(Vec<u8>, Vec<u8>), TaskError> {
+        let Pipes { mut stdin, stdout, stderr } = pipes;
+        let (mut printed, mut complained) = (Vec::new(), Vec::new());
+        {
+            let mut feed = pin!(
+                async move {
+                    // A program may end without reading what it is given: that is its right.
+                    let _ = stdin.write_all(input).await;
+                }
+                .fuse()
+            );
+            let hear = async { tokio::try_join!(head(stdout, &mut printed), tail(stderr, &mut complained)) };
+            let mut hear = pin!(hear.fuse());
+            loop {
+                tokio::select! {
+                    biased;
+                    () = self.process.ended() => break,
+                    heard = &mut hear => drop(heard?),
+                    () = &mut feed => {}
+                }
+            }
+            self.kill();
+            // With the group go its ends of the pipes. Whoever left it may hold one for ever: then what is in the pipe is all.
+            if !hear.is_terminated()
+                && let Ok(heard) = tokio::time::timeout(DRAIN, hear).await
+            {
+                heard?;
+            }
+        }
+        complained.drain(..complained.len().saturating_sub(STDERR_MAX));
+        Ok((printed, complained))
+    }
+
+    fn kill(&self) {
+        // The leader's number cannot have been given to another process: it is ours to collect.
+        if !self.is_collected {
+            let _ = killpg(self.leader, Signal::SIGKILL);
+        }
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // The leader's number cannot have been given to another process: it is ours to collect, and even then the group
-        // keeps the number while a member lives. What is left of the group goes with its leader.
-        let _ = killpg(self.leader, Signal::SIGKILL);
+        self.kill();
     }
 }
 
@@ -433,6 +499,12 @@ impl Drop for AbortOnDrop {
 /// Together with stderr, and written as base64 at worst, this fits into the largest value.
 const STDOUT_MAX: usize = 700 * 1024;
 const STDERR_MAX: usize = 16 * 1024;
+
+/// Room for what is read next.
+const READ: usize = 4 * 1024;
+
+/// How long to read what an ended command has left in its pipes.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// JSON takes more room than what it says.
 const EFFECTS_MAX: usize = 2 * 1024 * 1024;
@@ -514,6 +586,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn effects_that_replace_the_file_count() {
+        let (handler, cx) = (ExecHandler::new(false, None, None).unwrap(), cx(CancellationToken::new()));
+        let lines = r#"echo '{"delete":"old"}' > "$TENURE_EFFECTS.new" && mv "$TENURE_EFFECTS.new" "$TENURE_EFFECTS""#;
+        handler.run(&cx, shell(lines).payload()).await.unwrap();
+        assert_eq!(cx.effects().take(), [TaskEffect::Delete("old".into())]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_holds_no_effects() {
+        for what in ["ln -s /dev/zero", "mkfifo", "rm -f", "mkdir"] {
+            let error = run(&shell(&format!("rm $TENURE_EFFECTS; {what} $TENURE_EFFECTS"))).await.unwrap_err();
+            assert!(!error.is_retryable() && error.message().contains("not readable"), "{what}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn effects_that_make_no_sense_are_a_final_failure() {
         for (line, words) in [
             (r#"{"put":"k"}"#, "TENURE_EFFECTS:2: give `put`"),
@@ -560,6 +648,34 @@ mod tests {
     async fn a_command_that_takes_too_long_is_killed() {
         let error = run(&Exec { timeout_ms: 50, ..shell("sleep 600") }).await.unwrap_err();
         assert!(error.message().contains("timed out"));
+    }
+
+    /// Runs a script that prints the id of a process that it leaves behind.
+    async fn left_behind(exec: &Exec) -> i32 {
+        let output = tokio::time::timeout(Duration::from_secs(120), run(exec)).await.expect("the command has ended");
+        let stdout = Report::parse(&output.unwrap()).unwrap().stdout;
+        String::from_utf8(stdout).unwrap().trim().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_attempt_ends_with_its_command_whoever_holds_its_pipes() {
+        let unread = "x".repeat(1024 * 1024);
+        let holds_stdin = "exec 3<&0; sleep 600 <&3 3<&- & echo $!";
+        for exec in [shell("sleep 600 & echo $!"), Exec { stdin: Some(unread), ..shell(holds_stdin) }] {
+            let left = left_behind(&exec).await;
+            while is_running(left) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_ends_with_its_command_though_something_left_the_group() {
+        let has_left = r#"[ "$(cut -d" " -f5 /proc/$!/stat)" = $! ]"#;
+        let script = format!("setsid sleep 600 & until {has_left}; do sleep 0.01; done; echo $!");
+        let left = left_behind(&shell(&script)).await;
+        assert!(is_running(left), "it is none of our business any more");
+        nix::sys::signal::kill(Pid::from_raw(left), Signal::SIGKILL).unwrap();
     }
 
     #[tokio::test]

@@ -24,7 +24,7 @@ use std::os::unix::net::SocketAddr;
 
 use protocol::{NodeId, SessionId};
 
-pub(crate) use node::Stand;
+pub(crate) use node::{Process, Stand};
 pub(crate) use process::{Watched, Witnesses, be_watched};
 
 /// What a client says: nine bytes.

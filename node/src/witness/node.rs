@@ -25,8 +25,8 @@ pub(crate) struct Stand {
     listener: std::os::unix::net::UnixListener,
 }
 
-/// The process at the other end of a socket.
-struct Process {
+/// A process of this machine.
+pub(crate) struct Process {
     id: i32,
     handle: AsyncFd<OwnedFd>,
 }
@@ -160,7 +160,8 @@ impl Process {
         Self::numbered(id)
     }
 
-    fn numbered(id: i32) -> io::Result<Self> {
+    /// The one that has this number now. Must be called within a runtime.
+    pub(crate) fn numbered(id: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(id).ok_or_else(|| io::Error::other("no number of a process"))?;
         let handle = pidfd_open(pid, PidfdFlags::empty())?;
         #[expect(
@@ -172,7 +173,7 @@ impl Process {
     }
 
     /// Waits for the kernel's word that it has ended. Cancellation safe.
-    async fn ended(&self) {
+    pub(crate) async fn ended(&self) {
         if self.handle.readable().await.is_err() {
             // The runtime ends: nobody knows.
             std::future::pending::<()>().await;
