@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use protocol::Fence;
@@ -59,7 +60,9 @@ impl File {
         Ok(file)
     }
 
-    /// Replaces what is in the file, durably: readers see the old content or the new one, never a part.
+    /// Replaces what is in the file, durably: readers see the old content or the new one, never a part. The mode of the file stays as it is,
+    /// and so do its owner and group where this process may give a file to them; other attributes, and further names of it, do not. A crash
+    /// may leave the new content in a file of the same folder whose name begins with `.tenure-new-`.
     ///
     /// ```
     /// # use tenure::fenced;
@@ -76,13 +79,17 @@ impl File {
     /// See [`File::open`].
     pub fn write(&self, content: &[u8]) -> Result<(), Error> {
         let _lock = self.admit()?;
-        let new = with_suffix(&self.path, ".new");
-        let written = fs::File::create(&new).and_then(|mut file| {
-            file.write_all(content)?;
-            file.sync_all()
+        let folder = folder(&self.path);
+        // Under a name that nobody else has, and as wide as the process makes files.
+        let permissions = fs::Permissions::from_mode(0o666);
+        let made = tempfile::Builder::new().prefix(".tenure-new-").permissions(permissions).tempfile_in(folder);
+        let mut new = made.map_err(failed("make a file in", folder))?;
+        let written = like(new.as_file(), &self.path).and_then(|()| {
+            new.write_all(content)?;
+            new.as_file().sync_all()
         });
-        written.map_err(failed("write", &new))?;
-        fs::rename(&new, &self.path).map_err(failed("replace", &self.path))?;
+        written.map_err(failed("write", new.path()))?;
+        new.persist(&self.path).map_err(|error| failed("replace", &self.path)(error.error))?;
         sync_folder(&self.path)
     }
 
@@ -196,9 +203,27 @@ fn highest(file: &mut fs::File, path: &Path) -> Result<Option<Fence>, Error> {
     }
 }
 
+/// Gives a file the mode of the one that it is to replace, and the owner and group if that is allowed.
+fn like(new: &fs::File, old: &Path) -> io::Result<()> {
+    let old = match fs::metadata(old) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mine = new.metadata()?;
+    let is_alike =
+        (old.uid(), old.gid()) == (mine.uid(), mine.gid()) || fchown(new, Some(old.uid()), Some(old.gid())).is_ok();
+    // What runs as its owner must not run as somebody else.
+    let bits = if is_alike { 0o7777 } else { 0o777 };
+    new.set_permissions(fs::Permissions::from_mode(old.mode() & bits))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes a new name in a folder durable.
 fn sync_folder(path: &Path) -> Result<(), Error> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder(path);
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync", folder))
 }
 
@@ -240,6 +265,28 @@ mod tests {
         second.append(b" and more").unwrap();
         assert_eq!(second.read().unwrap(), b"second and more");
         assert_eq!(File::current(&path).unwrap(), Some(Fence(12)));
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_stays_as_private_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let neighbour = folder.path().join("secret.new");
+        fs::write(&neighbour, "somebody else's").unwrap();
+        let file = File::open(&path, Fence(1)).unwrap();
+        file.write(b"first").unwrap();
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o7777;
+        let as_others = folder.path().join("other");
+        fs::write(&as_others, "").unwrap();
+        assert_eq!(mode(), fs::metadata(as_others).unwrap().mode() & 0o7777, "as the process makes files");
+        for private in [0o600, 0o640, 0o755] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(private)).unwrap();
+            file.write(b"second").unwrap();
+            assert_eq!((mode(), &file.read().unwrap()[..]), (private, &b"second"[..]));
+        }
+        assert_eq!(fs::read_to_string(neighbour).unwrap(), "somebody else's");
+        let names = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 4, "the file, its fence, and two of others: nothing is left");
     }
 
     #[test]
