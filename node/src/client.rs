@@ -391,6 +391,14 @@ impl Client {
         }
     }
 
+    /// The shared session lives no more, as the cluster says: whoever asks next opens another one.
+    pub(crate) async fn forget_shared(&self, session: SessionId) {
+        let mut shared = self.shared.lock().await;
+        if shared.as_ref().is_some_and(|known| known.id() == session) {
+            *shared = None;
+        }
+    }
+
     pub(crate) async fn write(&self, operation: Operation) -> Result<Answer, Error> {
         self.call(Work::Write(operation), self.timeout).await
     }

@@ -294,7 +294,10 @@ impl Session {
     /// See [`Error`]. For this process it is over in any case, and it is renewed no more.
     pub async fn close(self) -> Result<(), Error> {
         let operation = Operation::EndSession { session: self.id(), cause: ClientEnd::Closed };
-        match self.inside.client.write(operation).await {
+        let mut closing = Closing { session: &self, is_answered: false };
+        let closed = self.inside.client.write(operation).await;
+        closing.is_answered = true;
+        match closed {
             Ok(Answer::Ok) | Err(Error::NoSession(_)) => Ok(()),
             Ok(other) => Err(unexpected(&other)),
             Err(error) => Err(error),
@@ -312,6 +315,20 @@ impl Session {
     }
 }
 
+/// The end of a session, as it is asked for. Dropped before that has an answer, it is asked for in the background.
+struct Closing<'a> {
+    session: &'a Session,
+    is_answered: bool,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.session.inside.client.backend().end(self.session.id());
+        }
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         if matches!(*self.standing.borrow(), Standing::Until(_)) {
@@ -326,5 +343,54 @@ impl std::fmt::Debug for Session {
             .field("id", &self.id())
             .field("expires_in", &self.expires_in())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use actors::KeptSession;
+    use protocol::client::Work;
+    use protocol::{Nanos, Profile};
+
+    use super::*;
+    use crate::client::Backend;
+
+    /// A cluster that opens a session and answers nothing more.
+    struct Deaf {
+        standing: watch::Sender<Standing>,
+        ended: Mutex<Vec<SessionId>>,
+    }
+
+    impl Backend for Deaf {
+        fn call(&self, _: Work, _: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
+            std::future::pending().boxed()
+        }
+
+        fn keep(&self, _: OpenSession, _: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
+            let standing = self.standing.subscribe();
+            std::future::ready(Ok(KeptSession { id: SessionId(7), standing, clock: Clock::default() })).boxed()
+        }
+
+        fn end(&self, session: SessionId) {
+            self.ended.lock().unwrap().push(session);
+        }
+
+        fn host(&self) -> Option<protocol::state::Host> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_though_nobody_waits_for_that() {
+        let standing = watch::Sender::new(Standing::Until(Nanos::NEVER));
+        let deaf = Arc::new(Deaf { standing, ended: Mutex::default() });
+        let client = Client::new(deaf.clone(), Profile::DEV);
+        let session = client.session(Duration::from_secs(6)).await.unwrap();
+        let clone = session.clone();
+        assert_eq!(session.close().now_or_never(), None, "nobody answers");
+        assert_eq!(*deaf.ended.lock().unwrap(), [SessionId(7)]);
+        drop(clone);
     }
 }

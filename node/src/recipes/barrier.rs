@@ -59,7 +59,9 @@ impl Client {
 }
 
 impl Barrier {
-    /// Waits until as many wait as the barrier is for. Whoever stops waiting, or dies, does not count.
+    /// Waits until as many wait as the barrier is for. Whoever dies does not count when its session has ended.
+    ///
+    /// Cancellation: the claim is withdrawn in the background. Until the cluster has applied that it counts, and the barrier may open with it.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;

@@ -207,13 +207,29 @@ impl<G: 'static> IntoFuture for Acquire<G> {
         let Self { client, right, mode, value, patience, session, make } = self;
         async move {
             let began = Instant::now();
-            let session = match session {
-                Some(session) => session,
-                None => client.shared_session(patience.at_most(client.patience())).await?,
+            let take = async |session: &Session| {
+                let patience = patience.after(began.elapsed());
+                let wish = Wish { right: right.clone(), session: session.id(), mode, value: value.clone(), patience };
+                Place::take(&client, wish).await
             };
-            let patience = patience.after(began.elapsed());
-            let wish = Wish { right, session: session.id(), mode, value, patience };
-            let (place, grant) = Place::take(&client, wish).await?;
+            let share =
+                async || client.shared_session(patience.after(began.elapsed()).at_most(client.patience())).await;
+            let (session, taken) = match session {
+                Some(session) => (session.clone(), take(&session).await),
+                None => {
+                    let shared = share().await?;
+                    match take(&shared).await {
+                        // Somebody has ended it, and its next renewal has not told us yet: nothing was claimed.
+                        Err(Error::NoSession(_)) => {
+                            client.forget_shared(shared.id()).await;
+                            let next = share().await?;
+                            (next.clone(), take(&next).await)
+                        }
+                        taken => (shared, taken),
+                    }
+                }
+            };
+            let (place, grant) = taken?;
             let watched = session.watch(place.claim());
             Ok(make(Hold { place, grant, session, watched }))
         }

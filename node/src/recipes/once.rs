@@ -115,7 +115,8 @@ impl Once {
         Ok(outcome)
     }
 
-    /// The outcome, if it is known: JSON, unless it was recorded by other means.
+    /// The outcome, if it is known: JSON, unless it was recorded by other means. Whoever settled it over HTTP without one left it empty,
+    /// and `run` takes that for `null`.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;
@@ -155,7 +156,9 @@ impl Once {
 
     async fn known<T: DeserializeOwned, E>(&self) -> Result<T, OnceError<E>> {
         let bytes = self.outcome().await?.ok_or(Error::NotFound)?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Codec(format!("the outcome: {error}")).into())
+        // What was settled without an outcome is done all the same.
+        let bytes = if bytes.is_empty() { NOTHING } else { &bytes };
+        serde_json::from_slice(bytes).map_err(|error| Error::Codec(format!("the outcome: {error}")).into())
     }
 }
 
@@ -167,3 +170,6 @@ fn recordable(outcome: &impl Serialize) -> Result<Vec<u8>, Error> {
     }
     Ok(bytes)
 }
+
+/// What `()` is as JSON.
+const NOTHING: &[u8] = b"null";

@@ -249,6 +249,36 @@ async fn what_is_done_once_has_one_outcome_for_all_and_a_failure_is_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_settled_without_an_outcome_is_done_with_none() {
+    let node = node().await;
+    let client = node.client();
+    let once = client.once("migrate");
+    let session = client.session(LONG).await.unwrap();
+    let wish = Wish { session: session.id(), ..wish(RightId::new(RightKind::Once, "migrate"), Patience::None) };
+    let (place, _) = Place::take(&client, wish).await.unwrap();
+    place.settle("".into()).await.unwrap();
+    once.run(|| async { Err::<(), _>("it is done already") }).await.unwrap();
+    let number = once.run(|| async { Ok::<u32, &str>(7) }).await;
+    assert!(matches!(number, Err(OnceError::Cluster(Error::Codec(_)))), "{number:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_go_on_under_another_session_when_somebody_has_ended_the_shared_one() {
+    let node = node().await;
+    let client = Client::connect("rights", [node.address().to_string()]).await.unwrap();
+    let lost = client.lock("a").await.unwrap();
+    let own = client.session(LONG).await.unwrap();
+    for session in node.client().sessions(SessionId(0), 10).await.unwrap() {
+        node.client().end_session(session.id).await.unwrap();
+    }
+    // The client does not know yet.
+    let guard = client.lock("a").await.unwrap();
+    assert!(guard.fence() > lost.fence() && guard.valid_for().is_some());
+    let refused = client.lock("b").session(&own).await;
+    assert!(matches!(refused, Err(Error::NoSession(session)) if session == own.id()), "who names a session means it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_and_cannot_be_recorded_is_said_to_be_so() {
     let node = node().await;
     let once = node.client().once("large");
