@@ -16,7 +16,7 @@
 //! | `POST /v1/sessions` | open a session: `{"ttl_ms": 6000, "label": ""}`; renew it in time. Without a `ttl_ms` it outlives a slow failover |
 //! | `GET /v1/sessions?after=&limit=`, `GET\|PUT\|DELETE /v1/sessions/{id}` | look, renew (`valid_for_ms`), end |
 //! | `POST /v1/locks/{name}` | claim for a session: `{"session": "s42", "wait_ms": 5000}`; `"stay": true` stays in line |
-//! | `GET /v1/locks/{name}?after=REVISION&wait=30s` | who holds it, as soon as that is not as it was; `?watch`: all that is, as server-sent events |
+//! | `GET /v1/locks/{name}?after=REVISION&wait=30s` | who holds it, as soon as that is not as it was; a page, the next one with `after_fence=`; `?watch`: all that is, as server-sent events |
 //! | `GET\|PUT\|DELETE /v1/locks/{name}/claims/{claim}` | where a claim stands (`?wait=30s`; with `held-by=s42`, when it is over), its value, give it back (`?session=s42`) |
 //! | `POST /v1/once/{name}/claims/{claim}/settle?session=s42` | done: the outcome of a once, or an item of a queue |
 //! | the same for `elections` (`/campaign`, `/leader`), `semaphores`, `groups`, `barriers`, `once`, `queues` (`/items`) | |
@@ -35,6 +35,7 @@
 //!
 //! * Only requests that name a loopback host and come from no foreign web page are answered, unless the node is `insecure`.
 //! * Every body and every wait has a bound, and so has the number of streams: one more is `busy`.
+//! * So have the connections of a node, and the time in which a request must come: see `listening`.
 //! * An error says whether it may have been done: 503, 409, 412 certainly not; 504 with `maybe_applied: true` maybe.
 
 use std::io;
@@ -60,6 +61,7 @@ mod health;
 pub mod json;
 mod kinds;
 mod kv;
+mod listening;
 pub mod metrics;
 mod problem;
 mod query;
@@ -108,7 +110,8 @@ impl Server {
             stopping: stopping.clone(),
         };
         let app = router(door, is_insecure);
-        let task = runtime.spawn(serve(listener, app, stopping.clone()));
+        let task =
+            runtime.spawn(listening::serve(listener, app, listening::Bounds::of_this_process(), stopping.clone()));
         Ok(Self { address, stopping, task })
     }
 
@@ -127,24 +130,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stopping.cancel();
-    }
-}
-
-async fn serve(listener: std::net::TcpListener, app: Router, stop: CancellationToken) {
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "cannot serve HTTP"),
-    };
-    let stopped = stop.clone();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await });
-    // A client that keeps its connection open must not keep the node alive.
-    let too_long = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GOODBYE).await;
-    };
-    tokio::select! {
-        result = server => if let Err(error) = result { tracing::error!(%error, "HTTP has ended") },
-        () = too_long => {}
     }
 }
 
@@ -173,6 +158,7 @@ fn router(door: Door, is_insecure: bool) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::middleware::from_fn(readable))
         .layer(axum::middleware::from_fn(bounded))
         .layer(axum::middleware::from_fn(move |request, next| guard::check(is_guarded, request, next)))
         .with_state(door)
@@ -189,6 +175,14 @@ async fn bounded(request: axum::extract::Request, next: axum::middleware::Next) 
     }
 }
 
+/// Refuses a path that is no text in words like those of all other refusals.
+async fn readable(request: axum::extract::Request, next: axum::middleware::Next) -> Response {
+    if query::is_text(request.uri().path()) {
+        return next.run(request).await;
+    }
+    Diagnostic::new(Code::Usage, "the path is no text").hint("write it in UTF-8, with percent signs").into_response()
+}
+
 async fn no_route(uri: axum::http::Uri) -> Response {
     Diagnostic::new(Code::NotFound, format!("no such path: {}", uri.path())).into_response()
 }
@@ -202,9 +196,6 @@ const BODY_MAX: usize = 4 * 1024 * 1024;
 
 /// Longer than every wait that a request can ask for.
 const REQUEST_MAX: Duration = Duration::from_secs(150);
-
-/// How long answers under way may take when the node stops.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -59,6 +59,15 @@ fn pair(text: &str) -> (String, String) {
 
 /// Undoes percent signs and pluses; what is no text afterwards becomes replacement characters, which no route knows.
 fn unescape(text: &str) -> String {
+    String::from_utf8_lossy(&unescaped(text)).into_owned()
+}
+
+/// Whether a path is text when its percent signs are undone.
+pub(super) fn is_text(path: &str) -> bool {
+    std::str::from_utf8(&unescaped(path)).is_ok()
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -67,7 +76,7 @@ fn unescape(text: &str) -> String {
         bytes.push(coded.unwrap_or(if first == b'+' { b' ' } else { first }));
         rest = if coded.is_some() { &after[2..] } else { after };
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    bytes
 }
 
 #[cfg(test)]

@@ -85,6 +85,10 @@ pub(super) async fn write(
     let query = Query::parse(query.as_deref(), &["session", "ttl", "seq"])?;
     let expect = expectation(&headers)?;
     let (owner, ttl) = (query.text("session").map(session).transpose()?, query.duration("ttl")?);
+    if query.flag("seq") && expect != Expect::Any {
+        return Err(Diagnostic::new(Code::Usage, "`?seq` makes a new key, which is as nobody can expect it")
+            .hint("send it without `If-Match` and `If-None-Match`"));
+    }
     let value = value(body)?;
     let kv = door.client(&headers).kv();
     if query.flag("seq") {

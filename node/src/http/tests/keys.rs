@@ -41,6 +41,14 @@ async fn keys_have_owners_ends_and_names_of_their_own() {
     fixture.once(Request::new(Method::DELETE, format!("/v1/sessions/{session}"))).await.unwrap();
     assert_eq!(fixture.once(Request::get("/v1/kv/a")).await.unwrap_err().code, Code::NotFound);
     assert_eq!(put(format!("/v1/kv/a?session={session}")).await.unwrap_err().code, Code::NoSession);
+    for (name, value) in [("if-match", "7"), ("if-none-match", "*")] {
+        let expecting = Request::new(Method::PUT, "/v1/kv/job-?seq").bytes("v").header(name, value);
+        assert_eq!(fixture.once(expecting).await.unwrap_err().code, Code::Usage, "{name}");
+    }
+    for path in ["/v1/kv/%ff", "/v1/locks/a%c3", "/%80"] {
+        let refused = fixture.once(Request::get(path)).await.unwrap_err();
+        assert_eq!((refused.code, refused.message.as_str()), (Code::Usage, "the path is no text"), "{path}");
+    }
     for wrong in ["/v1/kv/a?session=me", "/v1/kv/a?ttl=soon", "/v1/kv/a?tll=3s"] {
         assert_eq!(put(wrong.into()).await.unwrap_err().code, Code::Usage, "{wrong}");
     }
