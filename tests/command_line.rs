@@ -84,6 +84,10 @@ fn words_that_make_no_sense_are_usage_errors() {
     for args in [&["frobnicate"][..], &["task", "get", "42"], &["map"], &["dev", "-n", "0"], &["bench", "nothing"]] {
         expect(&alone(args), 2);
     }
+    // Nothing is claimed for longer than can be counted.
+    for args in [&["lock", "a", "--wait=1e19", "--", "true"][..], &["barrier", "b", "2", "--timeout=1e19"]] {
+        expect(&alone(args), 2);
+    }
     let output = alone(&["help", "exit-codes"]);
     expect(&output, 0);
     assert!(out(&output).contains("130"));

@@ -19,6 +19,7 @@ use nix::unistd::{Pid, getuid};
 use serde_json::json;
 use tenure::cli::Request;
 
+use crate::command_line::{ask, err};
 use crate::support::{BINARY, PATIENCE, Running, TestCluster, command};
 
 /// Starts `tenure` with these arguments.
@@ -105,6 +106,16 @@ fn what_many_try_to_do_once_is_done_once() {
         assert_eq!(runner.code(), Some(0));
     }
     assert_eq!(lines(&cluster, "ledger").len(), 1);
+    let known = cluster.wait(cluster.client.get("/v1/once/migrate")).expect("it is settled");
+    assert_eq!(known["outcome"], "null", "what `()` is in the library");
+}
+
+#[test]
+fn a_barrier_that_does_not_open_in_time_says_so() {
+    let cluster = TestCluster::start();
+    let waited = ask(&cluster, &["barrier", "b", "2", "--timeout=2s"]);
+    assert_eq!(waited.status.code(), Some(124), "{}", err(&waited));
+    assert!(err(&waited).contains("the barrier `b` has not opened within 2s"), "{}", err(&waited));
 }
 
 #[test]

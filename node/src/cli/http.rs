@@ -107,7 +107,7 @@ impl Cluster {
     /// The same for a question whose good answer may take `wait`: see [`Request::waits`].
     #[must_use]
     pub fn waiting(&self, wait: Duration) -> Self {
-        self.clone().timeout(self.timeout + wait)
+        self.clone().timeout(self.timeout.saturating_add(wait))
     }
 
     /// Keeps trying until the time-out even while every address refuses: for clusters that are known to come back.

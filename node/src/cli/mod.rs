@@ -24,6 +24,7 @@ mod log;
 mod members;
 mod node;
 pub mod output;
+pub(crate) mod pages;
 pub mod parent;
 pub mod parse;
 mod patient;

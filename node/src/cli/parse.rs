@@ -4,19 +4,22 @@ use std::time::Duration;
 
 use protocol::{NodeId, TaskId};
 
-/// A span of time: `250ms`, `5m`, `1h 30m`, or a bare number of seconds.
+/// A span of time: `250ms`, `5m`, `1h 30m`, or a bare number of seconds. At most a thousand years, which can be added to any point in time.
 ///
 /// # Errors
 ///
 /// The sentence to show.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
+    let bounded = |span| if span <= MAX { Ok(span) } else { Err(format!("`{text}` is more than a thousand years")) };
     if let Ok(seconds) = text.parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| format!("`{text}` is no span of time"));
+        return Duration::try_from_secs_f64(seconds)
+            .map_err(|_| format!("`{text}` is no span of time"))
+            .and_then(bounded);
     }
     let span: jiff::SignedDuration =
         text.parse().map_err(|_| format!("`{text}` is no span of time; write for example 250ms, 5s or 1h30m"))?;
-    Duration::try_from(span).map_err(|_| format!("`{text}` is negative"))
+    Duration::try_from(span).map_err(|_| format!("`{text}` is negative")).and_then(bounded)
 }
 
 /// The name of a right or a counter.
@@ -60,6 +63,9 @@ pub fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// The longest span of time that anybody can mean.
+const MAX: Duration = Duration::from_secs(1_000 * 365 * 24 * 3600);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,7 +76,8 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("1.5"), Ok(Duration::from_millis(1500)));
-        for wrong in ["", "soon", "-5s", "-1", "NaN", "1e300"] {
+        assert_eq!(duration("31536000000"), Ok(MAX));
+        for wrong in ["", "soon", "-5s", "-1", "NaN", "1e300", "1e19", "31536000001", "9000000h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -15,7 +15,8 @@ use super::http::escape;
 use super::item::Item;
 use super::status::word;
 use super::under::{Keeper, supervise};
-use super::{Cluster, Code, Diagnostic, Exit, Format, Frame, Request, parse};
+use super::{Cluster, Code, Diagnostic, Exit, Format, Frame, Request, pages, parse};
+use crate::http::SCHEMA;
 
 /// How the session behind a right is kept, and the command that runs under it.
 #[derive(Debug, clap::Args)]
@@ -189,7 +190,7 @@ pub(super) enum RightVerb {
         #[arg(long, value_name = "RIGHT")]
         after: Option<RightId>,
         /// At most this many
-        #[arg(long, default_value_t = 1_000)]
+        #[arg(long, default_value_t = u32::MAX)]
         limit: u32,
     },
     /// Who holds a right
@@ -250,7 +251,9 @@ pub(super) async fn sem(args: SemArgs, frame: &Frame) -> Result<Exit, Diagnostic
 }
 
 pub(super) async fn once(args: OnceArgs, frame: &Frame) -> Result<Exit, Diagnostic> {
-    run_under(frame, path("once", &args.key), json!({ "value": myself() }), FOREVER, args.under, &Ending::Settle).await
+    // As the library records what has no outcome.
+    let done = Ending::Settle("null");
+    run_under(frame, path("once", &args.key), json!({ "value": myself() }), FOREVER, args.under, &done).await
 }
 
 pub(super) async fn group(verb: GroupVerb, frame: &Frame) -> Result<Exit, Diagnostic> {
@@ -259,7 +262,7 @@ pub(super) async fn group(verb: GroupVerb, frame: &Frame) -> Result<Exit, Diagno
             run_under(frame, path("groups", &name), json!({ "value": value }), FOREVER, under, &Ending::Release).await
         }
         GroupVerb::Ls { name } => {
-            let answer = frame.cluster()?.get(path("groups", &name)).await?;
+            let answer = pages::holders(&frame.cluster()?, &path("groups", &name)).await?;
             show_holders(frame, answer, &["SESSION", "SINCE", "VALUE"]);
             Ok(Exit::OK)
         }
@@ -270,7 +273,7 @@ pub(super) async fn right(verb: RightVerb, frame: &Frame) -> Result<Exit, Diagno
     match verb {
         RightVerb::Ls { kind, after, limit } => list(frame, kind, after, limit).await,
         RightVerb::Show { kind, name } => {
-            let answer = frame.cluster()?.get(path(crate::http::word_of(kind), &name)).await?;
+            let answer = pages::holders(&frame.cluster()?, &path(crate::http::word_of(kind), &name)).await?;
             if answer["revision"] == 0 {
                 let why = format!("nobody holds or waits for the {kind} `{}`", name.escape_debug());
                 return Err(Diagnostic::new(Code::NotFound, why).hint("`tenure right ls` shows what is in use"));
@@ -282,13 +285,12 @@ pub(super) async fn right(verb: RightVerb, frame: &Frame) -> Result<Exit, Diagno
 }
 
 async fn list(frame: &Frame, kind: Option<RightKind>, after: Option<RightId>, limit: u32) -> Result<Exit, Diagnostic> {
-    let mut path = format!("/v1/rights?limit={limit}");
-    path.push_str(&kind.map_or(String::new(), |kind| format!("&kind={kind}")));
-    path.push_str(&after.map_or(String::new(), |after| format!("&after={}", escape(&after.to_string()))));
-    let answer = frame.cluster()?.get(path).await?;
-    let rights: Vec<Value> = answer["rights"].as_array().cloned().unwrap_or_default();
+    let path = kind.map_or("/v1/rights?".to_owned(), |kind| format!("/v1/rights?kind={kind}"));
+    let list = pages::List { path: &path, rows: "rights", name: "right" };
+    let after = after.map(|right| right.to_string());
+    let rights = pages::rows(&frame.cluster()?, list, after, limit).await?;
     match frame.output.format() {
-        Format::Json => frame.output.json(answer),
+        Format::Json => frame.output.json(json!({ "schema": SCHEMA, "rights": rights })),
         Format::Jsonl => rights.into_iter().for_each(|right| frame.output.json(right)),
         Format::Name => rights.iter().for_each(|right| frame.output.line(word(&right["right"]))),
         Format::Table | Format::Wide => {
@@ -332,7 +334,7 @@ pub(super) async fn queue(verb: QueueVerb, frame: &Frame) -> Result<Exit, Diagno
             Ok(Exit::OK)
         }
         QueueVerb::Pop { name, under } => {
-            run_under(frame, path("queues", &name), json!({}), FOREVER, under, &Ending::Settle).await
+            run_under(frame, path("queues", &name), json!({}), FOREVER, under, &Ending::Settle("")).await
         }
     }
 }
@@ -362,7 +364,13 @@ pub(super) async fn barrier(args: BarrierArgs, frame: &Frame) -> Result<Exit, Di
     let patience = frame.timeout.unwrap_or(FOREVER);
     let passed = granted(&cluster, &keeper, &path("barriers", &args.name), claim, patience).await;
     keeper.close().await;
-    let passed = passed?;
+    let passed = passed.map_err(|error| match (error.code, frame.timeout) {
+        (Code::Held, Some(timeout)) => {
+            let why = format!("the barrier `{}` has not opened within {timeout:?}", args.name.escape_debug());
+            Diagnostic::new(Code::Timeout, why).hint("whoever waited here has been withdrawn; the others wait on")
+        }
+        _ => error,
+    })?;
     match frame.output.format() {
         Format::Json | Format::Jsonl => frame.output.json(passed),
         _ => frame.output.line(if passed["leads"] == true { "leads" } else { "passed" }),
@@ -374,8 +382,8 @@ pub(super) async fn barrier(args: BarrierArgs, frame: &Frame) -> Result<Exit, Di
 enum Ending {
     /// It goes to the next in line.
     Release,
-    /// It is done for good.
-    Settle,
+    /// It is done for good, with this outcome.
+    Settle(&'static str),
 }
 
 async fn run_under(
@@ -432,17 +440,19 @@ async fn run_granted(
     environment.extend(item.iter().flat_map(Item::environment));
     let place = format!("{path}/claims/{}", word(&grant["claim"]));
     let exit = supervise(keeper, Some(&place), command, &environment, grace).await?;
-    if exit == Exit::OK && matches!(ending, Ending::Settle) {
-        settle(cluster, keeper, &place).await?;
+    if exit == Exit::OK
+        && let Ending::Settle(outcome) = ending
+    {
+        settle(cluster, keeper, &place, outcome).await?;
     }
     Ok(exit)
 }
 
 /// Records that what a right was for is done: again and again as long as the right lives, if an answer is lost.
-async fn settle(cluster: &Cluster, keeper: &Keeper, place: &str) -> Result<(), Diagnostic> {
+async fn settle(cluster: &Cluster, keeper: &Keeper, place: &str, outcome: &'static str) -> Result<(), Diagnostic> {
     // Each try by itself, so that it is known whether one of them is without an answer.
     let cluster = cluster.clone().timeout(SETTLE);
-    let request = Request::post(format!("{place}/settle?session={}", keeper.session()));
+    let request = Request::post(format!("{place}/settle?session={}", keeper.session())).bytes(outcome);
     let mut is_open = false;
     loop {
         let settled = tokio::select! {
@@ -481,10 +491,10 @@ async fn granted(
     claim["stay"] = (!wait.is_zero()).into();
     let mut document = cluster.send(Request::post(path).json(&claim)).await?.json()?;
     let place = format!("{path}/claims/{}", word(&document["claim"]));
-    let end = tokio::time::Instant::now() + wait;
+    let began = tokio::time::Instant::now();
     let mut unanswered = None;
     while document["state"] == "waiting" {
-        let left = end.saturating_duration_since(tokio::time::Instant::now());
+        let left = wait.saturating_sub(began.elapsed());
         if left.is_zero() {
             return Err(unanswered.unwrap_or_else(|| Diagnostic::new(Code::Held, "somebody else holds it")));
         }

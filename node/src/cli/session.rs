@@ -1,13 +1,14 @@
 //! `tenure session`: who owns things in the cluster.
 
 use axum::http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::http::escape;
 use super::rights::Under;
 use super::status::word;
 use super::under::supervise;
-use super::{Diagnostic, Exit, Format, Frame, Request};
+use super::{Diagnostic, Exit, Format, Frame, Request, pages};
+use crate::http::SCHEMA;
 
 /// The verbs under `session`.
 #[derive(Debug, clap::Subcommand)]
@@ -19,7 +20,7 @@ pub(super) enum Verb {
         #[arg(long, value_name = "SESSION")]
         after: Option<String>,
         /// At most this many
-        #[arg(long, default_value_t = 1_000)]
+        #[arg(long, default_value_t = u32::MAX)]
         limit: u32,
     },
     /// Run a command with a session of its own, which it reads from TENURE_SESSION and which ends with it
@@ -40,7 +41,7 @@ pub(super) enum Verb {
 
 pub(super) async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {
     match verb {
-        Verb::Ls { after, limit } => list(after.as_deref().unwrap_or("s0"), limit, frame).await,
+        Verb::Ls { after, limit } => list(after, limit, frame).await,
         Verb::Open { label, under } => open(&label, &under, frame).await,
         Verb::Kill { session } => {
             let request = Request::new(Method::DELETE, format!("/v1/sessions/{}", escape(&session)));
@@ -63,12 +64,12 @@ async fn open(label: &str, under: &Under, frame: &Frame) -> Result<Exit, Diagnos
     result
 }
 
-async fn list(after: &str, limit: u32, frame: &Frame) -> Result<Exit, Diagnostic> {
-    let answer = frame.cluster()?.get(format!("/v1/sessions?after={}&limit={limit}", escape(after))).await?;
+async fn list(after: Option<String>, limit: u32, frame: &Frame) -> Result<Exit, Diagnostic> {
+    let list = pages::List { path: "/v1/sessions?", rows: "sessions", name: "session" };
+    let sessions = pages::rows(&frame.cluster()?, list, after, limit).await?;
     let output = &frame.output;
-    let sessions: Vec<Value> = answer["sessions"].as_array().cloned().unwrap_or_default();
     match output.format() {
-        Format::Json => output.json(answer),
+        Format::Json => output.json(json!({ "schema": SCHEMA, "sessions": sessions })),
         Format::Jsonl => sessions.into_iter().for_each(|session| output.json(session)),
         Format::Name => sessions.iter().for_each(|session| output.line(word(&session["session"]))),
         Format::Table | Format::Wide => {

@@ -3,6 +3,11 @@
 //!
 //! A claim belongs to a session of `/v1/sessions`, which its owner renews, and by which it knows until when it holds what it holds:
 //! no longer than `valid_for_ms` after it *sent* its last renewal that was answered.
+//!
+//! # Invariants
+//!
+//! * One answer shows one page of those who hold a right, 1,000 or a mebibyte of their values, and so does one event of a stream: a right that
+//!   has `more` ends the stream with a problem.
 
 use std::time::Duration;
 
@@ -18,7 +23,7 @@ use protocol::state::{
     Add, Answer as Said, ClaimState, CounterOperation, Grant, Mode, Operation, Query as Question, RightId, RightKind,
     RightLine, RightOperation, RightView,
 };
-use protocol::{ClaimId, Revision, SessionId};
+use protocol::{ClaimId, Fence, Revision, SessionId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -30,7 +35,7 @@ use super::streams::named;
 use crate::client::{Client, unexpected};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::recipes::place::{Patience, Place, Wish, forget as forget_all, long, release, written};
-use crate::recipes::watch::{changed, look, views};
+use crate::recipes::watch::{changed_page, page, pages};
 
 /// The first words of the paths.
 const KINDS: [(&str, RightKind); 7] = [
@@ -165,8 +170,8 @@ async fn list(State(door): State<Door>, RawQuery(query): RawQuery, headers: Head
     let wrong = |why: String| Diagnostic::new(Code::Usage, why);
     let kind = query.text("kind").map(str::parse::<RightKind>).transpose().map_err(wrong)?;
     let after = query.text("after").filter(|text| !text.is_empty()).map(str::parse).transpose().map_err(wrong)?;
-    // No name is empty: this is before the first of its kind.
-    let after = after.or_else(|| kind.map(|kind| RightId::new(kind, "")));
+    // No name is empty: this is before the first of its kind. Whatever comes before that is of other kinds.
+    let after = after.max(kind.map(|kind| RightId::new(kind, "")));
     let limit = query.number("limit")?.unwrap_or(PAGE);
     let rights = door.answer(door.client(&headers).rights(after, limit)).await?;
     let is_meant = |line: &&RightLine| kind.is_none_or(|kind| line.right.kind == kind);
@@ -175,35 +180,58 @@ async fn list(State(door): State<Door>, RawQuery(query): RawQuery, headers: Head
 }
 
 async fn show(State(door): State<Door>, right: RightId, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {
-    let query = Query::parse(query.as_deref(), &["after", "wait", "watch"])?;
+    let query = Query::parse(query.as_deref(), &["after", "after_fence", "wait", "watch"])?;
     let client = door.client(&headers);
     if query.flag("watch") {
         return watch(&door, right, client);
     }
     let after = query.text("after").map(revision).transpose()?;
+    let after_fence = query.text("after_fence").map(fence).transpose()?;
     let wait = query.duration("wait")?.unwrap_or_default().min(WAIT_MAX);
-    let view = match after {
+    let first = page(&client, &right, after_fence.unwrap_or(Fence(0)));
+    let view = match (after, after_fence) {
+        (Some(_), Some(_)) => {
+            return Err(Diagnostic::new(
+                Code::Usage,
+                "`after` waits for a change, `after_fence` is the next page of what is",
+            )
+            .hint("give one of them"));
+        }
         // What nobody changes in time is shown as it is.
-        Some(after) if !wait.is_zero() => {
-            let changes = door.answer(changed(&client, &right, after));
+        (Some(after), None) if !wait.is_zero() => {
+            let changes = door.answer(changed_page(&client, &right, after));
             match tokio::time::timeout(wait, changes).await {
                 Ok(view) => view?,
-                Err(_) => door.answer(look(&client, &right)).await?,
+                Err(_) => door.answer(first).await?,
             }
         }
-        _ => door.answer(look(&client, &right)).await?,
+        _ => door.answer(first).await?,
     };
     Ok(Json(document(&right, &view)).into_response())
 }
 
-/// How the right looks, and then whenever it changed, as events whose ids are revisions.
+/// How the right looks, and then whenever it changed, as events whose ids are revisions. Ends after a problem.
 fn watch(door: &Door, right: RightId, client: Client) -> Answer {
     let place = door.streams.take()?;
-    let views = views(client, right.clone());
-    Ok(place.respond(views.map(move |view| match view {
-        Ok(view) => named("right", &document(&right, &view)).id(view.revision.to_string()),
-        Err(error) => named("problem", &Diagnostic::from(error).to_problem()),
-    })))
+    let events = pages(client, right.clone()).scan(false, move |has_ended, view| {
+        let event = match view {
+            _ if *has_ended => None,
+            Ok(view) if !view.has_more => Some(named("right", &document(&right, &view)).id(view.revision.to_string())),
+            other => {
+                *has_ended = true;
+                let why = other.map_or_else(Diagnostic::from, |view| too_many(view.holders.len()));
+                Some(named("problem", &why.to_problem()))
+            }
+        };
+        std::future::ready(event)
+    });
+    Ok(place.respond(events))
+}
+
+/// More hold a right than one event shows.
+fn too_many(shown: usize) -> Diagnostic {
+    Diagnostic::new(Code::TooLarge, format!("more hold it than one event shows: {shown} are a page"))
+        .hint("ask with `after=REVISION&wait=30s`, again and again, and for the other pages with `after_fence=`")
 }
 
 async fn follow(
@@ -358,6 +386,7 @@ fn document(right: &RightId, view: &RightView) -> Value {
         "right": right.to_string(),
         "revision": view.revision.0,
         "holders": holders,
+        "more": view.has_more,
         "waiting": view.waiting,
         "items": view.items,
     });
@@ -452,6 +481,13 @@ fn revision(text: &str) -> Result<Revision, Diagnostic> {
     text.parse().map(Revision).map_err(|_| {
         Diagnostic::new(Code::Usage, format!("`{}` is no revision", text.escape_debug()))
             .hint("send the `revision` of the last answer")
+    })
+}
+
+fn fence(text: &str) -> Result<Fence, Diagnostic> {
+    text.parse().map(Fence).map_err(|_| {
+        Diagnostic::new(Code::Usage, format!("`{}` is no fence", text.escape_debug()))
+            .hint("send the `fence` of the last of the `holders`")
     })
 }
 

@@ -97,7 +97,7 @@ impl Group {
         Acquire::new(&self.client, self.right.clone(), Mode::Member, Patience::Endless, make).value(value)
     }
 
-    /// Who is here.
+    /// Who is here: all of them, which takes one question for every 1,000 members or mebibyte of their values.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;
@@ -116,7 +116,7 @@ impl Group {
     }
 
     /// Who is here, and then the whole list whenever it changed. Never goes back; a list that was true for a moment only may be passed
-    /// over. Ends after an error.
+    /// over. Ends after an error. Every list costs what [`Group::members`] does.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;

@@ -134,6 +134,35 @@ async fn a_barrier_opens_for_all_and_a_group_lists_who_is_here() {
 }
 
 #[tokio::test]
+async fn a_large_group_is_shown_page_by_page() {
+    let fixture = fixture();
+    let session = fixture.session().await;
+    let join = |value: String| fixture.claim("/v1/groups/g", json!({ "session": session, "value": value }));
+    for number in 0..20 {
+        join(format!("{number:02}{}", "x".repeat(60_000))).await;
+    }
+    let (mut values, mut after) = (Vec::new(), 0);
+    loop {
+        let page = fixture.get(&format!("/v1/groups/g?after_fence={after}")).await;
+        let holders = page["holders"].as_array().unwrap();
+        assert!(holders.len() < 20, "a mebibyte, and no more");
+        values.extend(holders.iter().map(|holder| holder["value"].as_str().unwrap()[..2].to_owned()));
+        after = holders.last().unwrap()["fence"].as_u64().unwrap();
+        if page["more"] == false {
+            break;
+        }
+    }
+    assert_eq!(values, (0..20).map(|number| format!("{number:02}")).collect::<Vec<_>>());
+    // No event shows a part as if it were all.
+    let mut watch = fixture.stream("/v1/groups/g?watch").await;
+    watch.until("after_fence=").await;
+    assert!(watch.heard.contains("event: problem") && !watch.heard.contains("event: right"), "{}", watch.heard);
+    for wrong in ["/v1/groups/g?after_fence=c7", "/v1/groups/g?after_fence=7&after=7"] {
+        assert_eq!(fixture.once(Request::get(wrong)).await.unwrap_err().code, Code::Usage, "{wrong}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_done_once_is_settled_until_it_is_forgotten() {
     let fixture = fixture();
     let session = fixture.session().await;
@@ -198,6 +227,8 @@ async fn the_rights_in_use_are_listed_by_kind_and_name() {
     assert_eq!(names(all), ["lock a", "lock b", "election e"]);
     assert_eq!(names(fixture.get("/v1/rights?kind=lock&limit=1").await), ["lock a"]);
     assert_eq!(names(fixture.get("/v1/rights?after=lock%20a&kind=lock").await), ["lock b"]);
+    assert_eq!(names(fixture.get("/v1/rights?after=lock%20a&kind=election").await), ["election e"]);
+    assert_eq!(names(fixture.get("/v1/rights?after=election%20a&kind=lock").await), [""; 0], "all locks come before");
     assert_eq!(names(fixture.get("/v1/rights?kind=queue").await), [""; 0]);
     for wrong in ["/v1/rights?kind=padlock", "/v1/rights?after=lock", "/v1/rights?limit=few"] {
         assert_eq!(fixture.once(Request::get(wrong)).await.unwrap_err().code, Code::Usage, "{wrong}");

@@ -42,3 +42,39 @@ async fn words_that_describe_no_session_are_refused() {
     let wrong = fixture.once(Request::get("/v1/sessions/mine")).await.unwrap_err();
     assert_eq!(wrong.code, Code::Usage);
 }
+
+#[tokio::test]
+async fn a_list_longer_than_a_page_is_read_to_its_end() {
+    use crate::cli::pages::{List, holders, rows};
+
+    let fixture = fixture();
+    let about = protocol::state::About::default();
+    let opening = OpenSession { ttl: Duration::from_secs(60), about };
+    let backend: &dyn Backend = &*fixture.toy;
+    let write = |operation| backend.call(Work::Write(operation), Duration::ZERO);
+    for number in 0..1_005 {
+        let opened = write(Operation::OpenSession(opening.clone())).await.unwrap();
+        let Answer::Registered(session) = opened else { panic!("{opened:?}") };
+        let claim = |kind, name: String, mode, value: &str| {
+            let right = protocol::state::RightId::new(kind, name);
+            let claim = protocol::state::Claim { right, session, mode, value: value.to_owned().into(), wait: false };
+            write(Operation::Right(protocol::state::RightOperation::Claim(claim)))
+        };
+        let (mine, ours) = (protocol::state::RightKind::Lock, protocol::state::RightKind::Group);
+        claim(mine, format!("{number:04}"), protocol::state::Mode::Exclusive, "").await.unwrap();
+        claim(ours, "all".into(), protocol::state::Mode::Member, "here").await.unwrap();
+    }
+    let sessions = |after: Option<&str>, limit| {
+        let list = List { path: "/v1/sessions?", rows: "sessions", name: "session" };
+        rows(&fixture.cluster, list, after.map(str::to_owned), limit)
+    };
+    let all = sessions(None, u32::MAX).await.unwrap();
+    assert_eq!(all.len(), 1_006, "with that of the site itself");
+    assert_eq!(sessions(None, 1_002).await.unwrap(), all[..1_002]);
+    assert_eq!(sessions(all[1_002]["session"].as_str(), u32::MAX).await.unwrap(), all[1_003..]);
+    let locks = List { path: "/v1/rights?kind=lock", rows: "rights", name: "right" };
+    let locks = rows(&fixture.cluster, locks, None, u32::MAX).await.unwrap();
+    assert_eq!((locks.len(), &locks[1_004]["name"]), (1_005, &json!("1004")));
+    let group = holders(&fixture.cluster, "/v1/groups/all").await.unwrap();
+    assert_eq!((group["holders"].as_array().map(Vec::len), &group["more"]), (Some(1_005), &json!(false)));
+}
