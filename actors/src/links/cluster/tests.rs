@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use protocol::{ClusterId, Incarnation, NodeId, wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,6 +56,14 @@ impl Other {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.0.id().try_into().expect("a pid is positive"));
         nix::sys::signal::kill(pid, signal).expect("a child can be signalled");
+    }
+
+    /// SIGSTOP, and none of its threads runs when this returns.
+    fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        let pid = Pid::from_raw(self.0.id().try_into().expect("a pid is positive"));
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED));
+        assert_eq!(stopped, Ok(WaitStatus::Stopped(pid, Signal::SIGSTOP)));
     }
 
     /// SIGKILL, and gone when this returns.
@@ -130,7 +139,7 @@ async fn a_paused_process_makes_us_busy_and_goes_on_when_it_wakes() {
     let (a, mut inbox) = start(identity(1)).await;
     let other = Other::start(&a, 2, 1);
     up(&mut inbox).await;
-    other.signal(Signal::SIGSTOP);
+    other.freeze();
     let mut sent = 0;
     while a.send(NodeId(2), Class::Data, Bytes::from(vec![0; 10_000])).is_ok() {
         sent += 1;
@@ -154,7 +163,7 @@ async fn a_process_paused_for_too_long_is_down_without_evidence() {
     let (a, mut inbox) = start(identity(1)).await;
     let other = Other::start(&a, 2, 1);
     let first = up(&mut inbox).await;
-    other.signal(Signal::SIGSTOP);
+    other.freeze();
     assert_eq!(down(&mut inbox).await, (first, Closed::Idle));
     other.signal(Signal::SIGCONT);
     let second = until(&mut inbox, |event| match event {
