@@ -40,8 +40,9 @@ impl TaskHandler for Third {
     }
 }
 
-/// Runs until it is cancelled, then says so.
+/// Says that it runs, and when it is cancelled says so and ends.
 struct Stuck {
+    begun: Arc<AtomicU32>,
     cancelled: Arc<AtomicU32>,
 }
 
@@ -51,6 +52,7 @@ impl TaskHandler for Stuck {
     type Output = ();
 
     async fn run(&self, cx: &TaskCx, (): ()) -> Result<(), TaskError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         cx.cancelled().await;
         self.cancelled.fetch_add(1, Ordering::SeqCst);
         Err(TaskError::retry("cancelled"))
@@ -106,13 +108,14 @@ async fn no_handler_outlives_its_node() {
 }
 
 fn single() -> Builder {
-    Node::builder("single").ephemeral().profile(Profile::DEV).slots(4).label("name", "solo")
+    Node::builder("single").ephemeral().profile(CALM).slots(4).label("name", "solo")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_alone_is_a_cluster_that_runs_tasks() {
-    let (runs, cancelled) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
-    let builder = single().register(Add).register(Third { runs }).register(Stuck { cancelled: cancelled.clone() });
+    let [runs, begun, cancelled] = std::array::from_fn(|_| Arc::new(AtomicU32::new(0)));
+    let stuck = Stuck { begun: begun.clone(), cancelled: cancelled.clone() };
+    let builder = single().register(Add).register(Third { runs }).register(stuck);
     let node = builder.http("127.0.0.1:0").start().await.unwrap();
     node.ready().await;
     let client = node.client();
@@ -132,14 +135,11 @@ async fn a_node_alone_is_a_cluster_that_runs_tasks() {
     assert!(fence > 0);
 
     let stuck = client.submit::<Stuck>(()).await.unwrap();
-    while !matches!(stuck.view().await.unwrap().state, TaskState::Assigned { .. }) {
-        tokio::task::yield_now().await;
-    }
+    until(&begun, 1).await;
+    assert!(matches!(stuck.view().await.unwrap().state, TaskState::Assigned { .. }));
     stuck.cancel("enough").await.unwrap();
     assert_eq!(stuck.result().await, Err(Error::Task(TaskEnd::Cancelled("enough".into()))));
-    while cancelled.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    until(&cancelled, 1).await;
     assert_eq!(stuck.cancel("again").await, Err(Error::Ended));
     assert_eq!(client.task(TaskId(999)).view().await.unwrap_err(), Error::NotFound);
 
@@ -259,8 +259,8 @@ async fn a_session_of_a_nodes_own_client_names_its_run_and_ends_with_the_last_cl
     let node = single().start().await.unwrap();
     node.ready().await;
     let client = node.client();
-    let session = client.session(Duration::from_secs(60)).label("inside").fast_release().await.unwrap();
-    assert!(session.expires_in() > Duration::from_secs(50) && !session.is_lost());
+    let session = client.session(Duration::from_secs(600)).label("inside").fast_release().await.unwrap();
+    assert!(session.expires_in() > Duration::from_secs(500) && !session.is_lost());
     let views = client.sessions(SessionId(0), 100).await.unwrap();
     let view = views.iter().find(|view| view.id == session.id()).unwrap();
     let host = view.about.host.unwrap();
@@ -279,3 +279,7 @@ async fn a_session_of_a_nodes_own_client_names_its_run_and_ends_with_the_last_cl
     assert_eq!(lost.await.unwrap(), Lost::Closed);
     node.shutdown(Duration::from_secs(1)).await;
 }
+
+/// A machine that stands still for seconds ends no session, and a handler that is stopped has seconds to return.
+const CALM: Profile =
+    Profile { election_timeout: Duration::from_secs(5), session: Duration::from_secs(120), ..Profile::DEV };

@@ -170,10 +170,14 @@ impl Cluster {
             }
             let is_hopeless = unreached.iter().filter(|(_, why)| !why.sent).count() == self.nodes.len();
             let pause = backoff(round);
-            if (is_hopeless && !self.is_patient) || begin.elapsed() + pause >= self.timeout {
+            let is_over = (is_hopeless && !self.is_patient) || begin.elapsed() + pause >= self.timeout;
+            if !is_over {
+                tokio::time::sleep(pause).await;
+            }
+            // A round for which there is no time would say less than this one.
+            if is_over || begin.elapsed() + ROUND_MIN >= self.timeout {
                 return Err(answered.unwrap_or_else(|| self.unreachable(&unreached)));
             }
-            tokio::time::sleep(pause).await;
         }
         unreachable!("the loop ends by returning")
     }
@@ -401,6 +405,9 @@ const MARGIN_MAX: Duration = Duration::from_secs(1);
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// With less time than this, not all nodes are asked once more.
+const ROUND_MIN: Duration = Duration::from_millis(100);
+
 /// A batch of task views can be long; beyond this it is refused.
 const BODY_MAX: usize = 64 * 1024 * 1024;
 
@@ -410,16 +417,19 @@ mod tests {
 
     #[tokio::test]
     async fn refused_connections_name_every_address_and_exit_with_3() {
-        // Bound and dropped: nobody listens there.
-        let closed = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().to_string()
-        };
-        let (one, two) = (closed(), closed());
+        // Bound, so that nobody else comes to listen there, and no listeners.
+        let sockets = [(); 2].map(|()| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            socket
+        });
+        let [one, two] = sockets.each_ref().map(|socket| socket.local_addr().unwrap().to_string());
         let error = Cluster::new([one.clone(), two.clone()]).get("/v1/status").await.unwrap_err();
         assert_eq!(error.code.exit(), 3);
         assert_eq!(error.causes, [format!("{one}  connection refused"), format!("{two}  connection refused")]);
         assert!(!error.maybe_applied);
+        let patient = Cluster::new([one, two]).timeout(Duration::from_secs(1)).patient();
+        assert_eq!(patient.get("/v1/status").await.unwrap_err().causes, error.causes, "the last round is a whole one");
     }
 
     #[tokio::test]
@@ -445,7 +455,7 @@ mod tests {
         let nodes = [&silent, &well].map(|node| node.local_addr().unwrap().to_string());
         let router = axum::Router::new().route("/v1/status", axum::routing::get(async || "{}"));
         let served = tokio::spawn(async move { axum::serve(well, router).await });
-        let cluster = Cluster::new(nodes).timeout(Duration::from_secs(2));
+        let cluster = Cluster::new(nodes).timeout(Duration::from_secs(20));
         cluster.get("/v1/status").await.unwrap();
         let asked = silent.accept().await;
         cluster.get("/v1/status").await.unwrap();

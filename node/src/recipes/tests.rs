@@ -20,14 +20,16 @@ use crate::prelude::*;
 
 const SHORT: Duration = Duration::from_millis(50);
 
-/// Enough for a claim to be in line.
-const SPAN: Duration = Duration::from_secs(1);
+/// Enough for a claim to be in line, also on a machine that stands still for a while.
+const SPAN: Duration = Duration::from_secs(5);
 
 /// Longer than any test waits.
 const LONG: Duration = Duration::from_secs(3600);
 
 async fn node() -> Node {
-    let node = Node::builder("rights").ephemeral().profile(Profile::DEV).start().await.unwrap();
+    // A machine that stands still for seconds ends no session.
+    let calm = Profile { session: LONG, ..Profile::DEV };
+    let node = Node::builder("rights").ephemeral().profile(calm).start().await.unwrap();
     node.ready().await;
     node
 }
@@ -85,7 +87,7 @@ async fn whoever_stops_waiting_has_left_the_line() {
 async fn work_under_a_right_is_dropped_when_its_session_ends() {
     let node = node().await;
     let client = node.client();
-    let session = client.session(Duration::from_secs(3)).await.unwrap();
+    let session = client.session(LONG).await.unwrap();
     let guard = client.lock("a").session(&session).await.unwrap();
     assert_eq!(guard.run(std::future::ready(7)).await, Ok(7));
     let ends = client.clone();
@@ -100,7 +102,7 @@ async fn work_under_a_right_is_dropped_when_its_session_ends() {
 async fn a_guard_hears_that_its_claim_was_given_back_in_its_name() {
     let node = node().await;
     let (client, other) = (node.client(), node.client());
-    let session = client.session(Duration::from_secs(60)).await.unwrap();
+    let session = client.session(LONG).await.unwrap();
     let (guard, kept) = (client.lock("a").session(&session).await.unwrap(), client.lock("b").session(&session).await);
     let (right, claim) = (guard.hold.place().right().clone(), guard.hold.place().claim());
     let by_a_stranger = release(&other, right.clone(), (SessionId(0), claim)).await;

@@ -70,7 +70,8 @@ async fn whoever_waited_in_vain_without_a_quorum_is_not_told_that_somebody_holds
     let fixture = fixture();
     let session = fixture.session().await;
     fixture.claim("/v1/locks/a", json!({ "session": session })).await;
-    let waits = Request::post("/v1/locks/a").json(&json!({ "session": session, "wait_ms": 1_000 }));
+    // So long that it is seen in line before the wait is over, also on a slow machine.
+    let waits = Request::post("/v1/locks/a").json(&json!({ "session": session, "wait_ms": 5_000 }));
     let (refused, ()) = tokio::join!(fixture.once(waits), async {
         while fixture.get("/v1/locks/a").await["waiting"] != 1 {}
         fixture.toy.has_quorum.store(false, Ordering::SeqCst);
