@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     node.ready().await;
     let client = node.client();
 
-    let session = client.session(Duration::from_secs(2)).label("indexer").await?;
+    let session = client.session(Duration::from_secs(6)).label("indexer").await?;
     println!("{} lives for {:.1} s more, and is renewed by itself", session.id(), session.expires_in().as_secs_f64());
 
     // Somebody ends it: `tenure session kill` does the same.

@@ -41,9 +41,10 @@ fn expect(output: &Output, code: i32) {
 #[test]
 fn without_a_cluster_the_error_names_the_address_and_what_to_do() {
     let _turn = Turn::take();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("it is bound").to_string();
-    drop(listener);
+    // Bound, so that nobody else comes to listen there, and no listener.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let address = socket.local_addr().expect("it is bound").to_string();
     let output = alone(&["--node", &address, "status"]);
     expect(&output, 3);
     for part in ["error:", &address, "connection refused", "hint:", "code: unreachable (exit 3)"] {
@@ -285,31 +286,26 @@ fn a_node_that_cannot_start_says_why() {
     let cluster = TestCluster::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let data = folder.path().join("data").display().to_string();
-    let free = |place: usize| {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        drop(listener);
-        format!("127.0.0.1:{}", address.port() + u16::try_from(place).expect("small"))
-    };
+    let any = "127.0.0.1:0";
     let taken = cluster.processes.link(0).to_string();
-    let output = alone(&["node", "--data", &data, "--listen", &taken, "--http", &free(0)]);
+    let output = alone(&["node", "--data", &data, "--listen", &taken, "--http", any]);
     expect(&output, 1);
     assert!(err(&output).contains("code: port-in-use") && err(&output).contains(&taken), "{}", err(&output));
 
     let http = cluster.processes.http(0).to_string();
-    let output = alone(&["node", "--data", &data, "--listen", &free(0), "--http", &http]);
+    let output = alone(&["node", "--data", &data, "--listen", any, "--http", &http]);
     expect(&output, 1);
     assert!(err(&output).contains("code: port-in-use") && err(&output).contains(&http), "{}", err(&output));
 
     let file = folder.path().join("file");
     std::fs::write(&file, "not a folder").expect("the folder is there");
-    let output = alone(&["node", "--data", &file.display().to_string(), "--listen", &free(0), "--http", &free(0)]);
+    let output = alone(&["node", "--data", &file.display().to_string(), "--listen", any, "--http", any]);
     expect(&output, 1);
     assert!(err(&output).contains("code: data-folder"), "{}", err(&output));
 
     // The folder of a node that runs belongs to that node.
     let busy = cluster.processes.folder().join("n1").display().to_string();
-    let output = alone(&["node", "--cluster", "test", "--data", &busy, "--listen", &free(0), "--http", &free(0)]);
+    let output = alone(&["node", "--cluster", "test", "--data", &busy, "--listen", any, "--http", any]);
     expect(&output, 1);
     assert!(err(&output).contains("code: data-folder"), "{}", err(&output));
 }

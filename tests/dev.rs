@@ -80,7 +80,7 @@ fn the_cluster_that_was_started_last_is_asked_and_the_one_before_when_that_has_e
 fn bench_prints_every_figure_with_its_target() {
     let _turn = Turn::take();
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let args = ["bench", "all", "--rounds", "1", "--length", "50ms", "-o", "json"];
+    let args = ["bench", "all", "--rounds", "1", "--length", "200ms", "-o", "json"];
     let bench = command(&args, folder.path()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut bench = Running(bench.expect("the binary is there"));
     let mut text = String::new();

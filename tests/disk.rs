@@ -12,7 +12,7 @@ fn a_node_whose_log_rots_comes_back_as_another_one_and_no_write_is_lost() {
     let mut cluster = TestCluster::start();
     let (master, _) = cluster.master_after(0);
     let place = (master + 1) % 3;
-    let before = cluster.status(place).expect("it runs")["node"].clone();
+    let before = cluster.answer(place)["node"].clone();
     for number in 0..20 {
         let key = format!("before-{number}");
         cluster.until("the write is acknowledged", || cluster.put(&key, ROTTING).is_ok());

@@ -8,7 +8,7 @@ use crate::support::{TestCluster, command};
 fn an_operator_founds_without_those_who_are_lost_and_what_is_left_of_the_old_cluster_is_refused() {
     let mut cluster = TestCluster::start();
     cluster.put("old", "1").expect("a whole cluster acknowledges");
-    let old = cluster.status(0).expect("it answers")["cluster_id"].clone();
+    let old = cluster.answer(0)["cluster_id"].clone();
     cluster.processes.kill_all();
     // Two of three disks are gone for good, as far as the operator knows; the third one is given up, too.
     std::fs::remove_dir_all(cluster.processes.folder().join("n1")).expect("its data is there");
@@ -39,7 +39,7 @@ fn an_operator_founds_without_those_who_are_lost_and_what_is_left_of_the_old_clu
     let output = found();
     assert!(output.status.success(), "{output:?}");
     cluster.until("it serves alone", || cluster.is_ready(0));
-    let new = cluster.status(0).expect("it answers")["cluster_id"].clone();
+    let new = cluster.answer(0)["cluster_id"].clone();
     assert_ne!(new, old);
     cluster.put_at(0, "new", "1").expect("one of one is a quorum");
 
@@ -49,7 +49,7 @@ fn an_operator_founds_without_those_who_are_lost_and_what_is_left_of_the_old_clu
     for number in 0..20 {
         cluster.put_at(0, "new", &number.to_string()).expect("the new cluster is not disturbed");
     }
-    assert_eq!(cluster.status(1).expect("it answers")["cluster_id"], old);
+    assert_eq!(cluster.answer(1)["cluster_id"], old);
     assert!(!cluster.is_ready(1), "one of three is no quorum");
     assert_eq!(members(&cluster), 1, "it is no member of the new one");
     assert_eq!(cluster.get("old"), None);
@@ -59,7 +59,7 @@ fn an_operator_founds_without_those_who_are_lost_and_what_is_left_of_the_old_clu
     std::fs::remove_dir_all(cluster.processes.folder().join("n2")).expect("its data is there");
     cluster.processes.restart(1).expect("it starts again");
     cluster.until("it has joined", || cluster.is_ready(1));
-    assert_eq!(cluster.status(1).expect("it answers")["cluster_id"], new);
+    assert_eq!(cluster.answer(1)["cluster_id"], new);
     cluster.put_at(1, "through", "1").expect("any node takes a write");
 }
 

@@ -125,12 +125,12 @@ fn a_node_whose_disk_was_wiped_comes_back_as_another_one_and_votes_again() {
     let writer = Writer::start(&cluster);
     writer.goes_on(&cluster);
     // The first address founds: with an empty disk it must find what it founded, not found once more.
-    let before = cluster.status(0).expect("it answers");
+    let before = cluster.answer(0);
     cluster.processes.kill(0);
     std::fs::remove_dir_all(cluster.processes.folder().join("n1")).expect("its data is there");
     cluster.processes.restart(0).expect("it starts again");
     cluster.ready();
-    let after = cluster.status(0).expect("it answers");
+    let after = cluster.answer(0);
     assert_eq!(after["cluster_id"], before["cluster_id"]);
     assert_ne!(after["node"], before["node"], "a node that lost its disk is another one");
     cluster.until("the new node votes in place of the old one", || {
@@ -178,7 +178,8 @@ fn mastership_is_handed_to_the_heir_that_was_named() {
 
 #[test]
 fn a_master_that_is_told_to_stop_hands_over_first() {
-    let mut cluster = cluster(3, 3, &[]);
+    // An heir that is slow for a moment has some time to take over.
+    let mut cluster = TestCluster::with(|settings| settings.profile = "wan".into());
     let writer = Writer::start(&cluster);
     writer.goes_on(&cluster);
     let (master, epoch) = cluster.master_after(0);
@@ -201,25 +202,20 @@ fn cluster_ended(cluster: &TestCluster, place: usize) -> bool {
 #[test]
 fn members_beyond_the_voters_run_tasks_and_serve_whoever_asks_them() {
     let cluster = cluster(5, 3, &[]);
-    let members: Vec<usize> =
-        (0..5).filter(|place| cluster.status(*place).is_some_and(|status| status["part"] == "member")).collect();
+    let members: Vec<usize> = (0..5).filter(|place| cluster.answer(*place)["part"] == "member").collect();
     assert_eq!(members.len(), 2, "three of five vote");
-    let tasks: Vec<String> = (0..20)
-        .map(|_| cluster.submit(json!({ "kind": "exec", "payload": { "command": ["sleep", "0.2"] } })))
-        .collect();
-    let nodes: Vec<Value> =
-        members.iter().map(|place| cluster.status(*place).expect("it answers")["node"].clone()).collect();
-    let mut ran = vec![0; members.len()];
+    // One slot per node: all of them have something to do.
+    let ledger = cluster.ledger("ledger");
+    let tasks: Vec<String> = (0..5).map(|_| cluster.submit_script(&ledger.until_open())).collect();
+    let nodes: Vec<Value> = members.iter().map(|place| cluster.answer(*place)["node"].clone()).collect();
+    cluster.until("the members run some of them", || {
+        let views: Vec<Value> = tasks.iter().map(|task| cluster.task(task)).collect();
+        nodes.iter().all(|node| views.iter().any(|view| view["state"] == "assigned" && view["node"] == *node))
+    });
+    ledger.open();
     for task in &tasks {
-        let view = cluster.ended(task);
-        assert_eq!(view["state"], "done");
-        for line in view["history"].as_array().expect("a history") {
-            if let Some(place) = nodes.iter().position(|node| line["event"] == "assigned" && line["node"] == *node) {
-                ran[place] += 1;
-            }
-        }
+        assert_eq!(cluster.ended(task)["state"], "done");
     }
-    assert!(ran.iter().all(|count| *count > 0), "each of them ran some: {ran:?}");
     for place in members {
         let key = format!("through-{place}");
         cluster.put_at(place, &key, "yes").expect("any node takes a write");

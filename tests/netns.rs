@@ -18,7 +18,7 @@ use crate::support::{BINARY, Clients, Running, TestCluster, put};
 
 #[test]
 fn a_master_cut_off_acknowledges_nothing_and_follows_when_it_is_back() {
-    on_a_network(3, |network, cluster| {
+    on_a_network_with(3, patient, |network, cluster| {
         let clients = Clients::start(cluster);
         let (old, epoch) = cluster.master_after(0);
         clients.go_on(cluster, 60);
@@ -41,7 +41,7 @@ fn a_master_cut_off_acknowledges_nothing_and_follows_when_it_is_back() {
 
 #[test]
 fn a_follower_cut_off_burns_no_epoch_and_serves_again() {
-    on_a_network(3, |network, cluster| {
+    on_a_network_with(3, patient, |network, cluster| {
         let clients = Clients::start(cluster);
         let (master, epoch) = cluster.master_after(0);
         let follower = (master + 1) % 3;
@@ -72,7 +72,7 @@ fn a_master_whom_nobody_hears_is_replaced() {
 
 /// A cut through one direction of the master's cable: the others elect, and nobody acknowledges twice.
 fn replaced_when(may_pass: fn(usize, usize, usize) -> bool) {
-    on_a_network(3, |network, cluster| {
+    on_a_network_with(3, patient, |network, cluster| {
         let clients = Clients::start(cluster);
         let (old, epoch) = cluster.master_after(0);
         clients.go_on(cluster, 60);
@@ -89,7 +89,7 @@ fn replaced_when(may_pass: fn(usize, usize, usize) -> bool) {
 
 #[test]
 fn two_halves_joined_by_one_node_go_on() {
-    on_a_network(5, |network, cluster| {
+    on_a_network_with(5, patient, |network, cluster| {
         let clients = Clients::start(cluster);
         let (master, epoch) = cluster.master_after(0);
         let joint = (master + 1) % 5;
@@ -110,7 +110,7 @@ fn two_halves_joined_by_one_node_go_on() {
 
 #[test]
 fn a_ring_of_five_of_which_each_hears_its_neighbours_goes_on() {
-    on_a_network(5, |network, cluster| {
+    on_a_network_with(5, patient, |network, cluster| {
         let clients = Clients::start(cluster);
         let (master, epoch) = cluster.master_after(0);
         clients.go_on(cluster, 60);
@@ -175,9 +175,8 @@ fn a_quorum_lost_and_regained_loses_nothing() {
         cluster.until("nobody leads", || {
             (0..3).all(|place| cluster.status(place).is_some_and(|status| status["role"] != "leader"))
         });
-        let epochs = |cluster: &TestCluster| {
-            (0..3).map(|place| cluster.status(place).expect("it answers")["epoch"].clone()).collect::<Vec<_>>()
-        };
+        let epochs =
+            |cluster: &TestCluster| (0..3).map(|place| cluster.answer(place)["epoch"].clone()).collect::<Vec<_>>();
         let before = epochs(cluster);
         for place in 0..3 {
             let error = alone(cluster, place, "nobody").expect_err("one of three is no quorum");
@@ -193,7 +192,7 @@ fn a_quorum_lost_and_regained_loses_nothing() {
 
 #[test]
 fn a_master_frozen_and_cut_off_meanwhile_wakes_up_as_a_follower() {
-    on_a_network(3, |network, cluster| {
+    on_a_network_with(3, patient, |network, cluster| {
         let clients = Clients::start(cluster);
         let (old, epoch) = cluster.master_after(0);
         clients.go_on(cluster, 60);
@@ -250,6 +249,11 @@ fn presence(cluster: &TestCluster, at: usize, of: usize) -> String {
     let label = cluster.processes.label(of);
     let member = members["members"].as_array().and_then(|list| list.iter().find(|member| member["label"] == label));
     member.map_or(String::new(), |member| member["state"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Timers that a busy machine keeps, for a test in which a master stays.
+fn patient(settings: &mut Settings) {
+    settings.profile = "wan".into();
 }
 
 /// Runs a test with a cluster on a network of its own, or says why not.

@@ -109,7 +109,7 @@ fn a_session_outlives_the_node_that_carried_it_and_the_master() {
 fn a_session_that_an_operator_ends_is_lost_to_its_owner() {
     let cluster = TestCluster::start();
     let client = cluster.library();
-    let session = cluster.wait(async { client.session(Duration::from_secs(3)).label("killed").await }).expect("opened");
+    let session = cluster.wait(async { client.session(Duration::from_secs(9)).label("killed").await }).expect("opened");
     let nodes = cluster.processes.https().join(",");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let ask = |args: &[&str]| {

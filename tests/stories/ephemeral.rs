@@ -175,7 +175,7 @@ fn what_a_process_owned_that_ends_in_order_changes_hands_at_once() {
 fn a_process_that_was_frozen_for_too_long_knows_before_it_works_on() {
     let cluster = TestCluster::start();
     let ledger = cluster.ledger("work");
-    let mut owner = Owner::start(&cluster, &ledger, Duration::from_secs(3));
+    let mut owner = Owner::start(&cluster, &ledger, Duration::from_secs(6));
     let heir = Heir::stand_in_line(&cluster, &owner);
     cluster.until("it works", || ledger.lines().len() > 3);
     owner.process.signal(Signal::SIGSTOP);

@@ -3,18 +3,21 @@
 
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::{Clients, Ledger, Running, TestCluster};
 
-/// Stops a node again and again for so long, and lets it run for so long in between.
-fn stutter(cluster: &mut TestCluster, place: usize, still: Duration, at_work: Duration) {
+/// Stops a node for so long, and lets it run for so long. Says how long it stood still: on a busy machine, longer than it should.
+fn stutter(cluster: &mut TestCluster, place: usize, still: Duration, at_work: Duration) -> Duration {
+    let begin = Instant::now();
     cluster.processes.pause(place);
     std::thread::sleep(still);
     cluster.processes.resume(place);
+    let stood = begin.elapsed();
     std::thread::sleep(at_work);
+    stood
 }
 
 /// Processes that need a processor each and do nothing with it.
@@ -54,32 +57,37 @@ fn a_master_that_is_slow_but_keeps_its_time_stays_and_nothing_runs_twice() {
     let _burning = burn();
     let tasks = submit_tasks(&cluster, &started, 20);
     let seconds = std::env::var("TENURE_OVERLOAD_S").map_or(10, |text| text.parse().expect("a number of seconds"));
+    let mut longest = Duration::ZERO;
     for _ in 0..seconds * 2 {
-        stutter(&mut cluster, master, Duration::from_millis(400), Duration::from_millis(100));
+        let (still, at_work) = (Duration::from_millis(400), Duration::from_millis(100));
+        longest = longest.max(stutter(&mut cluster, master, still, at_work));
     }
     for task in &tasks {
         assert_eq!(cluster.ended(task)["state"], "done");
         assert_eq!(assigned(&cluster, task).len(), 1, "it was given to one worker");
     }
     assert_eq!(started.lines().len(), tasks.len());
-    assert_eq!(cluster.master_after(0), (master, epoch), "nobody took over");
+    // Whoever stands still for a second does not keep its time.
+    assert!(longest > SECOND || cluster.master_after(0) == (master, epoch), "somebody took over");
     clients.check(&cluster);
 }
 
+const SECOND: Duration = Duration::from_secs(1);
+
 #[test]
 fn a_slow_master_hands_over_by_itself_before_it_is_suspected() {
-    let mut cluster = TestCluster::start();
+    let mut cluster = TestCluster::with(|settings| settings.profile = "wan".into());
     let (old, epoch) = cluster.master_after(0);
     let clients = Clients::start(&cluster);
     clients.go_on(&cluster, 60);
-    // A third of the time-out, over and over: nobody has a reason to suspect it, but itself.
+    // Less than half of the time-out, over and over: nobody has a reason to suspect it, but itself.
     let log = cluster.processes.log(old);
     let hands_over = || std::fs::read_to_string(&log).unwrap_or_default().contains("hands mastership over");
-    for _ in 0..200 {
+    for _ in 0..50 {
         if hands_over() {
             break;
         }
-        stutter(&mut cluster, old, Duration::from_millis(200), Duration::from_millis(30));
+        stutter(&mut cluster, old, Duration::from_millis(800), Duration::from_millis(120));
     }
     assert!(hands_over(), "it did not notice");
     let (new, next) = cluster.master_after(epoch);
@@ -91,7 +99,7 @@ fn a_slow_master_hands_over_by_itself_before_it_is_suspected() {
 
 #[test]
 fn a_master_that_wakes_up_in_an_epoch_that_is_over_neither_writes_nor_dispatches() {
-    let mut cluster = TestCluster::start();
+    let mut cluster = TestCluster::with(|settings| settings.profile = "wan".into());
     let started = cluster.ledger("started");
     let (old, epoch) = cluster.master_after(0);
     let clients = Clients::start(&cluster);
@@ -110,7 +118,7 @@ fn a_master_that_wakes_up_in_an_epoch_that_is_over_neither_writes_nor_dispatches
         assert_eq!(cluster.ended(task)["state"], "done");
         assert_eq!(cluster.count(task, "done"), 1);
     }
-    let status = cluster.status(old).expect("it answers");
+    let status = cluster.answer(old);
     assert_eq!((status["role"].as_str(), status["epoch"].as_u64()), (Some("follower"), Some(next)), "{status}");
     assert_eq!(cluster.master_after(0), (new, next), "one new master, and it stays");
     only_what_was_assigned_began(&cluster, &tasks, &started);

@@ -59,8 +59,9 @@ impl Clients {
         cluster.until("clients get answers", || self.clock.answers.load(Ordering::SeqCst) >= before + answers);
     }
 
-    /// Ends them and checks what they saw.
+    /// Waits for a few more answers about each key, ends them and checks what they saw.
     pub fn check(self, cluster: &TestCluster) {
+        self.go_on(cluster, 20 * KEYS as u64);
         self.clock.is_over.store(true, Ordering::SeqCst);
         let mut history = History::default();
         for client in self.clients {

@@ -127,9 +127,19 @@ impl TestCluster {
         place.expect("waited for it")
     }
 
-    /// What exactly this node says of itself.
+    /// What exactly this node says of itself, if it answers soon.
     pub fn status(&self, place: usize) -> Option<Value> {
         self.wait(self.processes.get(place, "/v1/status"))
+    }
+
+    /// What exactly this node says of itself, when it answers.
+    pub fn answer(&self, place: usize) -> Value {
+        let mut status = None;
+        self.until("it answers", || {
+            status = self.status(place);
+            status.is_some()
+        });
+        status.expect("waited for it")
     }
 
     /// The place of the master at work with an epoch greater than `epoch`, and its epoch.
