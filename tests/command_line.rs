@@ -89,6 +89,18 @@ fn words_that_make_no_sense_are_usage_errors() {
     for args in [&["lock", "a", "--wait=1e19", "--", "true"][..], &["barrier", "b", "2", "--timeout=1e19"]] {
         expect(&alone(args), 2);
     }
+    for (args, said) in [
+        (&["--node", "localhost:99999", "status"][..], "`99999` is no port"),
+        (&["--node", "localhost", "status"], "`localhost` of --node cannot be used: it has no port"),
+        (
+            &["node", "--ephemeral", "--join", "127.0.0.1:7400,nonsense"],
+            "`nonsense` of the join list cannot be used: it has no port",
+        ),
+    ] {
+        let output = alone(args);
+        expect(&output, 2);
+        assert!(err(&output).contains(said), "{said} is not in {}", err(&output));
+    }
     let output = alone(&["help", "exit-codes"]);
     expect(&output, 0);
     assert!(out(&output).contains("130"));

@@ -6,10 +6,11 @@
 //! * A node that holds no log keeps links to those who do, and to nobody else, as soon as it knows one of them: so a thousand
 //!   workers stay possible.
 //! * An address belongs to the node that was heard there last.
+//! * What is wrong with a name is said when it is new, and else ever more seldom: looking it up goes on once a second, for as long as it takes.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol::effects::{Local, Part};
 use protocol::{Incarnation, NodeId, replica};
@@ -82,6 +83,8 @@ pub(crate) struct State {
     join: Vec<String>,
     /// The address of each place of the join list, once it is known.
     places: BTreeMap<usize, SocketAddr>,
+    /// What was said of the places that have none.
+    complaints: BTreeMap<usize, Complaint>,
     members: BTreeMap<NodeId, (SocketAddr, Part)>,
     /// What this node is to the log; nothing before it is in a cluster.
     part: Option<Part>,
@@ -104,8 +107,8 @@ impl Actor for Members {
     async fn pre_start(&self, myself: ActorRef<Message>, arguments: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { outlet, node, join } = arguments;
         myself.cast(Message::Resolve)?;
-        let (places, members, identified) = Default::default();
-        Ok(State { outlet, node, join, places, members, part: None, identified })
+        let (places, complaints, members, identified) = Default::default();
+        Ok(State { outlet, node, join, places, complaints, members, part: None, identified })
     }
 
     async fn handle(
@@ -202,15 +205,27 @@ impl State {
             if self.places.contains_key(&place) {
                 continue;
             }
-            match tokio::net::lookup_host(name).await.map(|mut found| found.next()) {
+            let why = match tokio::net::lookup_host(name).await.map(|mut found| found.next()) {
                 Ok(Some(addr)) => {
                     self.places.insert(place, addr);
+                    if self.complaints.remove(&place).is_some() {
+                        tracing::info!(name, %addr, "a name of the join list has an address now");
+                    }
                     if let Some(&node) = self.identified.get(&addr) {
                         self.outlet.deliver(Local::Replica(replica::Input::Resolved { place, node }));
                     }
+                    continue;
                 }
-                Ok(None) => tracing::warn!(name, "a name of the join list has no address"),
-                Err(error) => tracing::warn!(name, %error, "a name of the join list cannot be looked up"),
+                Ok(None) => "it has no address".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if let Some(pause) = self.complaints.entry(place).or_default().says(&why, Instant::now()) {
+                tracing::warn!(
+                    name,
+                    why,
+                    again_s = pause.as_secs(),
+                    "a name of the join list cannot be looked up: trying once a second"
+                );
             }
         }
         self.dial();
@@ -246,9 +261,55 @@ impl State {
     }
 }
 
+/// What was said of something that goes on being wrong.
+#[derive(Default)]
+struct Complaint {
+    why: String,
+    /// When it is said again although nothing has changed, and how long that pause is.
+    again: Option<(Instant, Duration)>,
+}
+
+impl Complaint {
+    /// Whether to say so now; if so, it is not said again for the pause that is returned, unless the reason changes.
+    fn says(&mut self, why: &str, now: Instant) -> Option<Duration> {
+        let pause = match self.again {
+            Some((at, _)) if self.why == why && now < at => return None,
+            Some((_, pause)) if self.why == why => (pause * 2).min(SAY_AGAIN_MAX),
+            _ => SAY_AGAIN,
+        };
+        self.again = Some((now + pause, pause));
+        why.clone_into(&mut self.why);
+        Some(pause)
+    }
+}
+
 /// A link that has carried nothing for so long is closed when gossip declares its peer dead: a healthy leader's heartbeats
 /// come forty times as often (F15).
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long to wait before looking up a name again.
 const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long nothing is said again of a name that cannot be looked up, at first; every pause is twice as long as the one before.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+const SAY_AGAIN_MAX: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_wrong_is_said_ever_more_seldom_and_a_new_reason_at_once() {
+        let (mut complaint, begin) = (Complaint::default(), Instant::now());
+        let mut said = |seconds: u64, why: &str| {
+            complaint.says(why, begin + Duration::from_secs(seconds)).map(|pause| pause.as_secs())
+        };
+        let times: Vec<u64> = (0..100).filter(|second| said(*second, "no such name").is_some()).collect();
+        assert_eq!(times, [0, 10, 30, 70]);
+        assert_eq!(said(100, "the server does not answer"), Some(10));
+        assert_eq!(said(101, "the server does not answer"), None);
+        assert_eq!(said(102, "no such name"), Some(10));
+        let pauses: Vec<u64> = (103..2_000).filter_map(|second| said(second, "no such name")).collect();
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 600, 600, 600]);
+    }
+}

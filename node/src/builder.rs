@@ -386,6 +386,11 @@ impl Builder {
             ))
             .hint("it names the first nodes; later ones join through any of them"));
         }
+        if let Some((address, why)) = self.join.iter().find_map(|at| Some((at, crate::address::check(at).err()?))) {
+            return Err(
+                wrong(format!("the address `{address}` of the join list cannot be used: {why}")).hint(WRITE_ADDRESS)
+            );
+        }
         if self.compaction.entries < SNAPSHOT_EVERY_MIN {
             return Err(wrong(format!(
                 "a snapshot after {} entries is one too often: at least {SNAPSHOT_EVERY_MIN} are allowed",
@@ -485,8 +490,7 @@ fn excerpt(word: &str) -> String {
 /// The first address behind a name, `host:port`.
 fn resolve(what: &str, text: &str) -> Result<SocketAddr, Diagnostic> {
     let wrong = |why: String| {
-        Diagnostic::new(Code::Config, format!("the {what} address `{text}` cannot be used: {why}"))
-            .hint("write HOST:PORT, for example 127.0.0.1:7400")
+        Diagnostic::new(Code::Config, format!("the {what} address `{text}` cannot be used: {why}")).hint(WRITE_ADDRESS)
     };
     let mut found = text.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     found.next().ok_or_else(|| wrong("the name has no address".to_owned()))
@@ -509,6 +513,9 @@ fn bind_http(address: SocketAddr, is_insecure: bool) -> Result<TcpListener, Diag
         _ => Diagnostic::new(Code::Config, format!("cannot serve HTTP at {address}: {error}")),
     })
 }
+
+/// What to do about an address that makes no sense.
+pub(crate) const WRITE_ADDRESS: &str = "write HOST:PORT, for example 127.0.0.1:7400";
 
 /// More than this is a mistake.
 const SLOTS_MAX: u32 = 4096;

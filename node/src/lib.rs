@@ -3,6 +3,7 @@
 //!
 //! Read in this order: [`Node`] (taking part), [`#[task]`](macro@task) (the work), [`Client`] (asking for it), [`Error`] (what can go wrong).
 
+mod address;
 mod backstage;
 #[doc(hidden)]
 pub mod bench;

@@ -11,6 +11,7 @@ use protocol::client::{CallError, Work};
 use protocol::state::{Answer, OpenSession};
 use protocol::{Profile, SessionId};
 
+use crate::builder::WRITE_ADDRESS;
 use crate::client::{self, Backend, Client};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::error::{Error, StartError};
@@ -143,11 +144,11 @@ impl Outside {
 fn resolve(nodes: &[String]) -> Result<Vec<SocketAddr>, Diagnostic> {
     let mut found = Vec::new();
     for node in nodes {
-        let addresses = node.to_socket_addrs().map_err(|error| {
-            Diagnostic::new(Code::Config, format!("the address `{node}` cannot be used: {error}"))
-                .hint("write HOST:PORT, for example 127.0.0.1:7400")
-        })?;
-        found.extend(addresses);
+        let unusable = |why: String| {
+            Diagnostic::new(Code::Config, format!("the address `{node}` cannot be used: {why}")).hint(WRITE_ADDRESS)
+        };
+        crate::address::check(node).map_err(unusable)?;
+        found.extend(node.to_socket_addrs().map_err(|error| unusable(error.to_string()))?);
     }
     if found.is_empty() {
         return Err(Diagnostic::new(Code::Config, "a client needs the address of at least one node"));

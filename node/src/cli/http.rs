@@ -62,18 +62,18 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// If a context file is there and cannot be used.
+    /// If an address makes no sense, or a context file is there and cannot be used.
     pub fn find(flag: &[String]) -> Result<Self, Diagnostic> {
         let listed = |text: &str| -> Vec<String> {
             text.split(',').map(str::trim).filter(|node| !node.is_empty()).map(str::to_owned).collect()
         };
         let flag: Vec<String> = flag.iter().flat_map(|text| listed(text)).collect();
         if !flag.is_empty() {
-            return Ok(Self::new(flag));
+            return Self::checked(flag, "--node");
         }
         let environment = std::env::var("TENURE_NODES").map(|text| listed(&text)).unwrap_or_default();
         if !environment.is_empty() {
-            return Ok(Self::new(environment));
+            return Self::checked(environment, "TENURE_NODES");
         }
         match Context::load()? {
             Some(context) if !context.nodes.is_empty() => Ok(Self::new(context.nodes)),
@@ -81,15 +81,25 @@ impl Cluster {
         }
     }
 
+    /// What somebody wrote, if it makes sense: without a port, HTTP would ask port 80.
+    fn checked(nodes: Vec<String>, place: &str) -> Result<Self, Diagnostic> {
+        for node in &nodes {
+            crate::address::check(bare(node)).map_err(|why| {
+                let what = format!("the address `{}` of {place} cannot be used: {why}", node.escape_debug());
+                Diagnostic::new(Code::Usage, what).hint(format!("write HOST:PORT, for example {DEFAULT_NODE}"))
+            })?;
+        }
+        Ok(Self::new(nodes))
+    }
+
     /// Exactly these addresses (`host:port`, or `http://host:port`).
     #[must_use]
     pub fn new(nodes: impl IntoIterator<Item = String>) -> Self {
-        let strip = |node: String| node.trim_start_matches("http://").trim_end_matches('/').to_owned();
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         Self {
-            nodes: nodes.into_iter().map(strip).collect(),
+            nodes: nodes.into_iter().map(|node| bare(&node).to_owned()).collect(),
             preferred: Arc::default(),
             http: Client::builder(TokioExecutor::new()).pool_idle_timeout(Duration::from_secs(30)).build(connector),
             timeout: Duration::from_secs(10),
@@ -373,6 +383,11 @@ pub fn escape(text: &str) -> String {
         }
     }
     out
+}
+
+/// An address without what a URL has around it.
+fn bare(node: &str) -> &str {
+    node.trim_start_matches("http://").trim_end_matches('/')
 }
 
 /// The innermost error in a chain: "connection refused" says more than "client error".
