@@ -3,19 +3,26 @@
 //!
 //! Read in this order: [`Node`] (taking part), [`#[task]`](macro@task) (the work), [`Client`] (asking for it), [`Error`] (what can go wrong).
 
+// Some of it serves the command line alone; the build with it tells what nobody uses.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
+
 mod address;
 mod backstage;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod bench;
 mod book;
 mod builder;
 pub mod builtin;
 mod claims;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 mod client;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod demo;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod dev;
 pub mod diagnostic;
@@ -28,12 +35,15 @@ mod gossip;
 #[doc(hidden)]
 pub mod http;
 pub mod kv;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod map;
 mod members;
 mod node;
 mod nodes;
+mod parse;
 mod ports;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod processes;
 mod recipes;

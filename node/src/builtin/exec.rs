@@ -215,12 +215,7 @@ impl ExecHandler {
         let mut command = if self.is_wrapped {
             // The running binary, even if its file was replaced since.
             let mut command = Command::new("/proc/self/exe");
-            command
-                .arg0("tenure")
-                .arg(crate::cli::parent::VERB)
-                .arg(std::process::id().to_string())
-                .arg("--")
-                .arg(program);
+            command.arg0("tenure").arg(WRAPPER).arg(std::process::id().to_string()).arg("--").arg(program);
             command
         } else {
             Command::new(program)
@@ -511,6 +506,9 @@ const EFFECTS_MAX: usize = 2 * 1024 * 1024;
 
 /// Stands for "no time-out".
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// The verb of the binary under which a command ends with the node that runs it.
+pub(crate) const WRAPPER: &str = "with-parent";
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@
 //! | `tenure.noop` | anything | nothing |
 //! | `tenure.echo` | anything | the same |
 //! | `tenure.sleep` | `{"ms": 500}` | nothing, after that long |
-//! | `tenure.render` | the number of a frame of the demo | the frame as a PNG file |
+//! | `tenure.render` | the number of a frame of the demo | the frame as a PNG file; with the feature `cli` |
 //! | `exec` | [`exec::Exec`] as JSON | [`exec::Report`] as JSON; only on nodes that allow it |
 //!
 //! The first four are always there: benchmarks and trials need something to run.
@@ -25,6 +25,7 @@ pub mod exec;
 /// The handlers that every node has.
 pub(crate) fn always() -> Vec<(&'static str, Arc<dyn RawHandler>)> {
     vec![
+        #[cfg(feature = "cli")]
         (crate::demo::handler::KIND, Arc::new(crate::demo::handler::Render)),
         ("tenure.noop", Arc::new(Noop)),
         ("tenure.echo", Arc::new(Echo)),

@@ -26,7 +26,6 @@ mod node;
 pub mod output;
 pub(crate) mod pages;
 pub mod parent;
-pub mod parse;
 mod patient;
 mod rights;
 mod roster;
@@ -43,6 +42,7 @@ pub use output::{Format, Output, Paint};
 pub use patient::Patient;
 
 pub use crate::diagnostic::{Code, Diagnostic};
+pub(crate) use crate::parse;
 
 /// Identical nodes that elect a master, run tasks exactly as often as asked, and lose nothing they acknowledged.
 #[derive(Debug, Parser)]

@@ -20,7 +20,7 @@ use super::Exit;
 use crate::diagnostic::{Code, Diagnostic};
 
 /// The hidden verb that wraps a command.
-pub const VERB: &str = "with-parent";
+pub const VERB: &str = crate::builtin::exec::WRAPPER;
 
 /// `tenure with-parent PID -- CMD ARGS…`
 #[derive(Debug, clap::Args)]

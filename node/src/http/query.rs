@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use protocol::TaskId;
 
-use crate::cli::parse;
 use crate::diagnostic::{Code, Diagnostic};
+use crate::parse;
 
 /// The words after the question mark.
 pub(super) struct Query(Vec<(String, String)>);

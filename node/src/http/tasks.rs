@@ -17,8 +17,8 @@ use super::Door;
 use super::json::{self, SCHEMA, from_base64};
 use super::problem::Answer;
 use super::query::Query;
-use crate::cli::parse;
 use crate::diagnostic::{Code, Diagnostic};
+use crate::parse;
 
 /// A task as a request describes it.
 #[derive(Debug, Default, Deserialize)]

@@ -11,7 +11,7 @@ async fn a_submitted_task_can_be_read_waited_for_and_listed() {
     let waiting = fixture.cluster.clone();
     let path = format!("/v1/tasks/{id}?wait=30s");
     let waiting = tokio::spawn(async move { waiting.get(path).await });
-    fixture.toy.finish(worker, crate::cli::parse::task(&id).unwrap(), Outcome::done("{\"a\":1}"));
+    fixture.toy.finish(worker, crate::parse::task(&id).unwrap(), Outcome::done("{\"a\":1}"));
     let task = waiting.await.unwrap().unwrap();
     assert_eq!((&task["state"], &task["output"]), (&json!("done"), &json!("{\"a\":1}")));
     assert_eq!(task["output_encoding"], "utf-8");
@@ -54,7 +54,7 @@ async fn large_results_hide_no_task_behind_them() {
     for _ in 0..3 {
         let id = fixture.echo().await;
         let output = Outcome::done(vec![b'x'; 600 * 1024]);
-        fixture.toy.finish(worker, crate::cli::parse::task(&id).unwrap(), output);
+        fixture.toy.finish(worker, crate::parse::task(&id).unwrap(), output);
     }
     let list = fixture.get("/v1/tasks").await;
     assert_eq!((list["tasks"].as_array().unwrap().len(), &list["next"]), (3, &Value::Null));

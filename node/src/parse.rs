@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{NodeId, TaskId};
+use protocol::TaskId;
 
 /// A span of time: `250ms`, `5m`, `1h 30m`, or a bare number of seconds. At most a thousand years, which can be added to any point in time.
 ///
@@ -41,16 +41,6 @@ pub fn task(text: &str) -> Result<TaskId, String> {
     number.map(TaskId).ok_or_else(|| format!("`{text}` is no task; a task looks like t42"))
 }
 
-/// A node's id: 16 hexadecimal digits.
-///
-/// # Errors
-///
-/// The sentence to show.
-pub fn node(text: &str) -> Result<NodeId, String> {
-    let number = (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten();
-    number.map(NodeId).ok_or_else(|| format!("`{text}` is no node; a node is 16 hexadecimal digits"))
-}
-
 /// A label, `key=value`.
 ///
 /// # Errors
@@ -85,11 +75,9 @@ mod tests {
     #[test]
     fn printed_ids_paste_back() {
         assert_eq!(task(&TaskId(42).to_string()), Ok(TaskId(42)));
-        assert_eq!(node(&NodeId(0xabc).to_string()), Ok(NodeId(0xabc)));
         for wrong in ["42", "t", "t-1", "t42#2", "tx"] {
             assert!(task(wrong).is_err(), "{wrong}");
         }
-        assert!(node("abc").is_err());
     }
 
     #[test]
