@@ -154,6 +154,7 @@ impl IntoFuture for Opening {
     fn into_future(self) -> Self::IntoFuture {
         let Self { client, ttl, label, fast_release, patience } = self;
         async move {
+            let label = if label.is_empty() { UNLABELLED.to_owned() } else { label };
             let about = About { label, host: client.backend().host(), fast_release };
             let kept = client.backend().keep(OpenSession { ttl, about }, patience).await?;
             let inside = Inside {
@@ -345,6 +346,8 @@ impl std::fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
+/// What a session is called whose owner did not say.
+const UNLABELLED: &str = "client";
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,8 @@ use crate::http::SCHEMA;
 /// The verbs under `session`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
-    /// The sessions of clients, oldest first
+    /// The sessions of clients, oldest first: those of kind `requests` number what a node or a program asks for, so that it is done once;
+    /// keys and rights belong to those of kind `owner`
     #[command(alias = "list")]
     Ls {
         /// Only those after this one
@@ -26,7 +27,7 @@ pub(super) enum Verb {
     /// Run a command with a session of its own, which it reads from TENURE_SESSION and which ends with it
     Open {
         /// What is shown of it
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "session open")]
         label: String,
         #[command(flatten)]
         under: Under,
@@ -74,7 +75,7 @@ async fn list(after: Option<String>, limit: u32, frame: &Frame) -> Result<Exit, 
         Format::Name => sessions.iter().for_each(|session| output.line(word(&session["session"]))),
         Format::Table | Format::Wide => {
             let rows: Vec<Vec<String>> = sessions.iter().map(row).collect();
-            output.table(&["SESSION", "LABEL", "TTL", "LEFT", "KEYS", "CLAIMS", "HOST"], &rows);
+            output.table(&["SESSION", "KIND", "LABEL", "TTL", "LEFT", "KEYS", "CLAIMS", "HOST"], &rows);
         }
     }
     Ok(Exit::OK)
@@ -84,11 +85,12 @@ fn row(session: &Value) -> Vec<String> {
     let seconds = |name: &str| format!("{:.1} s", session[name].as_f64().unwrap_or_default() / 1000.0);
     vec![
         word(&session["session"]),
+        word(&session["kind"]),
         word(&session["label"]),
         seconds("ttl_ms"),
         seconds("left_ms"),
         word(&session["keys"]),
         word(&session["claims"]),
-        word(&session["host"]),
+        word(&session["host_label"]),
     ]
 }

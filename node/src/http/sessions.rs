@@ -23,6 +23,7 @@ use super::problem::Answer;
 use super::query::Query;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::error::Error;
+use crate::site::{Identity, Member};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,7 +43,8 @@ pub(super) async fn open(State(door): State<Door>, headers: HeaderMap, body: Res
     })?;
     let client = door.client(&headers);
     let ttl = wish.ttl_ms.map_or_else(|| client.profile().application_session(), Duration::from_millis);
-    let about = About { label: wish.label, ..About::default() };
+    let label = if wish.label.is_empty() { UNLABELLED.to_owned() } else { wish.label };
+    let about = About { label, ..About::default() };
     let id = door.answer(client.open_session(OpenSession { ttl, about })).await?;
     let mut document = json!({ "schema": SCHEMA, "session": id.to_string(), "ttl_ms": millis(ttl) });
     document["valid_for_ms"] = valid_for(ttl, asked).into();
@@ -56,20 +58,21 @@ pub(super) async fn list(State(door): State<Door>, RawQuery(query): RawQuery, he
     let after = query.text("after").map_or(Ok(SessionId(0)), parse)?;
     let limit = query.number("limit")?.unwrap_or(PAGE);
     let sessions = door.answer(door.client(&headers).sessions(after, limit)).await?;
-    let sessions: Vec<Value> = sessions.iter().map(document).collect();
+    let members = door.site.members();
+    let sessions: Vec<Value> = sessions.iter().map(|view| document(view, &members)).collect();
     Ok(Json(json!({ "schema": SCHEMA, "sessions": sessions })).into_response())
 }
 
 pub(super) async fn show(State(door): State<Door>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     let id = parse(&id)?;
-    Ok(Json(document(&look(&door, &headers, id).await?)).into_response())
+    Ok(Json(document(&look(&door, &headers, id).await?, &door.site.members())).into_response())
 }
 
 pub(super) async fn renew(State(door): State<Door>, Path(id): Path<String>, headers: HeaderMap) -> Answer {
     let (asked, id) = (Instant::now(), parse(&id)?);
     door.answer(door.client(&headers).renew_session(id)).await?;
     let view = look(&door, &headers, id).await?;
-    let mut document = document(&view);
+    let mut document = document(&view, &door.site.members());
     document["valid_for_ms"] = valid_for(view.ttl, asked).into();
     Ok(Json(document).into_response())
 }
@@ -86,18 +89,26 @@ async fn look(door: &Door, headers: &HeaderMap, id: SessionId) -> Result<Session
     found.into_iter().find(|view| view.id == id).ok_or_else(|| Error::NoSession(id).into())
 }
 
-fn document(view: &SessionView) -> Value {
+fn document(view: &SessionView, members: &[Member]) -> Value {
     json!({
         "schema": SCHEMA,
         "session": view.id.to_string(),
+        "kind": kind(&view.about),
         "label": view.about.label,
         "ttl_ms": millis(view.ttl),
         "left_ms": millis(view.left),
         "host": view.about.host.map(|host| host.node.to_string()),
+        "host_label": view.about.host.map(|host| Identity::name_of(members, host.node)),
         "fast_release": view.about.fast_release,
         "keys": view.keys,
         "claims": view.claims,
     })
+}
+
+/// What a session is for. That of a client's own requests says nothing of itself; whoever opens another one does, if only that it came over
+/// HTTP or from the library.
+fn kind(about: &About) -> &'static str {
+    if *about == About::default() { "requests" } else { "owner" }
 }
 
 fn valid_for(ttl: Duration, asked: Instant) -> u64 {
@@ -114,6 +125,9 @@ fn parse(text: &str) -> Result<SessionId, Diagnostic> {
             .hint("a session is a number, such as 42")
     })
 }
+
+/// What a session is called that was opened here by somebody who did not say.
+const UNLABELLED: &str = "http";
 
 /// How many sessions one answer shows unless told otherwise.
 const PAGE: u32 = 1_000;

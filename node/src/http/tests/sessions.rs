@@ -15,7 +15,12 @@ async fn a_session_is_opened_renewed_shown_and_ended() {
     let list = fixture.get("/v1/sessions").await;
     let labels: Vec<_> = list["sessions"].as_array().unwrap().iter().map(|session| session["label"].clone()).collect();
     assert_eq!(labels.last(), Some(&json!("indexer")));
+    let kinds: Vec<_> = list["sessions"].as_array().unwrap().iter().map(|session| session["kind"].clone()).collect();
+    assert_eq!(kinds, [json!("requests"), json!("owner")], "the node numbers its requests under a session of its own");
     assert_eq!(fixture.get(&path).await["label"], "indexer");
+    let unlabelled = fixture.post("/v1/sessions", json!({})).await.unwrap();
+    let unlabelled = fixture.get(&format!("/v1/sessions/{}", unlabelled["session"].as_str().unwrap())).await;
+    assert_eq!((&unlabelled["kind"], &unlabelled["label"]), (&json!("owner"), &json!("http")));
     fixture.cluster.send(Request::new(Method::DELETE, path.clone())).await.unwrap();
     for method in [Method::GET, Method::PUT, Method::DELETE] {
         let gone = fixture.once(Request::new(method, path.clone())).await.unwrap_err();
