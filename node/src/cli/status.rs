@@ -1,4 +1,4 @@
-//! `tenure status`: one screen.
+//! `tenure status`: one screen, also where nothing works; the exit code says whether anything does.
 
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,21 @@ pub(super) async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
     }
     let status = frame.cluster()?.get("/v1/status").await?;
     show(&status, &frame.output);
+    if let Some(why) = unled(&status) {
+        return Err(why);
+    }
     if status["voters"].as_array().is_some_and(|voters| voters.len() == 1) {
         hint_at_growth(&status, frame).await;
     }
     Ok(Exit::OK)
+}
+
+/// Why this node could not do anything for anybody now, if so: what it knows is shown all the same.
+fn unled(status: &Value) -> Option<Diagnostic> {
+    let wait = &status["waits_for"];
+    let diagnostic = Diagnostic::new(Code::NoQuorum, wait["why"].as_str()?).hint(wait["hint"].as_str()?);
+    let causes = wait["causes"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    Some(causes.fold(diagnostic, Diagnostic::cause))
 }
 
 /// One voter is a cluster, and one that nothing survives.
@@ -85,10 +96,6 @@ fn show(status: &Value, output: &Output) {
             let role = if status["part"] == "member" { text("part") } else { text("role") };
             line("node", format!("{}  {role}  {}", text("label"), output.paint(Paint::Dim, &text("node"))));
             line("master", format!("{master}  epoch {}", text("epoch")));
-            let waits = &status["waits_for"];
-            if waits.is_object() {
-                line("waits", format!("{}; {}", word(&waits["why"]), word(&waits["hint"])));
-            }
             if heard > 0 {
                 line("quorum", format!("{heard} of {voters} voters answer  lease {} ms", text("lease_ms")));
             } else {

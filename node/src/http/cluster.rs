@@ -9,7 +9,6 @@ use axum::http::HeaderMap;
 use axum::response::IntoResponse as _;
 use futures_util::StreamExt as _;
 use protocol::effects::Part;
-use protocol::founding::Wait;
 use protocol::state::{Answer as StateAnswer, NodeView, Query, Summary};
 use protocol::{ClusterId, NodeId, replica};
 use serde_json::{Value, json};
@@ -23,7 +22,6 @@ use crate::client::Client;
 use crate::diagnostic::{Code, Diagnostic};
 use crate::nodes::NodeEvent;
 use crate::site::{Identity, Member};
-use crate::waiting;
 
 pub(super) async fn status(State(door): State<Door>) -> Answer {
     let identity = door.site.identity();
@@ -32,6 +30,7 @@ pub(super) async fn status(State(door): State<Door>) -> Answer {
     let master = status.leader.map(|node| Identity::name_of(&members, node));
     let nodes = |list: &[NodeId]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let (voters, learners) = conf(&door, &status).await;
+    let is_led = status.leader.is_some() && status.master_fresh && status.waits_for.is_none();
     let mut document = json!({
         "schema": SCHEMA,
         "cluster": identity.cluster,
@@ -56,7 +55,7 @@ pub(super) async fn status(State(door): State<Door>) -> Answer {
         "log_base": status.log_base,
         "snapshot": status.snapshot,
         "fetching": status.fetching.map(fetching),
-        "waits_for": status.waits_for.as_ref().map(waits_for),
+        "waits_for": (!is_led).then(|| waits_for(&door.unled(&status, "no master is heard at this moment"))),
     });
     document["tasks"] = summary(&door).await.map_or(Value::Null, |summary| counts(&summary));
     Ok(Json(document).into_response())
@@ -99,10 +98,9 @@ fn fetching(image: replica::Fetching) -> Value {
     json!({ "from": image.from.to_string(), "last": image.last, "staged": image.staged, "count": image.count })
 }
 
-/// What a node waits for that has seen no cluster at work.
-fn waits_for(wait: &Wait) -> Value {
-    let Diagnostic { message, hint, .. } = waiting::in_words(wait);
-    json!({ "why": message, "hint": hint })
+/// What a node waits for that knows no master at work.
+fn waits_for(wait: &Diagnostic) -> Value {
+    json!({ "why": wait.message, "causes": wait.causes, "hint": wait.hint })
 }
 
 /// What a node is to the log, in a word.

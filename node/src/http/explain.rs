@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use protocol::effects::Part;
-use protocol::{ClusterId, NodeId};
+use protocol::{ClusterId, NodeId, replica};
 
 use super::Door;
 use crate::client::Client;
@@ -33,6 +33,11 @@ impl Door {
 
     async fn no_quorum(&self, waited: Duration) -> Diagnostic {
         let Some(status) = self.site.status().await else { return super::cluster::not_running() };
+        self.unled(&status, &format!("no master answered within {waited:.1?}"))
+    }
+
+    /// Why there is no master at work, seen from here; `otherwise` where nothing is wrong but that.
+    pub(super) fn unled(&self, status: &replica::Status, otherwise: &str) -> Diagnostic {
         if let Some(wait) = &status.waits_for {
             return waiting::in_words(wait);
         }
@@ -54,7 +59,7 @@ impl Door {
         let need = voters.len() / 2 + 1;
         let master = status.leader.map(|node| Identity::name_of(&members, node));
         if here.len() >= need {
-            return Diagnostic::new(Code::NoQuorum, format!("no quorum: no master answered within {waited:.1?}"))
+            return Diagnostic::new(Code::NoQuorum, format!("no quorum: {otherwise}"))
                 .hint("an election takes a moment; try again")
                 .master(master);
         }
