@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::support::{Running, TestCluster, Turn, command, tenure};
+use crate::support::{BINARY, Running, TestCluster, Turn, command, tenure};
 
 /// Runs a verb against a cluster.
 pub fn ask(cluster: &TestCluster, args: &[&str]) -> Output {
@@ -96,6 +96,8 @@ fn words_that_make_no_sense_are_usage_errors() {
             &["node", "--ephemeral", "--join", "127.0.0.1:7400,nonsense"],
             "`nonsense` of the join list cannot be used: it has no port",
         ),
+        (&["lock", "a", "--wait", "5s", "--", "true"], "to give '--wait' a value, write '--wait=5s'"),
+        (&["lock", "--wait", "5s", "a", "--", "true"], "to give '--wait' a value, write '--wait=5s'"),
     ] {
         let output = alone(args);
         expect(&output, 2);
@@ -133,6 +135,16 @@ fn a_session_at_the_terminal() {
     expect(&ask(&cluster, &["kv", "rm", "colour"]), 0);
     expect(&ask(&cluster, &["kv", "get", "colour"]), 5);
 
+    // Sessions: those that only number requests are told from those that own something.
+    let nodes = cluster.processes.https().join(",");
+    let listed = ask(&cluster, &["lock", "a", "--", BINARY, "--node", &nodes, "session", "ls"]);
+    expect(&listed, 0);
+    let line = |kind: &str, label: &str| {
+        out(&listed).lines().any(|line| line.split_whitespace().skip(1).take(2).eq([kind, label]))
+    };
+    assert!(line("owner", "/v1/locks/a"), "{}", out(&listed));
+    assert!(out(&listed).lines().any(|line| line.split_whitespace().nth(1) == Some("requests")), "{}", out(&listed));
+
     // Tasks: ids paste back, a failure is exit code 1, an unknown one 5.
     let id = ask(&cluster, &["submit", "tenure.echo", "{\"n\":1}", "--key", "same"]);
     expect(&id, 0);
@@ -168,6 +180,32 @@ fn a_session_at_the_terminal() {
     let refused = ask(&cluster, &["submit", "tenure.echo", &large]);
     expect(&refused, 2);
     assert!(err(&refused).contains("code: too-large"), "{}", err(&refused));
+}
+
+#[test]
+fn without_a_quorum_it_is_said_what_is_known_and_no_command_waits_beyond_its_time() {
+    let mut cluster = TestCluster::start();
+    for place in [1, 2] {
+        cluster.processes.kill(place);
+    }
+    cluster.until("the quorum is missed", || {
+        let why = cluster.status(0).map(|status| status["waits_for"]["why"].clone()).unwrap_or_default();
+        why.as_str().is_some_and(|why| why.contains("no quorum: 1 of 3 voters answer (n1); need 2"))
+    });
+    let status = ask(&cluster, &["status"]);
+    expect(&status, 4);
+    assert!(out(&status).contains("cluster    test") && out(&status).contains("revision"), "{}", out(&status));
+    for part in ["no quorum: 1 of 3 voters answer", "n2", "n3", "hint:", "code: no-quorum (exit 4)"] {
+        assert!(err(&status).contains(part), "{part} is not in {}", err(&status));
+    }
+    let status = ask(&cluster, &["status", "-o", "json"]);
+    expect(&status, 4);
+    let document: Value = serde_json::from_slice(&status.stdout).expect("one document");
+    assert_eq!(document["waits_for"]["causes"].as_array().map(Vec::len), Some(2));
+
+    let lock = ask(&cluster, &["lock", "a", "--wait=100ms", "--timeout=5s", "--", "true"]);
+    expect(&lock, 4);
+    assert!(err(&lock).contains("no quorum: 1 of 3 voters answer"), "{}", err(&lock));
 }
 
 #[test]

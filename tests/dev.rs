@@ -21,6 +21,8 @@ fn a_dev_cluster_is_found_without_flags_and_brings_killed_nodes_back() {
     let cluster: Value = serde_json::from_str(&line).expect("one document");
     let nodes = cluster["nodes"].as_array().expect("a list");
     assert_eq!(nodes.len(), 3);
+    let master = nodes.iter().find(|node| node["label"] == cluster["master_label"]);
+    assert!(master.is_some() && cluster["epoch"].as_u64() >= Some(1), "{cluster}");
 
     assert!(ask(&["kv", "put", "greeting", "hello"]).status.success(), "the context names the cluster");
     let node = i32::try_from(nodes[0]["pid"].as_u64().expect("a number")).expect("process numbers are small");

@@ -114,6 +114,11 @@ impl Cluster {
         self
     }
 
+    /// How long a request may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout
+    }
+
     /// The same for a question whose good answer may take `wait`: see [`Request::waits`].
     #[must_use]
     pub fn waiting(&self, wait: Duration) -> Self {

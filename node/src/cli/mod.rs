@@ -8,9 +8,11 @@
 //! * Exit codes are those of [`exit::EXIT_CODES`] and of nothing else.
 //! * A verb never prints an error itself: it returns a [`Diagnostic`], rendered here once.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod context;
@@ -70,7 +72,7 @@ struct Global {
     /// HTTP address of a node; several with commas [env: TENURE_NODES] [default: the dev or demo that was started last and still runs]
     #[arg(long = "node", global = true, value_name = "ADDR[,ADDR]")]
     nodes: Vec<String>,
-    /// Give up on an answer after this long
+    /// Give up on an answer after this long [default: 10s; longer where a verb waits for something]
     #[arg(long, global = true, value_parser = parse::duration, value_name = "TIME")]
     timeout: Option<Duration>,
     /// When to use colour
@@ -99,7 +101,7 @@ enum Verb {
     Master(roster::MasterVerb),
     /// Figures, each with its target
     Bench(crate::bench::Args),
-    /// Who is master, how far the log is, what waits
+    /// Who is master, how far the log is; exits with 4 if the node that answers knows no master at work
     Status(status::Args),
     /// The nodes, and how this node sees them
     Members(members::Args),
@@ -197,6 +199,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = with_tip(error, std::env::args_os().skip(1));
             // clap prints usage errors to stderr and asked-for help to stdout, with its own exit codes 2 and 0.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -221,6 +224,28 @@ pub fn main() -> ExitCode {
             Exit::from(diagnostic.code).into()
         }
     }
+}
+
+/// Says so where a value was given after a space to a flag whose value may be missing: such a flag takes it after `=` only.
+fn with_tip(mut error: clap::Error, words: impl Iterator<Item = OsString>) -> clap::Error {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
+    }
+    let words: Vec<String> = words.map_while(|word| word.into_string().ok()).take_while(|word| word != "--").collect();
+    let mut verb = &Cli::command();
+    for word in &words {
+        verb = verb.find_subcommand(word).unwrap_or(verb);
+    }
+    let takes_value = |word: &str| {
+        let name = word.strip_prefix("--");
+        verb.get_arguments().any(|flag| flag.is_require_equals_set() && name.is_some() && flag.get_long() == name)
+    };
+    let apart = words.windows(2).find(|pair| takes_value(&pair[0]) && !pair[1].starts_with('-'));
+    if let Some([flag, value]) = apart {
+        let tip = format!("to give '{flag}' a value, write '{flag}={value}'").into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+    }
+    error
 }
 
 async fn run(verb: Verb, frame: &Frame) -> Result<Exit, Diagnostic> {

@@ -20,6 +20,7 @@ pub struct Output {
     format: Format,
     color_out: bool,
     color_err: bool,
+    has_terminal: bool,
     ascii: bool,
     quiet: bool,
 }
@@ -82,6 +83,7 @@ impl Output {
             format,
             color_out: decide(std::io::stdout().is_terminal()),
             color_err: decide(std::io::stderr().is_terminal()),
+            has_terminal: std::io::stdout().is_terminal(),
             ascii,
             quiet,
         }
@@ -97,6 +99,12 @@ impl Output {
     #[must_use]
     pub fn is_json(&self) -> bool {
         matches!(self.format, Format::Json | Format::Jsonl)
+    }
+
+    /// Whether a person reads stdout, as far as can be known.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        self.has_terminal
     }
 
     /// Whether notes and progress are unwanted.
@@ -148,6 +156,11 @@ impl Output {
     pub fn line(&self, text: impl AsRef<str>) {
         // At once: whoever is interrupted leaves no half of a line.
         self.bytes(format!("{}\n", text.as_ref()).as_bytes());
+    }
+
+    /// The revision of what was done: with that word for people, bare for whoever reads a pipe.
+    pub fn revision(&self, revision: &Value) {
+        self.line(revision_for(revision, self.has_terminal));
     }
 
     /// Data as it is.
@@ -215,6 +228,11 @@ fn with_schema(mut value: Value) -> Value {
     value
 }
 
+fn revision_for(revision: &Value, is_person: bool) -> String {
+    let word = if is_person { "revision " } else { "" };
+    format!("{word}{revision}")
+}
+
 fn painted(color: bool, paint: Paint, text: &str) -> String {
     if !color || text.is_empty() {
         return text.to_owned();
@@ -264,6 +282,12 @@ const PIPE_CLOSED: i32 = 141;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_person_is_told_what_the_number_is_and_a_script_has_nothing_to_cut_off() {
+        assert_eq!(revision_for(&Value::from(12), true), "revision 12");
+        assert_eq!(revision_for(&Value::from(12), false), "12");
+    }
 
     #[test]
     fn colour_does_not_count_in_the_width_of_a_cell() {

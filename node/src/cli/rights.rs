@@ -9,6 +9,7 @@ use axum::http::Method;
 use protocol::client::Guarding;
 use protocol::state::{RightId, RightKind};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::guardian::Variable;
 use super::http::escape;
@@ -72,7 +73,7 @@ pub(super) struct LockArgs {
     /// The lock
     #[arg(value_parser = parse::name)]
     name: String,
-    /// Stand in line; for so long if a time is given
+    /// Stand in line; for so long if a time is given (as --wait=5s). While no quorum answers, --timeout goes on top of that
     #[arg(long, num_args = 0..=1, default_missing_value = "24000h", require_equals = true, value_parser = parse::duration, value_name = "TIME")]
     wait: Option<Duration>,
     /// Together with other readers
@@ -329,7 +330,8 @@ pub(super) async fn queue(verb: QueueVerb, frame: &Frame) -> Result<Exit, Diagno
             let answer = frame.cluster()?.send(request).await?.json()?;
             match frame.output.format() {
                 Format::Json | Format::Jsonl => frame.output.json(answer),
-                _ => frame.output.line(word(&answer["revision"])),
+                Format::Name => frame.output.line(word(&answer["revision"])),
+                Format::Table | Format::Wide => frame.output.revision(&answer["revision"]),
             }
             Ok(Exit::OK)
         }
@@ -362,7 +364,8 @@ pub(super) async fn barrier(args: BarrierArgs, frame: &Frame) -> Result<Exit, Di
     let keeper = Keeper::open(&cluster, None, "barrier").await?;
     let claim = json!({ "parties": args.parties, "value": myself() });
     let patience = frame.timeout.unwrap_or(FOREVER);
-    let passed = granted(&cluster, &keeper, &path("barriers", &args.name), claim, patience).await;
+    let passed =
+        granted(&cluster, &keeper, &path("barriers", &args.name), claim, Instant::now() + patience.min(FOREVER)).await;
     keeper.close().await;
     let passed = passed.map_err(|error| match (error.code, frame.timeout) {
         (Code::Held, Some(timeout)) => {
@@ -396,12 +399,16 @@ async fn run_under(
 ) -> Result<Exit, Diagnostic> {
     let cluster = frame.cluster()?;
     let (mut keeper, grace) = under.open(&cluster, &path).await?;
-    let mut granted = self::granted(&cluster, &keeper, &path, claim.clone(), wait).await;
-    // A claim that may stand in line goes with its session: under another one nothing is in doubt.
-    while granted.as_ref().is_err_and(|error| error.maybe_applied) {
+    let end = Instant::now() + wait.min(FOREVER);
+    let mut granted = self::granted(&cluster, &keeper, &path, claim.clone(), end).await;
+    // A claim that may stand in line goes with its session: under another one, or without one, nothing is in doubt.
+    while let Some(error) = granted.as_ref().err().filter(|error| error.maybe_applied).cloned() {
         keeper.close().await;
+        if Instant::now() >= end + cluster.patience() {
+            return Err(error.maybe_applied(false));
+        }
         keeper = under.open(&cluster, &path).await?.0;
-        granted = self::granted(&cluster, &keeper, &path, claim.clone(), wait).await;
+        granted = self::granted(&cluster, &keeper, &path, claim.clone(), end).await;
     }
     let result = match granted {
         Ok(grant) if grant["state"] == "settled" => {
@@ -479,22 +486,21 @@ fn unrecorded() -> Diagnostic {
     Diagnostic::new(Code::Lost, why).hint("if it is not recorded, somebody else does it again")
 }
 
-/// Claims, and waits in line.
+/// Claims, and waits in line until `end`; without a wait it does not stand there.
 async fn granted(
     cluster: &Cluster,
     keeper: &Keeper,
     path: &str,
     mut claim: Value,
-    wait: Duration,
+    end: Instant,
 ) -> Result<Value, Diagnostic> {
     claim["session"] = keeper.session().into();
-    claim["stay"] = (!wait.is_zero()).into();
+    claim["stay"] = (Instant::now() < end).into();
     let mut document = cluster.send(Request::post(path).json(&claim)).await?.json()?;
     let place = format!("{path}/claims/{}", word(&document["claim"]));
-    let began = tokio::time::Instant::now();
     let mut unanswered = None;
     while document["state"] == "waiting" {
-        let left = wait.saturating_sub(began.elapsed());
+        let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(unanswered.unwrap_or_else(|| Diagnostic::new(Code::Held, "somebody else holds it")));
         }
@@ -503,7 +509,7 @@ async fn granted(
         let cluster = cluster.waiting(turn);
         let reply = tokio::select! {
             reply = cluster.send(request) => reply,
-            () = keeper.lost() => return Err(Diagnostic::new(Code::Lost, "the session ended while it stood in line")),
+            () = keeper.lost() => return Err(out_of_line(keeper, unanswered)),
         };
         match reply {
             Ok(reply) => (document, unanswered) = (reply.json()?, None),
@@ -519,6 +525,17 @@ async fn granted(
         return Err(Diagnostic::new(Code::Lost, "the claim was withdrawn by somebody else"));
     }
     Ok(document)
+}
+
+/// Why a session that stood in line is over. It held nothing yet: where nobody answers, that is what is wrong.
+fn out_of_line(keeper: &Keeper, unanswered: Option<Diagnostic>) -> Diagnostic {
+    if keeper.is_ended() {
+        return Diagnostic::new(Code::Lost, "the cluster says that its session has ended while it stood in line");
+    }
+    unanswered.unwrap_or_else(|| {
+        let why = "no quorum: nobody renewed its session in time, and with that its place in line is lost";
+        Diagnostic::new(Code::NoQuorum, why).hint("try again later; `tenure status` says what the cluster waits for")
+    })
 }
 
 fn path(kind: &str, name: &str) -> String {

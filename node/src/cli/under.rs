@@ -90,11 +90,17 @@ impl Keeper {
         untold.step(Standing::Until(*self.until.borrow()), actors::now()).is_err()
     }
 
+    /// Whether the cluster says that it is over.
+    pub(super) fn is_ended(&self) -> bool {
+        *self.until.borrow() == Nanos(0)
+    }
+
     /// Why it is over, or about to be.
     fn why(&self) -> &'static str {
-        match *self.until.borrow() {
-            Nanos(0) => "the cluster says that its session has ended",
-            _ => "nobody has renewed its session in time",
+        if self.is_ended() {
+            "the cluster says that its session has ended"
+        } else {
+            "nobody has renewed its session in time"
         }
     }
 

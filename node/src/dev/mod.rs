@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::context::Context;
 use crate::cli::{Code, Diagnostic, Exit, Format, Frame, Output, Paint};
@@ -78,6 +78,7 @@ pub async fn run(args: Args, frame: &Frame) -> Result<Exit, Diagnostic> {
 }
 
 async fn introduce(processes: &mut Processes, took: Duration, output: &Output) {
+    let status = led(processes).await;
     if output.is_json() {
         let nodes: Vec<_> = (0..processes.len())
             .map(|place| {
@@ -90,7 +91,13 @@ async fn introduce(processes: &mut Processes, took: Duration, output: &Output) {
                 })
             })
             .collect();
-        output.json(json!({ "nodes": nodes, "ready_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX) }));
+        output.json(json!({
+            "nodes": nodes,
+            "master": status["master"],
+            "master_label": status["master_label"],
+            "epoch": status["epoch"],
+            "ready_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        }));
         return;
     }
     if output.format() == Format::Name {
@@ -99,8 +106,23 @@ async fn introduce(processes: &mut Processes, took: Duration, output: &Output) {
     }
     let (head, rows) = table(processes, output).await;
     output.table(&head, &rows);
+    if let Some(master) = status["master_label"].as_str() {
+        output.note(format!("{} {master} is master, epoch {}", output.symbol("★"), status["epoch"]));
+    }
     output.note(format!("ready in {:.1} s; logs and data in {}", took.as_secs_f64(), processes.folder().display()));
     output.note("another terminal: tenure status | tenure map -- echo {} | kill -9 one of the nodes; Ctrl-C ends it");
+}
+
+/// The status of a node that knows a master at work; nothing if none does at this moment.
+async fn led(processes: &Processes) -> Value {
+    for place in 0..processes.len() {
+        if let Some(status) =
+            processes.get(place, "/v1/status").await.filter(|status| status["master_is_fresh"] == true)
+        {
+            return status;
+        }
+    }
+    Value::Null
 }
 
 /// Starts what ended again. Comes back only if that fails.

@@ -12,7 +12,7 @@ pub(crate) async fn table(processes: &mut Processes, output: &Output) -> (Vec<&'
             Some(status) if status["master"].is_string() && status["master"] == status["node"] => {
                 (output.paint(Paint::Good, &format!("{} master", output.symbol("★"))), true)
             }
-            Some(_) => ("voter".to_owned(), true),
+            Some(status) => (status["part"].as_str().unwrap_or("-").to_owned(), true),
             None => ("-".to_owned(), processes.is_alive(place)),
         };
         let state = match (state, status.is_some()) {

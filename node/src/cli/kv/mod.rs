@@ -19,7 +19,7 @@ pub(super) enum Verb {
         #[arg(long)]
         stale: bool,
     },
-    /// Set a key, and print the revision
+    /// Set a key, and print its revision (a bare number where stdout is no terminal)
     #[command(alias = "set")]
     Put {
         /// The key
@@ -118,7 +118,7 @@ async fn get(key: &str, stale: bool, frame: &Frame) -> Result<Exit, Diagnostic> 
         Format::Table | Format::Wide => {
             frame.output.bytes(&reply.body);
             // Pipes get the value and nothing else.
-            if std::io::IsTerminal::is_terminal(&std::io::stdout()) && !reply.body.ends_with(b"\n") {
+            if frame.output.has_terminal() && !reply.body.ends_with(b"\n") {
                 frame.output.bytes(b"\n");
             }
         }
@@ -140,7 +140,7 @@ async fn write(key: &str, expect: Expect, request: Request, frame: &Frame) -> Re
         Format::Json | Format::Jsonl => frame.output.json(answer),
         Format::Name => frame.output.line(super::status::word(&answer["key"])),
         Format::Table | Format::Wide if answer["key"] != key => frame.output.line(super::status::word(&answer["key"])),
-        Format::Table | Format::Wide => frame.output.line(super::status::word(&answer["revision"])),
+        Format::Table | Format::Wide => frame.output.revision(&answer["revision"]),
     }
     Ok(Exit::OK)
 }
