@@ -41,12 +41,17 @@ pub(super) async fn readyz(State(door): State<Door>, RawQuery(query): RawQuery) 
                 (None, _) => "no master is known",
             };
             check("master", status.leader.is_some() && status.master_fresh, why);
-            // A follower that hears a fresh master knows that the master hears a quorum; the master counts itself.
+            // A follower that hears a fresh master knows that the master hears a quorum; whether their disks take what it writes, only
+            // the master knows, which counts itself.
             let heard = status.heard.len();
             let need = status.voters.len() / 2 + 1;
             let is_leader = status.role == protocol::effects::Role::Leader;
             let has_quorum = if is_leader { heard >= need } else { status.master_fresh };
-            check("quorum", has_quorum, &format!("{heard} of {} voters answer; need {need}", status.voters.len()));
+            check(
+                "quorum",
+                has_quorum,
+                &format!("{heard} of {} voters answer and keep up; need {need}", status.voters.len()),
+            );
         }
     }
     let sees_itself = door

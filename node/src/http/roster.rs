@@ -195,7 +195,8 @@ fn check(view: &RosterView, change: RosterChange, members: &[Member]) -> Result<
             if alive > staying.len() / 2 {
                 return Ok(());
             }
-            let gone = staying.difference(&here).map(|&node| format!("{}  does not answer", name(node)));
+            let gone =
+                staying.difference(&here).map(|&node| format!("{}  does not answer, or its disk does not", name(node)));
             let diagnostic = Diagnostic::new(
                 Code::Conflict,
                 format!(

@@ -82,6 +82,8 @@ pub struct Follower {
     pub node: NodeId,
     /// Whether it answered something sent within the last election timeout.
     pub is_heard: bool,
+    /// Whether its disk lives, too: within that time it also took something, if it lacks anything that the leader's disk has.
+    pub keeps_up: bool,
     /// Whether it is a learner that may become a voter (C2).
     pub is_caught_up: bool,
 }
@@ -115,15 +117,17 @@ impl Consensus {
             return Err(Drop::Change(Refusal::Behind(*late)));
         }
         let new = ConfState { voters: joint.voters.clone(), ..ConfState::default() };
-        let heard = |node: NodeId| u64::from(node == self.node || self.was_heard(node, self.profile.election_timeout));
-        if quorum::reached(&new, heard) == 0 && !broken!(self, ChangesTooEarly) {
+        let keeps_up = |node, within| node == self.node || self.keeps_up(node, within);
+        let of_quorum = |node: NodeId| u64::from(keeps_up(node, self.profile.election_timeout));
+        if quorum::reached(&new, of_quorum) == 0 && !broken!(self, ChangesTooEarly) {
             return Err(Drop::Change(Refusal::Unheard));
         }
-        // With two voters left, or one, a single one that is dead keeps the cluster from ever leaving what it entered (D4).
+        // With two voters left, or one, a single one that is dead, or whose disk is, keeps the cluster from ever leaving what it
+        // entered (D4); one that is far behind keeps it from that for long, and may die meanwhile.
         let shrinks = new.voters.len() < conf.voters.len() && new.voters.len() < VOTERS_SAFE;
         let lately = self.profile.heartbeat * 2;
-        let is_silent = |node: &NodeId| *node != self.node && !self.was_heard(*node, lately);
-        if shrinks && new.voters.iter().any(is_silent) && !broken!(self, ChangesTooEarly) {
+        let is_sound = |node| node == self.node || (self.keeps_up(node, lately) && self.is_close(node));
+        if shrinks && !new.voters.iter().all(|node| is_sound(*node)) && !broken!(self, ChangesTooEarly) {
             return Err(Drop::Change(Refusal::Unheard));
         }
         #[cfg(feature = "mutants")]
@@ -143,7 +147,8 @@ impl Consensus {
         let peers = if self.role == Role::Leader { self.peers.as_slice() } else { &[] };
         peers.iter().map(move |peer| Follower {
             node: peer.node,
-            is_heard: peer.acked > Nanos(0) && now <= peer.acked + self.profile.election_timeout,
+            is_heard: peer.was_heard(now, self.profile.election_timeout),
+            keeps_up: peer.keeps_up(now, self.profile.election_timeout, self.log.durable()),
             is_caught_up: self.conf().is_some_and(|conf| self.is_caught_up(conf, peer.node)),
         })
     }
@@ -156,16 +161,24 @@ impl Consensus {
 
     /// Whether a learner may become a voter.
     fn is_caught_up(&self, conf: &ConfState, node: NodeId) -> bool {
-        let is_close = |matched: Index| matched.0 + CATCH_UP >= self.log.last().index.0;
-        conf.learners.contains(&node)
-            && self.was_heard(node, self.profile.election_timeout)
-            && self.peers.iter().any(|peer| peer.node == node && is_close(peer.matched))
+        conf.learners.contains(&node) && self.keeps_up(node, self.profile.election_timeout) && self.is_close(node)
+    }
+
+    /// Whether a follower holds all but the newest entries.
+    fn is_close(&self, node: NodeId) -> bool {
+        let end = self.log.last().index.0;
+        self.peers.iter().any(|peer| peer.node == node && peer.matched.0 + CATCH_UP >= end)
     }
 
     /// On a leader: whether a follower answered something sent within this span.
     pub(super) fn was_heard(&self, node: NodeId, within: Duration) -> bool {
-        let is_recent = |acked: Nanos| acked > Nanos(0) && self.now <= acked + within;
-        self.peers.iter().any(|peer| peer.node == node && is_recent(peer.acked))
+        self.peers.iter().any(|peer| peer.node == node && peer.was_heard(self.now, within))
+    }
+
+    /// On a leader: whether a follower answered something sent within this span, and its disk lives.
+    fn keeps_up(&self, node: NodeId, within: Duration) -> bool {
+        let durable = self.log.durable();
+        self.peers.iter().any(|peer| peer.node == node && peer.keeps_up(self.now, within, durable))
     }
 
     /// Leaves a joint configuration when it is committed (C3), also one that an older leader entered; and goes when the
@@ -239,12 +252,12 @@ impl Consensus {
 
     /// The log of a leader's followers is sent to those who have a place in the configuration that was just appended.
     pub(super) fn adjust_peers(&mut self) {
-        let next = self.log.last().index.next();
+        let (next, now) = (self.log.last().index.next(), self.now);
         let members = self.conf().map(quorum::members).unwrap_or_default();
         self.peers.retain(|peer| members.binary_search(&peer.node).is_ok());
         for node in members.into_iter().filter(|node| *node != self.node) {
             if !self.peers.iter().any(|peer| peer.node == node) {
-                self.peers.push(super::progress::Progress::new(node, next));
+                self.peers.push(super::progress::Progress::new(node, next, now));
             }
         }
         self.peers.sort_unstable_by_key(|peer| peer.node);

@@ -89,9 +89,12 @@ impl Consensus {
 
     /// All batches up to `seq` are durable.
     pub(super) fn on_persisted(&mut self, seq: u64, effects: &mut Vec<Effect>) {
+        let held = self.log.durable();
         while let Some(done) = self.pending.pop_front_if(|batch| batch.seq <= seq) {
             self.log.note_durable(done.last);
         }
+        // Those who had all that we had begin to lack something now.
+        self.peers.iter_mut().filter(|peer| peer.matched >= held).for_each(|peer| peer.took = self.now);
         self.durable_seq = self.durable_seq.max(seq.min(self.seq));
         self.note_installed(effects);
         match self.role {

@@ -72,16 +72,19 @@ impl Consensus {
         }
     }
 
-    /// One heartbeat to everyone; probes and lost tails are sent again with it.
+    /// One heartbeat to everyone; probes and lost tails are sent again with it. Entries that were not answered in time are no
+    /// heartbeat: their answer may wait for a slow disk, and that must not cost us the lead (F19).
     pub(super) fn heartbeat_all(&mut self, effects: &mut Vec<Effect>) {
         self.heartbeat_due = self.now + self.profile.heartbeat;
         for at in 0..self.peers.len() {
             let peer = &mut self.peers[at];
             let is_late = peer.oldest().is_some_and(|sent| sent + self.profile.heartbeat <= self.now);
-            if peer.pace == Pace::Probe && is_late {
+            let is_late_probe = peer.pace == Pace::Probe && is_late;
+            if is_late_probe {
                 peer.lose_flight();
             }
-            if !self.send_entries(at, effects) {
+            let repeats_entries = is_late_probe && peer.next <= self.log.last().index;
+            if !self.send_entries(at, effects) || repeats_entries {
                 self.send_heartbeat(at, effects);
             }
         }
@@ -118,9 +121,10 @@ impl Consensus {
             return None;
         }
         let mut bytes = 0;
+        let most = if is_probe { PROBE_BYTES_MAX } else { MESSAGE_BYTES_MAX };
         let fits = |entry: &&Entry| {
             bytes += size(entry);
-            bytes == size(entry) || (bytes <= MESSAGE_BYTES_MAX && peer.has_room(bytes) && bytes <= BYTES_MAX)
+            bytes == size(entry) || (bytes <= most && peer.has_room(bytes) && bytes <= BYTES_MAX)
         };
         let count = waiting.iter().take(MESSAGE_ENTRIES_MAX).take_while(fits).count();
         let prev = Index(peer.next.0 - 1);
@@ -176,7 +180,7 @@ impl Consensus {
         let base = self.log.base().index;
         let peer = &mut self.peers[at];
         let is_news = index > peer.matched;
-        peer.note_matched(index, base);
+        peer.note_matched(index, base, self.now);
         // An answer to something sent after the oldest append, which is still unacknowledged long after: it was lost.
         let is_lost = peer.oldest().is_some_and(|oldest| sent >= oldest && oldest + patience < self.now);
         if is_lost && peer.pace == Pace::Replicate {
@@ -337,6 +341,8 @@ const TELL_PART: u32 = 16;
 const MESSAGE_ENTRIES_MAX: usize = 512;
 /// Bytes in one message, unless a single entry is larger (R8, F14).
 const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes in a probe, unless a single entry is larger: it is sent again and again to whoever has a disk that hangs.
+const PROBE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of commands that may wait for their commit; no-ops and inherited entries do not count (F22).
 const UNCOMMITTED_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of commands beyond that, for what is urgent: whoever proposes asks [`Consensus::has_room`] for everything else.

@@ -134,14 +134,15 @@ impl Consensus {
         }
     }
 
-    /// On a leader: the voters that answered something sent within the last election timeout, itself included.
+    /// On a leader: the voters that keep up, itself included: within the last election timeout each answered something sent in it,
+    /// and took something if it lacks anything that our own disk has.
     #[must_use]
     pub fn heard(&self, now: Nanos) -> Vec<NodeId> {
         if self.role != Role::Leader {
             return Vec::new();
         }
-        let is_recent = |at: Nanos| at > Nanos(0) && now <= at + self.profile.election_timeout;
-        let peers = self.peers.iter().filter(|peer| is_recent(peer.acked)).map(|peer| peer.node);
+        let (within, durable) = (self.profile.election_timeout, self.log.durable());
+        let peers = self.peers.iter().filter(|peer| peer.keeps_up(now, within, durable)).map(|peer| peer.node);
         let mut heard: Vec<NodeId> = peers.chain([self.node]).collect();
         heard.retain(|node| self.conf().is_some_and(|conf| super::quorum::votes(conf, *node)));
         heard.sort_unstable();

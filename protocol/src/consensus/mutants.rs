@@ -150,6 +150,7 @@ impl Consensus {
         (self.now, self.deadline, self.heartbeat_due) = (Nanos(now.0 - 1), Nanos::NEVER, Nanos(0));
         (self.tell_at, self.random, self.health) = (Nanos::NEVER, 0, super::Health::default());
         self.votes.sort_unstable();
+        self.peers.iter_mut().for_each(|peer| peer.forget_lateness(now));
         self.forget_batch_numbers()
     }
 

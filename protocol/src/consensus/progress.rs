@@ -26,6 +26,8 @@ pub(super) struct Progress {
     pub(super) acked: Nanos,
     /// The promise that it stated then, no longer than our own election timeout.
     pub(super) promise: Duration,
+    /// When it last took something, or began to lack what our own disk has; of no account while it lacks nothing of that.
+    pub(super) took: Nanos,
     /// The commit index that it was last told.
     pub(super) told: Index,
     /// Somebody there waits for what is committed.
@@ -59,7 +61,7 @@ struct InFlight {
 
 impl Progress {
     /// A follower about which nothing is known.
-    pub(super) fn new(node: NodeId, next: Index) -> Self {
+    pub(super) fn new(node: NodeId, next: Index, now: Nanos) -> Self {
         Self {
             node,
             matched: Index(0),
@@ -67,6 +69,7 @@ impl Progress {
             pace: Pace::Probe,
             acked: Nanos(0),
             promise: Duration::ZERO,
+            took: now,
             told: Index(0),
             is_eager_for_commits: false,
             flight: VecDeque::new(),
@@ -101,9 +104,13 @@ impl Progress {
 
     /// Notes that the follower holds everything up to `index`, while our log begins after `base`. Whatever image brought it
     /// to the base or beyond, perhaps an older one than it was told of last: what it lacks now is held here.
-    pub(super) fn note_matched(&mut self, index: Index, base: Index) {
+    ///
+    /// A probe must be answered itself: that what came before it matches says nothing of whoever does not take it.
+    pub(super) fn note_matched(&mut self, index: Index, base: Index, now: Nanos) {
         let verified = index.next() >= self.next;
-        self.matched = self.matched.max(index);
+        if index > self.matched {
+            (self.matched, self.took) = (index, now);
+        }
         self.next = self.next.max(self.matched.next());
         while let Some(oldest) = self.flight.front().filter(|oldest| oldest.last <= self.matched) {
             self.bytes -= oldest.bytes;
@@ -111,10 +118,8 @@ impl Progress {
         }
         if matches!(self.pace, Pace::Snapshot { .. }) && self.matched >= base {
             self.probe_from(self.matched.next());
-        } else if self.pace == Pace::Probe && verified {
+        } else if self.pace == Pace::Probe && verified && self.flight.is_empty() {
             self.pace = Pace::Replicate;
-            self.flight.clear();
-            self.bytes = 0;
         }
     }
 
@@ -147,6 +152,12 @@ impl Progress {
         self.pace == Pace::Replicate && self.flight.len() < EAGER_MAX
     }
 
+    /// Forgets since when it lacks something: it keeps up.
+    #[cfg(feature = "mutants")]
+    pub(super) fn forget_lateness(&mut self, now: Nanos) {
+        self.took = now;
+    }
+
     /// Forgets when anything was sent or answered, but not whether.
     #[cfg(feature = "mutants")]
     pub(super) fn forget_time(&mut self) {
@@ -155,6 +166,17 @@ impl Progress {
         if let Pace::Snapshot { since, .. } = &mut self.pace {
             *since = Nanos(1);
         }
+    }
+
+    /// Whether it answered something that was sent within this span before `now`.
+    pub(super) fn was_heard(&self, now: Nanos, within: Duration) -> bool {
+        self.acked > Nanos(0) && now <= self.acked + within
+    }
+
+    /// The same, and whether its disk lives: heartbeats are answered without it (F19), so it must also have taken something within
+    /// that span, if it lacks anything of what our own disk has up to `durable`.
+    pub(super) fn keeps_up(&self, now: Nanos, within: Duration, durable: Index) -> bool {
+        self.was_heard(now, within) && (self.matched >= durable || now <= self.took + within)
     }
 
     /// When the oldest append in flight was sent.
@@ -176,8 +198,8 @@ mod tests {
     use super::*;
 
     fn replicating() -> Progress {
-        let mut peer = Progress::new(NodeId(2), Index(2));
-        peer.note_matched(Index(1), Index(0));
+        let mut peer = Progress::new(NodeId(2), Index(2), Nanos(1));
+        peer.note_matched(Index(1), Index(0), Nanos(2));
         assert_eq!(peer.pace, Pace::Replicate);
         peer
     }
@@ -191,7 +213,7 @@ mod tests {
             peer.note_sent(Index(1 + sent), 100, Nanos(1));
         }
         assert_eq!(sent, APPENDS_MAX as u64);
-        peer.note_matched(Index(1 + sent), Index(0));
+        peer.note_matched(Index(1 + sent), Index(0), Nanos(2));
         assert!(peer.is_idle() && peer.has_room(100), "an answer makes room again");
         peer.note_sent(Index(100), BYTES_MAX - 50, Nanos(2));
         assert!(!peer.has_room(100));
@@ -207,12 +229,12 @@ mod tests {
 
     #[test]
     fn a_probe_is_alone_until_its_own_place_matches() {
-        let mut peer = Progress::new(NodeId(2), Index(9));
+        let mut peer = Progress::new(NodeId(2), Index(9), Nanos(1));
         peer.note_sent(Index(9), 1, Nanos(1));
         assert!(!peer.has_room(1));
-        peer.note_matched(Index(3), Index(0));
+        peer.note_matched(Index(3), Index(0), Nanos(2));
         assert_eq!((peer.pace, peer.matched, peer.next), (Pace::Probe, Index(3), Index(9)));
-        peer.note_matched(Index(9), Index(0));
+        peer.note_matched(Index(9), Index(0), Nanos(2));
         assert_eq!((peer.pace, peer.matched, peer.next), (Pace::Replicate, Index(9), Index(10)));
     }
 

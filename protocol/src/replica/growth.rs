@@ -27,7 +27,7 @@ pub(super) struct Herald {
 impl Replica {
     /// Takes the next step towards the roster, if this node leads and there is one.
     pub(super) fn tend_staff(&mut self, now: Nanos, effects: &mut Effects) {
-        let (voters, learners) = match self.staff.look(now, &self.consensus, self.state.roster()) {
+        let (voters, learners) = match self.staff.look(now, &self.consensus, &self.serving, self.state.roster()) {
             Next::Nothing | Next::Wait(_) => return,
             Next::Change { voters, learners } => (voters, learners),
             Next::HandOver { voters, learners } => match self.staff.heir(now, &self.consensus, &voters) {
@@ -157,7 +157,7 @@ impl Replica {
     /// The roster, with what only the leader knows.
     pub(super) fn answer_roster(&self, waiter: Waiter, mut view: RosterView, effects: &mut Effects) {
         if self.consensus.role() == Role::Leader {
-            (view.seats, view.waits_for) = self.staff.seats(self.now, &self.consensus);
+            (view.seats, view.waits_for) = self.staff.seats(self.now, &self.consensus, &self.serving);
         }
         self.respond(waiter, Ok(Answer::Roster(Box::new(view))), effects);
     }

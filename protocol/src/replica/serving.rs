@@ -86,6 +86,11 @@ impl Serving {
         self.served.values().any(|(_, at)| now < *at + self.patience)
     }
 
+    /// Says whether this peer fetches an image of ours.
+    pub(super) fn serves(&self, now: Nanos, peer: NodeId) -> bool {
+        self.served.get(&peer).is_some_and(|(_, at)| now < *at + self.patience)
+    }
+
     /// A new snapshot of ours is durable, and the store keeps the one before it. Answers with the last entry of the oldest
     /// image that is still fetched.
     pub(super) fn replaced(&mut self, now: Nanos, former: Option<LogId>, effects: &mut Effects) -> Option<Index> {

@@ -5,7 +5,8 @@
 //!
 //! # Invariants
 //!
-//! * Gossip and links call and place nodes; whether a voter lives, only its acknowledgements say.
+//! * Gossip and links call and place nodes; whether a voter lives, only its acknowledgements say, and of its disk only those of
+//!   entries: heartbeats are answered without it.
 //! * Nothing here is replicated or durable: forgetting it costs time only.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::policy::{self, Next};
+use super::serving::Serving;
 use crate::consensus::{Consensus, Follower};
 use crate::profile::Profile;
 use crate::state::{Roster, Seat};
@@ -27,7 +29,7 @@ pub(super) struct Staff {
     replace_after: Duration,
     members: BTreeMap<NodeId, Acquaintance>,
     links: BTreeSet<NodeId>,
-    /// Since when each voter and learner has been silent, as far as this leader knows.
+    /// Since when each voter and learner has been silent, or its disk, as far as this leader knows.
     silent: BTreeMap<NodeId, Nanos>,
     /// When to look again.
     look_at: Nanos,
@@ -49,6 +51,9 @@ struct Acquaintance {
 struct Picture {
     voters: BTreeSet<NodeId>,
     learners: BTreeSet<NodeId>,
+    /// Who answers.
+    answering: BTreeSet<NodeId>,
+    /// Who answers and takes what it is sent.
     heard: BTreeSet<NodeId>,
     caught_up: BTreeSet<NodeId>,
     candidates: BTreeSet<NodeId>,
@@ -105,12 +110,12 @@ impl Staff {
     }
 
     /// The next step towards the roster, if this node leads and it is time to look.
-    pub(super) fn look(&mut self, now: Nanos, consensus: &Consensus, roster: &Roster) -> Next {
+    pub(super) fn look(&mut self, now: Nanos, consensus: &Consensus, serving: &Serving, roster: &Roster) -> Next {
         if now < self.look_at || !consensus.may_begin_change() {
             return Next::Nothing;
         }
         self.look_at = now + self.profile.election_timeout / 2;
-        let picture = self.picture(now, consensus);
+        let picture = self.picture(now, consensus, serving);
         let lost = self.lost(now, &picture);
         let next = policy::next(&policy::View {
             leader: self.node,
@@ -134,13 +139,13 @@ impl Staff {
         if std::mem::replace(&mut self.has_offered, true) {
             return None;
         }
-        let is_heir = |follower: &Follower| follower.is_heard && voters.contains(&follower.node);
+        let is_heir = |follower: &Follower| follower.keeps_up && voters.contains(&follower.node);
         consensus.followers(now).find(is_heir).map(|follower| follower.node)
     }
 
     /// What an operator may see of it, on the leader.
-    pub(super) fn seats(&self, now: Nanos, consensus: &Consensus) -> (Vec<Seat>, Option<String>) {
-        let picture = self.picture(now, consensus);
+    pub(super) fn seats(&self, now: Nanos, consensus: &Consensus, serving: &Serving) -> (Vec<Seat>, Option<String>) {
+        let picture = self.picture(now, consensus, serving);
         let all = picture.voters.union(&picture.learners).chain(&picture.candidates);
         let seat = |&node: &NodeId| Seat {
             node,
@@ -150,7 +155,7 @@ impl Staff {
         (all.map(seat).collect(), self.waits_for.clone())
     }
 
-    fn picture(&self, now: Nanos, consensus: &Consensus) -> Picture {
+    fn picture(&self, now: Nanos, consensus: &Consensus, serving: &Serving) -> Picture {
         let Some(conf) = consensus.conf() else { return Picture::default() };
         let mut picture = Picture {
             voters: conf.voters.iter().copied().collect(),
@@ -160,6 +165,10 @@ impl Staff {
         };
         for follower in consensus.followers(now) {
             if follower.is_heard {
+                picture.answering.insert(follower.node);
+            }
+            // Whoever fetches an image takes no entries meanwhile.
+            if follower.keeps_up || (follower.is_heard && serving.serves(now, follower.node)) {
                 picture.heard.insert(follower.node);
             }
             if follower.is_caught_up {
@@ -172,16 +181,17 @@ impl Staff {
         picture
     }
 
-    /// Who is given up: silent for too long, or silent while another node answers at the same address (F27).
+    /// Who is given up: silent for too long, or its disk, or silent while another node answers at the same address (F27).
     fn lost(&mut self, now: Nanos, picture: &Picture) -> BTreeSet<NodeId> {
         let members: BTreeSet<NodeId> = picture.voters.union(&picture.learners).copied().collect();
         self.silent.retain(|node, _| members.contains(node) && !picture.heard.contains(node));
         let mut lost = BTreeSet::new();
         for &node in members.difference(&picture.heard) {
             let since = *self.silent.entry(node).or_insert(now);
-            // A learner that is dropped too early is called again; a voter is worth more patience.
-            let is_voter = picture.voters.contains(&node);
-            let patience = if is_voter { self.replace_after } else { self.replace_after.min(self.profile.session * 2) };
+            // A learner that is dropped too early is called again; a voter is worth more patience, and so is a disk that is slow.
+            let is_worth_more = picture.voters.contains(&node) || picture.answering.contains(&node);
+            let patience =
+                if is_worth_more { self.replace_after } else { self.replace_after.min(self.profile.session * 2) };
             if now >= since + patience || self.is_displaced(node) {
                 lost.insert(node);
             }

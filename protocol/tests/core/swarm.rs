@@ -440,12 +440,10 @@ impl Run {
         self.laws.check(&mut self.world);
     }
 
-    /// A node without a place in the leader's configuration gives up its log; older configurations may still name it.
+    /// A node without a place in the leader's configuration, which is committed, gives up its log; older ones may still name it.
     fn retire(&mut self, at: usize) {
-        let is_named =
-            |leader| self.world.core(leader).conf().is_some_and(|conf| is_named(conf, NodeId(at as u64 + 1)));
-        let is_needed = self.world.leader().is_none_or(is_named);
-        if !is_needed {
+        let is_out = |leader| self.world.core(leader).dismissal(NodeId(at as u64 + 1)).is_some();
+        if self.world.leader().is_some_and(is_out) {
             self.world.retire(at);
             self.laws.check(&mut self.world);
         }

@@ -121,7 +121,10 @@ async fn a_verb_on_a_node_is_checked_before_it_is_recorded() {
     // No leader says who is here: whoever goes would take the majority along.
     let dangerous = post("/v1/nodes/n2/demote").await.unwrap_err();
     assert_eq!(dangerous.code, Code::Conflict);
-    assert_eq!(dangerous.causes, ["n1  does not answer", "n3  does not answer"]);
+    assert_eq!(
+        dangerous.causes,
+        ["n1  does not answer, or its disk does not", "n3  does not answer, or its disk does not"]
+    );
 
     // By number, and for a voter no change at all.
     let answer = post(&format!("/v1/nodes/{}/promote", NodeId(3))).await.unwrap().json().unwrap();

@@ -18,6 +18,8 @@ struct Town {
     now: Nanos,
     nodes: BTreeMap<u64, Replica>,
     dead: BTreeSet<u64>,
+    /// Nodes whose disks hang.
+    stuck: BTreeSet<u64>,
     wires: VecDeque<(u64, u64, Body)>,
     responses: Vec<Response>,
     /// Nodes that were told that they are removed.
@@ -33,6 +35,7 @@ impl Town {
             now: Nanos(1),
             nodes: BTreeMap::new(),
             dead: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             wires: VecDeque::new(),
             responses: Vec::new(),
             removed: BTreeSet::new(),
@@ -131,7 +134,10 @@ impl Town {
             let Some(replica) = self.nodes.get_mut(&node) else { return };
             let mut effects = Effects::new();
             replica.step(self.now, input, &mut effects);
-            inputs.extend(effects.persist.iter().map(|batch| Input::Persisted { seq: batch.seq }));
+            let hangs = self.stuck.contains(&node);
+            if !hangs {
+                inputs.extend(effects.persist.iter().map(|batch| Input::Persisted { seq: batch.seq }));
+            }
             for local in effects.local {
                 match local {
                     Local::Replica(input) => inputs.push_back(input),
@@ -146,7 +152,8 @@ impl Town {
                     _ => {}
                 }
             }
-            self.wires.extend(effects.send.into_iter().map(|Outgoing { to, body, .. }| (node, to.0, body)));
+            let leaves = effects.send.into_iter().filter(|outgoing| !hangs || outgoing.after.is_none());
+            self.wires.extend(leaves.map(|Outgoing { to, body, .. }| (node, to.0, body)));
         }
     }
 
@@ -275,6 +282,28 @@ fn f27_a_voter_that_stays_silent_is_replaced_and_not_before() {
 }
 
 #[test]
+fn f27_a_voter_whose_disk_hangs_is_replaced_like_a_silent_one() {
+    let mut town = Town::founded(3);
+    town.start(4, 7404, vec!["host1:7400".into()]);
+    let leader = town.leader();
+    let victim = if leader == 3 { 2 } else { 3 };
+    town.stuck.insert(victim);
+    let put = Operation::Put(crate::state::Put::new("k", "v"));
+    assert!(matches!(town.write(leader, put), Answer::Written(_)));
+    let here = |town: &mut Town| match town.ask(leader, RequestBody::Read { query: Query::Roster, consistency: STALE })
+    {
+        Ok(Answer::Roster(view)) => view.seats.iter().any(|seat| seat.node == NodeId(victim) && seat.is_here),
+        other => panic!("no roster: {other:?}"),
+    };
+    assert!(!here(&mut town), "it answers heartbeats, and nothing counts on it");
+    assert_eq!(town.nodes[&leader].status(town.now).heard.len(), 2);
+    town.run(Duration::from_secs(15));
+    assert_eq!(town.voters(), [1, 2, 3]);
+    town.run(Duration::from_secs(15));
+    assert!(town.voters().contains(&4) && !town.voters().contains(&victim), "{:?}", town.voters());
+}
+
+#[test]
 fn f27_a_voter_whose_address_holds_another_node_is_replaced_at_once() {
     let mut town = Town::founded(3);
     let victim = if town.leader() == 3 { 2 } else { 3 };
@@ -318,6 +347,8 @@ fn c6_a_learner_that_was_dropped_while_it_was_cut_off_is_told_when_it_is_back() 
     let answer = town.ask(4, RequestBody::Read { query, consistency: Consistency::Linearizable });
     assert!(matches!(answer, Ok(Answer::Value { found: None, .. })), "{answer:?}");
 }
+
+const STALE: Consistency = Consistency::Stale;
 
 /// An outside client.
 const CLIENT: NodeId = NodeId(99);
