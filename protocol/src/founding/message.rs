@@ -46,6 +46,21 @@ pub enum Message {
     Removed,
 }
 
+impl Message {
+    /// The highest round of a ballot that is named here and would be heeded.
+    pub(super) fn round(&self) -> u64 {
+        let ballot = match self {
+            Self::Found { ballot, .. } | Self::FoundReply { answer: FoundAnswer::Promised(ballot), .. } => *ballot,
+            Self::Genesis(genesis) | Self::Established(genesis) => genesis.ballot,
+            Self::FoundReply { answer: FoundAnswer::Member { genesis, .. }, .. } => genesis.ballot,
+            Self::FoundReply { .. } | Self::GenesisReply { .. } | Self::Leads { .. } | Self::Removed => {
+                Ballot::default()
+            }
+        };
+        ballot.round
+    }
+}
+
 /// What an address says to a founder.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FoundAnswer {

@@ -204,6 +204,9 @@ impl Founding {
 
     /// A message of another node.
     pub fn message(&mut self, now: Nanos, from: NodeId, message: Message, effects: &mut Vec<Effect>) {
+        if message.round() > ROUND_MAX {
+            return;
+        }
         match message {
             Message::Found { name, list, voters, ballot } => {
                 self.on_found(from, &name, &list, voters, ballot, effects);
@@ -551,6 +554,9 @@ impl Founding {
         self.deadline = self.deadline.min(now);
     }
 }
+
+/// No founder lives to bid this often; above the highest ballot of all nobody could bid.
+const ROUND_MAX: u64 = 1 << 62;
 
 /// After how many tries of a founder whoever waits for one compares its list.
 const COMPARE_AFTER: u32 = 40;

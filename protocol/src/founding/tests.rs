@@ -117,6 +117,33 @@ fn a_founder_that_holds_a_genesis_hands_it_on_to_those_who_promised_more() {
 }
 
 #[test]
+fn a_ballot_above_which_nobody_could_bid_is_nobodys() {
+    let mut nodes: Vec<Founding> = (1..=3).map(|node| founding(node, 3)).collect();
+    let highest = Ballot { round: u64::MAX, node: NodeId(9) };
+    let genesis = Genesis { cluster: ClusterId(9), ballot: highest, voters: vec![NodeId(9), NodeId(1)], target: 3 };
+    settle(&mut nodes, |_, message| !matches!(message, Message::Genesis(_)));
+    let ballot = nodes[0].handed_on().expect("it proposes").ballot;
+    let Config { name, list, voters, .. } = nodes[0].config.clone();
+    for message in [
+        Message::Found { name, list, voters, ballot: highest },
+        Message::FoundReply { ballot, answer: FoundAnswer::Promised(highest) },
+        Message::FoundReply { ballot, answer: FoundAnswer::Member { cluster: ClusterId(9), genesis: genesis.clone() } },
+        Message::Genesis(genesis.clone()),
+        Message::Established(genesis),
+    ] {
+        for node in &mut nodes {
+            let mut effects = Vec::new();
+            node.message(Nanos(4), NodeId(9), message.clone(), &mut effects);
+            assert_eq!(effects, [], "{message:?}");
+        }
+    }
+    // Another node behind an address, so that all of them bid again.
+    nodes[0].withdraw();
+    settle(&mut nodes, |_, _| true);
+    assert!(nodes.iter().all(|node| node.genesis().is_some()), "{nodes:?}");
+}
+
+#[test]
 fn who_knows_of_a_cluster_bids_to_hand_it_on_and_founds_none() {
     let mut nodes: Vec<Founding> = (1..=3).map(|node| founding(node, 3)).collect();
     nodes[0].cluster_exists();
