@@ -8,7 +8,8 @@
 //!
 //! * Whoever is removed is excluded. No node is excluded and preferred at once, and whoever votes is preferred no longer: that wish is fulfilled.
 //! * Of the voters that a configuration has after its last change, at least one is not excluded.
-//! * There are at most [`MAX_VOTERS`] voters, pending promotions included, and at most [`MAX_EXCLUDED`] excluded nodes.
+//! * There are at most [`MAX_VOTERS`] voters, pending promotions included, and at most [`MAX_EXCLUDED`] excluded nodes: one that
+//!   was removed and has no place any more is forgotten for the next one.
 //! * The target is no lower than the number of those who shall vote: a seat that is promised is never one that is taken, and a
 //!   lost voter can be replaced however many promises wait.
 
@@ -113,12 +114,20 @@ impl Roster {
         if self.voters.iter().all(|voter| *voter == node || self.excluded.contains(voter)) {
             return Err(Refused::Invalid(format!("{node} is the only voter: promote another node first")));
         }
-        if self.excluded.len() >= MAX_EXCLUDED && !self.excluded.contains(&node) {
+        if self.excluded.len() >= MAX_EXCLUDED && !self.excluded.contains(&node) && !self.forget_one() {
             return Err(Refused::Quota(format!("{MAX_EXCLUDED} nodes are excluded already")));
         }
         self.preferred.remove(&node);
         self.excluded.insert(node);
         Ok(())
+    }
+
+    /// Forgets somebody who was removed and has gone. Says whether there is one.
+    fn forget_one(&mut self) -> bool {
+        let is_gone = |node: &&NodeId| !self.voters.contains(node) && !self.learners.contains(node);
+        let Some(node) = self.removed.iter().find(is_gone).copied() else { return false };
+        self.removed.remove(&node);
+        self.excluded.remove(&node)
     }
 
     /// The hash of a roster; none before the cluster is founded.
@@ -130,7 +139,7 @@ impl Roster {
 /// More voters make every write slower and protect nobody.
 pub const MAX_VOTERS: usize = 7;
 
-/// Nodes that were removed stay named here, so that they are not taken in again.
+/// So many of those that were removed stay named here, so that they are not taken in again.
 pub const MAX_EXCLUDED: usize = 1024;
 
 #[cfg(test)]
@@ -224,6 +233,25 @@ mod tests {
         for change in [RosterChange::Demote(NodeId(2)), RosterChange::Remove(NodeId(2))] {
             assert!(matches!(roster.change(change), Err(Refused::Invalid(_))));
         }
+    }
+
+    #[test]
+    fn the_thousandth_removal_is_not_the_last() {
+        let mut roster = roster(&[1, 2, 3]);
+        apply(&mut roster, RosterChange::Remove(NodeId(3)));
+        apply(&mut roster, RosterChange::Demote(NodeId(9)));
+        for node in 10..2_000 {
+            apply(&mut roster, RosterChange::Remove(NodeId(node)));
+        }
+        assert_eq!(roster.excluded.len(), MAX_EXCLUDED);
+        let kept = [NodeId(3), NodeId(9), NodeId(1_999)];
+        assert!(roster.excluded.is_superset(&kept.into()), "a voter, whoever was demoted, the last one");
+        for node in 2_000..4_000 {
+            let _ = roster.change(RosterChange::Demote(NodeId(node)));
+        }
+        let more = roster.change(RosterChange::Remove(NodeId(4_000)));
+        assert!(matches!(more, Err(Refused::Quota(_))), "nobody is left to be forgotten: {more:?}");
+        assert_eq!(roster.removed, nodes(&[3]));
     }
 
     #[test]
