@@ -8,6 +8,7 @@
 //! * The voters change only if a majority of the old ones **and** of the new ones was heard (F27).
 //! * A new voter was a learner that is caught up; whoever has no learner ready to take its place keeps it, unless an
 //!   operator wants it gone and nobody can come.
+//! * A cluster that wants three voters or more never has its second one join the first alone, unless an operator named it.
 //! * Who was only silent for a while, or is merely suspected, keeps its place: `lost` is for the caller to say.
 //! * When nothing is missing and nobody has to go, there are no learners: plain members hold no log.
 
@@ -27,7 +28,7 @@ pub(super) struct View<'a> {
     pub(super) voters: &'a BTreeSet<NodeId>,
     /// Who listens.
     pub(super) learners: &'a BTreeSet<NodeId>,
-    /// Voters and learners that answered lately, the leader included.
+    /// Voters and learners that answered lately and take what they are sent, the leader included.
     pub(super) heard: &'a BTreeSet<NodeId>,
     /// Learners that hold all but the newest entries.
     pub(super) caught_up: &'a BTreeSet<NodeId>,
@@ -132,12 +133,15 @@ impl Seats {
         seats
     }
 
-    /// Two voters need both for everything, four need three: a number between is not worth a stop while one more comes.
+    /// Two voters need both for everything, four need three: a number between is not worth a stop while one more comes. At two, where
+    /// more are wanted, the cluster stops only for whom an operator named: if the second died with its disk, the first could never
+    /// go on, and alone it can.
     fn waits_for_company(&self, view: &View<'_>) -> bool {
         let count = self.staying.len() + self.ready.len();
         let is_growth = self.staying.len() == view.voters.len() && !self.ready.is_empty();
         let comes = self.coming.iter().any(|node| view.heard.contains(node));
-        is_growth && comes && count.is_multiple_of(2)
+        let is_trap = count == 2 && view.roster.target > 2 && self.ready.is_disjoint(&view.roster.preferred);
+        is_growth && (is_trap || comes && count.is_multiple_of(2))
     }
 
     /// The voters after the next change of them.
@@ -171,7 +175,7 @@ impl Seats {
         if moves_votes {
             return Some("a majority of the voters, old and new".into());
         }
-        if let Some(node) = self.coming.first() {
+        if let Some(node) = self.coming.iter().find(|node| !is_ready(view, **node)) {
             return Some(format!("{node} to catch up"));
         }
         if self.missing == 0 {
@@ -180,7 +184,10 @@ impl Seats {
         let absent = view.roster.preferred.iter().find(|node| !view.candidates.contains(node));
         Some(match absent {
             Some(node) => format!("{node} to be here"),
-            None => format!("{} more members that may vote", self.missing - self.called.len().min(self.missing)),
+            None => format!(
+                "{} more members that may vote",
+                self.missing.saturating_sub(self.called.len() + self.coming.len())
+            ),
         })
     }
 }

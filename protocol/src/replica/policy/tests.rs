@@ -169,6 +169,24 @@ fn d4_a_cluster_grows_from_one_to_three_to_five_without_even_stops() {
 }
 
 #[test]
+fn d4_a_single_voter_of_three_waits_for_two_others_unless_one_was_named() {
+    let mut bench = Bench::new(&[1, 2, 3], &[]);
+    assert_eq!(bench.remove(2).remove(3).obstacle(), "2 more members that may vote");
+    assert_eq!(bench.steps, ["1|"]);
+    bench.here.insert(NodeId(4));
+    assert_eq!(bench.obstacle(), "1 more members that may vote");
+    assert_eq!(bench.steps, ["1|4"], "if it died with its disk, node 1 could never go on");
+    bench.here.insert(NodeId(5));
+    assert_eq!(bench.steps(), ["1|45", "145|"]);
+
+    let mut bench = Bench::new(&[1, 2, 3], &[]);
+    bench.remove(2).remove(3).run();
+    bench.here.insert(NodeId(4));
+    assert_eq!(bench.promote(4).obstacle(), "1 more members that may vote");
+    assert_eq!(bench.steps, ["1|4", "14|"]);
+}
+
+#[test]
 fn d4_a_cluster_shrinks_from_five_to_three() {
     let mut bench = Bench::new(&[1, 2, 3, 4, 5], &[]);
     assert_eq!(bench.demote(5).demote(4).steps(), ["123|"]);
