@@ -376,13 +376,14 @@ async fn end(inside: Inside) {
 }
 
 /// Opens and reads the store. A log that is damaged is replaced by an empty one, under a new identity (F2), if there are
-/// others to join, on the list or from an earlier run: alone, the node would begin a new cluster without a word about what the
-/// old one held.
+/// others to join, on the list or from an earlier run, and it is not the only voter: alone, the node would begin a new cluster
+/// without a word about what the old one held.
 fn open_store(settings: &Settings) -> Result<(Box<dyn LogStore>, Durable), StoreError> {
     let fresh = || NodeId(rand::random_range(1..=u64::MAX));
     match &settings.storage {
         Storage::Folder(folder) if settings.join.len() > 1 || settings.had_others => {
-            let (store, durable, replaced) = store::open_or_replace(folder, clock::unix_ms(), fresh)?;
+            let (store, durable, replaced) =
+                store::open_or_replace(folder, clock::unix_ms(), settings.join.len() > 1, fresh)?;
             if let Some(replaced) = replaced {
                 tracing::error!("{replaced}; this node joins again as {}, with an empty log", durable.node);
             }

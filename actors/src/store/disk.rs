@@ -18,6 +18,7 @@
 //! * The transaction that takes over what is in the journal ends the journal's round, so nothing is taken over twice.
 //! * No bytes on disk make us panic: what the engine panics about is reported as corruption.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::mem;
@@ -94,6 +95,21 @@ impl DiskStore {
             Ok(node)
         });
         Ok((path, node.ok()))
+    }
+
+    /// What the file in `folder` still says, whatever else in it is damaged: whose it is, and who votes by the newest configuration
+    /// that can be read. `None` if it says nothing of that. The journal is not asked: it is ahead of the file only after an
+    /// unclean end, and then a damaged file does not open at all.
+    pub(super) fn last_voters(folder: &Path) -> Result<Option<(NodeId, BTreeSet<NodeId>)>, StoreError> {
+        let folder = Folder::claim(folder)?;
+        let path = folder.file(FILE);
+        let said = guarded(&path, || {
+            let engine = reopen(&path)?;
+            let rows = Reader::new(engine.db(), &path)?;
+            Ok((rows.row(tables::NODE)?, rows.last_readable_conf()?))
+        });
+        let Ok((node, Some(conf))) = said else { return Ok(None) };
+        Ok(Some((node, conf.voters.into_iter().chain(conf.outgoing).collect())))
     }
 
     /// Opens the store over a disk that a test provides; an identity means that there is nothing on it yet.

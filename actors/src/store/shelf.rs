@@ -241,7 +241,7 @@ type Key = (u64, u32);
 const CHUNKS: TableDefinition<'_, Key, &'static [u8]> = TableDefinition::new("chunks");
 
 /// Our snapshot, if there is one: which generation, and what it stands for.
-const SNAPSHOT: &str = "snapshot";
+pub(super) const SNAPSHOT: &str = "snapshot";
 
 /// How many chunks one commit removes: more than it adds of our own, so that what nobody needs does not grow.
 const SWEEP_CHUNKS: usize = 3;

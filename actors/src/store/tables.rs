@@ -13,7 +13,7 @@
 
 use std::path::Path;
 
-use protocol::durable::{Durable, Entry, GENESIS, Persist, SnapMeta};
+use protocol::durable::{ConfState, Durable, Entry, GENESIS, Genesis, Payload, Persist, SnapMeta};
 use protocol::{Index, LogId};
 use redb::{
     Database, Durability, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
@@ -25,6 +25,7 @@ use std::ops::RangeInclusive;
 
 use super::StoreError;
 use super::record::{self, Rows};
+use super::shelf::{Kept, SNAPSHOT};
 
 /// How far the log reaches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,24 @@ impl<'a> Reader<'a> {
             return Err(self.corrupt(format!("the log ends at {last}, not at {}", extent.last)));
         }
         Ok(entries)
+    }
+
+    /// The newest configuration that can be read: of the log, of the snapshot or of the genesis. Rows that cannot are passed over.
+    pub(super) fn last_readable_conf(&self) -> Result<Option<ConfState>, StoreError> {
+        let log = self.txn.open_table(LOG).map_err(|error| self.engine(error))?;
+        let rows = log.range(0..END).map_err(|error| self.engine(error))?.rev().map_while(Result::ok);
+        let entries = rows.filter_map(|(key, row)| record::read::<u64, Entry>(&key.value(), row.value()).ok());
+        let changed = entries.filter_map(|entry| match entry.payload {
+            Payload::Config(conf) => Some((entry.id.index, conf)),
+            Payload::Noop | Payload::Commands(_) => None,
+        });
+        let kept = self.row::<Option<Kept>>(SNAPSHOT).ok().flatten();
+        let kept = kept.map(|kept| (kept.meta.last.index, kept.meta.conf));
+        let genesis = self.row::<Option<Genesis>>(GENESIS_ROW).ok().flatten();
+        let begun =
+            genesis.map(|genesis| (GENESIS.index, ConfState { voters: genesis.voters, ..ConfState::default() }));
+        let all = changed.take(1).chain(kept).chain(begun).filter(|(_, conf)| !conf.voters.is_empty());
+        Ok(all.max_by_key(|(index, _)| *index).map(|(_, conf)| conf))
     }
 
     /// Names the file in an error of the engine.
