@@ -393,7 +393,8 @@ mod tests {
         let session = client.session(Duration::from_secs(6)).await.unwrap();
         let clone = session.clone();
         assert_eq!(session.close().now_or_never(), None, "nobody answers");
-        assert_eq!(*deaf.ended.lock().unwrap(), [SessionId(7)]);
+        let ended = deaf.ended.lock().unwrap().clone();
+        assert_eq!(ended, [SessionId(7)]);
         drop(clone);
     }
 }
