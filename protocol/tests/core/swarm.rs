@@ -289,7 +289,9 @@ impl Run {
         for at in 0..self.world.nodes.len() {
             let is_up = self.world.nodes[at].core.is_some();
             let is_leader = self.world.leader() == Some(at);
-            if is_up && self.dice.happens(weather.crash + if is_leader { weather.regicide } else { 0 }) {
+            // Votes are on their way to the disk for a moment only, and their loss is what a crash must not bring.
+            let crash = weather.crash * if self.world.nodes[at].owes_vote() { VOTES_LOST } else { 1 };
+            if is_up && self.dice.happens(crash + if is_leader { weather.regicide } else { 0 }) {
                 let survivors = self.dice.between(0, 3) as usize;
                 self.world.crash(at, survivors);
                 self.laws.note_crash(at);
@@ -495,6 +497,9 @@ impl Run {
         conf.outgoing.is_empty() && (0..self.world.nodes.len()).filter(has_place).all(agrees)
     }
 }
+
+/// How many times more often a node crashes whose vote is not on its disk.
+const VOTES_LOST: u64 = 10;
 
 /// Whether a node has a place in a configuration.
 pub fn is_named(conf: &ConfState, node: NodeId) -> bool {

@@ -598,6 +598,11 @@ impl Node {
         }
     }
 
+    /// Whether it has given a vote that is not on its disk.
+    pub fn owes_vote(&self) -> bool {
+        self.unsynced.iter().any(|(batch, _)| batch.hard_state.is_some_and(|hard| hard.vote.is_some()))
+    }
+
     /// Its log is gone, and what it wrote last with it; its epoch and vote stay.
     fn retire(&mut self) {
         self.is_retired = true;
