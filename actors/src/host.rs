@@ -298,6 +298,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
     let Settings { cluster, join, had_others, voters, profile, offer, replace_after, compaction, .. } = settings;
     let mastership = watch::Sender::new(Mastership { cluster: durable.cluster(), ..Mastership::default() });
     let is_idle = watch::Sender::new(false);
+    let is_forgetful = matches!(settings.storage, Storage::Memory);
     let is_left_behind = had_others && join.len() <= 1 && durable.genesis.is_none();
     let mut replica = Replica::new(
         replica::Config {
@@ -309,6 +310,7 @@ async fn begin(settings: Settings, executor: Arc<dyn Executor>) -> Result<Inside
             seed: rand::random(),
             cluster: ClusterId(rand::random()),
             replace_after,
+            is_forgetful,
             compaction,
         },
         durable,

@@ -30,6 +30,8 @@ pub enum Fact {
         link: SocketAddr,
         /// What it says that it is to the log.
         part: Part,
+        /// Whether it says that it remembers nothing over a restart.
+        is_forgetful: bool,
     },
     /// A member was there at an earlier time; whether it still is, nobody said.
     Was {
@@ -85,11 +87,19 @@ pub(crate) struct State {
     places: BTreeMap<usize, SocketAddr>,
     /// What was said of the places that have none.
     complaints: BTreeMap<usize, Complaint>,
-    members: BTreeMap<NodeId, (SocketAddr, Part)>,
+    members: BTreeMap<NodeId, Acquaintance>,
     /// What this node is to the log; nothing before it is in a cluster.
     part: Option<Part>,
     /// Who answered at which address.
     identified: BTreeMap<SocketAddr, NodeId>,
+}
+
+/// A member that is here, in its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Acquaintance {
+    link: SocketAddr,
+    part: Part,
+    is_forgetful: bool,
 }
 
 /// What the actor begins with.
@@ -143,10 +153,12 @@ impl Actor for Members {
 impl State {
     fn on_fact(&mut self, fact: Fact) {
         match fact {
-            Fact::Here { node, link, part } => self.on_here(node, link, part),
+            Fact::Here { node, link, part, is_forgetful } => {
+                self.on_here(node, Acquaintance { link, part, is_forgetful })
+            }
             Fact::Was { node, link } => {
                 if !self.members.contains_key(&node) {
-                    self.tell_member(node, link, false);
+                    self.tell_member(node, Acquaintance { link, part: Part::Outside, is_forgetful: false }, false);
                 }
             }
             Fact::Suspected(node) => self.outlet.deliver(Local::Replica(replica::Input::Suspected { node })),
@@ -159,29 +171,33 @@ impl State {
         }
     }
 
-    fn on_here(&mut self, node: NodeId, link: SocketAddr, part: Part) {
-        if node == self.node || self.members.insert(node, (link, part)) == Some((link, part)) {
+    fn on_here(&mut self, node: NodeId, member: Acquaintance) {
+        if node == self.node || self.members.insert(node, member) == Some(member) {
             return;
         }
         // Two processes cannot listen at one address: whoever was there before is gone.
-        let before =
-            self.members.iter().find(|(other, (at, _))| **other != node && *at == link).map(|(&other, _)| other);
+        let before = self
+            .members
+            .iter()
+            .find(|(other, known)| **other != node && known.link == member.link)
+            .map(|(&other, _)| other);
         if let Some(before) = before {
             self.on_gone(before);
         }
-        self.tell_member(node, link, true);
+        self.tell_member(node, member, true);
         self.dial();
     }
 
     fn on_gone(&mut self, node: NodeId) {
-        if let Some((link, _)) = self.members.remove(&node) {
-            self.tell_member(node, link, false);
+        if let Some(member) = self.members.remove(&node) {
+            self.tell_member(node, member, false);
         }
         self.dial();
     }
 
-    fn tell_member(&self, node: NodeId, address: SocketAddr, is_alive: bool) {
-        self.outlet.deliver(Local::Replica(replica::Input::Member { node, address, is_alive }));
+    fn tell_member(&self, node: NodeId, member: Acquaintance, is_alive: bool) {
+        let Acquaintance { link: address, is_forgetful, .. } = member;
+        self.outlet.deliver(Local::Replica(replica::Input::Member { node, address, is_alive, is_forgetful }));
     }
 
     /// A link through which nothing can come is better dialled anew than waited for: the kernel repeats what was lost on it
@@ -233,10 +249,10 @@ impl State {
     }
 
     fn dial(&self) {
-        let known = |(&node, &(addr, _)): (&NodeId, &(SocketAddr, Part))| Target { addr, node: Some(node) };
+        let known = |(&node, member): (&NodeId, &Acquaintance)| Target { addr: member.link, node: Some(node) };
         if self.part == Some(Part::Outside) {
             let holders: Vec<Target> =
-                self.members.iter().filter(|(_, (_, part))| *part != Part::Outside).map(known).collect();
+                self.members.iter().filter(|(_, member)| member.part != Part::Outside).map(known).collect();
             if !holders.is_empty() {
                 self.outlet.links().set_targets(holders);
                 return self.close_needless();
@@ -252,7 +268,7 @@ impl State {
     /// Closes links to nodes that hold no log either: they come from the time when that was not known.
     fn close_needless(&self) {
         let links = self.outlet.links();
-        let is_plain = |node: &NodeId| self.members.get(node).is_some_and(|(_, part)| *part == Part::Outside);
+        let is_plain = |node: &NodeId| self.members.get(node).is_some_and(|member| member.part == Part::Outside);
         links
             .peers()
             .iter()

@@ -100,7 +100,8 @@ impl Builder {
         self
     }
 
-    /// Remembers nothing: the node is another one after a restart, and what only such nodes held is lost with them.
+    /// Remembers nothing: the node is another one after a restart, and what only such nodes held is lost with them. Where all voters
+    /// remember, such a node votes only if it is promoted by name.
     ///
     /// ```no_run
     /// # use tenure::prelude::*;

@@ -72,6 +72,9 @@ pub(crate) fn tags(identity: &Identity, cluster: ClusterId, part: Part) -> BTree
     if let Some(word) = part_word(part) {
         tags.insert(PART.to_owned(), word.to_owned());
     }
+    if identity.is_forgetful {
+        tags.insert(FORGETFUL.to_owned(), String::new());
+    }
     tags
 }
 
@@ -157,7 +160,8 @@ pub(crate) fn row(member: &membership::Member) -> Member {
 }
 
 fn here(teller: &Teller, member: &membership::Member) {
-    teller.tell(Fact::Here { node: member.node, link: member.link, part: part(member) });
+    let is_forgetful = member.tags.contains_key(FORGETFUL);
+    teller.tell(Fact::Here { node: member.node, link: member.link, part: part(member), is_forgetful });
     // Tags arrive after the member itself: whoever shows a cluster id is in one.
     if member.tags.contains_key(CLUSTER) {
         teller.tell(Fact::ClusterExists);
@@ -211,3 +215,5 @@ const NAME: &str = "name";
 const HTTP: &str = "http";
 const CLUSTER: &str = "cluster";
 const PART: &str = "part";
+/// Only its presence counts.
+const FORGETFUL: &str = "forgetful";

@@ -172,6 +172,7 @@ impl Node {
             link: host.address(),
             http,
             kinds,
+            is_forgetful: book.is_none(),
         };
         let tags = gossip::tags(&identity, ClusterId::NONE, Part::Outside);
         let settings =

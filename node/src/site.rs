@@ -45,6 +45,8 @@ pub(crate) struct Identity {
     pub(crate) http: Option<SocketAddr>,
     /// The kinds of task it has handlers for.
     pub(crate) kinds: BTreeSet<String>,
+    /// Whether it remembers nothing over a restart.
+    pub(crate) is_forgetful: bool,
 }
 
 /// A node as another one sees it by gossip. It is a hint: no right rests on it.

@@ -131,6 +131,8 @@ pub enum Input {
         address: SocketAddr,
         /// Whether it is here.
         is_alive: bool,
+        /// Whether it remembers nothing over a restart.
+        is_forgetful: bool,
     },
     /// Gossip suspects this node.
     Suspected {

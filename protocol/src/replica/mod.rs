@@ -51,7 +51,7 @@ use growth::Herald;
 use history::History;
 use requests::{Forwarded, Question};
 use serving::Serving;
-use staff::Staff;
+use staff::{Acquaintance, Staff};
 use waiting::Waiting;
 
 /// How a replica was told to begin.
@@ -73,6 +73,8 @@ pub struct Config {
     pub cluster: ClusterId,
     /// How long a voter may be silent before the leader has it replaced.
     pub replace_after: Duration,
+    /// Whether this node remembers nothing over a restart.
+    pub is_forgetful: bool,
     /// When a snapshot is written and how much of the log it leaves.
     pub compaction: Compaction,
 }
@@ -189,6 +191,7 @@ impl Replica {
     /// Continues from what the node remembers.
     #[must_use]
     pub fn new(config: Config, mut durable: Durable, now: Nanos) -> Self {
+        let staff = Staff::new(&config);
         let founding = Founding::new(
             founding::Config {
                 node: config.node,
@@ -233,7 +236,7 @@ impl Replica {
             leader: None,
             herald: None,
             removed_since: None,
-            staff: Staff::new(config.node, config.profile, config.replace_after),
+            staff,
             leads_at: Nanos(0),
             told_part: Part::Outside,
             promised_seq: 0,
@@ -316,7 +319,9 @@ impl Replica {
                 self.exchange.link_up(now, node, effects);
             }
             Input::LinkDown { node } => self.on_link_down(now, node, effects),
-            Input::Member { node, address, is_alive } => self.staff.note_member(node, address, is_alive),
+            Input::Member { node, address, is_alive, is_forgetful } => {
+                self.staff.note_member(node, Acquaintance { address, is_alive, is_forgetful });
+            }
             Input::Suspected { node } => self.core(now, consensus::Input::Suspected { node }, effects),
         }
         self.install(now, effects);

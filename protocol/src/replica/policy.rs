@@ -36,6 +36,8 @@ pub(super) struct View<'a> {
     pub(super) lost: &'a BTreeSet<NodeId>,
     /// Members that are here and neither vote nor listen.
     pub(super) candidates: &'a BTreeSet<NodeId>,
+    /// Those who vote only if an operator named them: they remember nothing over a restart, and all who vote do.
+    pub(super) unfit: &'a BTreeSet<NodeId>,
 }
 
 /// The next step.
@@ -107,13 +109,14 @@ impl Seats {
     fn of(view: &View<'_>) -> Self {
         let roster = view.roster;
         let is_out = |node: &NodeId| view.lost.contains(node) || roster.excluded.contains(node);
+        let may_come = |node: &NodeId| !is_out(node) && (!view.unfit.contains(node) || roster.preferred.contains(node));
         let staying: BTreeSet<NodeId> = view.voters.iter().filter(|node| !is_out(node)).copied().collect();
         let missing = usize::from(roster.target).saturating_sub(staying.len());
 
         // Seats that operators promised to somebody are for nobody else.
         let free = missing.saturating_sub(roster.preferred.len());
         let (wanted, others): (Vec<NodeId>, Vec<NodeId>) =
-            view.learners.iter().filter(|node| !is_out(node)).partition(|node| roster.preferred.contains(node));
+            view.learners.iter().filter(|node| may_come(node)).partition(|node| roster.preferred.contains(node));
         // Who is caught up takes a free seat before who is not.
         let (fast, slow): (Vec<NodeId>, Vec<NodeId>) = others.into_iter().partition(|node| is_ready(view, *node));
         let takers = wanted.iter().chain(fast.iter().chain(&slow).take(free)).take(missing);
@@ -121,7 +124,7 @@ impl Seats {
 
         let filled = ready.union(&coming).filter(|node| !roster.preferred.contains(node)).count();
         let (wanted, others): (Vec<NodeId>, Vec<NodeId>) =
-            view.candidates.iter().filter(|node| !is_out(node)).partition(|node| roster.preferred.contains(node));
+            view.candidates.iter().filter(|node| may_come(node)).partition(|node| roster.preferred.contains(node));
         let room = missing - ready.len() - coming.len();
         let called =
             wanted.into_iter().chain(others.into_iter().take(free.saturating_sub(filled))).take(room).collect();

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::Config;
 use super::policy::{self, Next};
 use super::serving::Serving;
 use crate::consensus::{Consensus, Follower};
@@ -27,6 +28,8 @@ pub(super) struct Staff {
     profile: Profile,
     /// How long a voter may be silent before it is given up.
     replace_after: Duration,
+    /// Whether this node remembers nothing over a restart.
+    is_forgetful: bool,
     members: BTreeMap<NodeId, Acquaintance>,
     links: BTreeSet<NodeId>,
     /// Since when each voter and learner has been silent, or its disk, as far as this leader knows.
@@ -41,9 +44,11 @@ pub(super) struct Staff {
 
 /// A member in the words of gossip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Acquaintance {
-    address: SocketAddr,
-    is_alive: bool,
+pub(super) struct Acquaintance {
+    pub(super) address: SocketAddr,
+    pub(super) is_alive: bool,
+    /// Whether it remembers nothing over a restart.
+    pub(super) is_forgetful: bool,
 }
 
 /// Everybody who votes, listens or may, in the eyes of the leader.
@@ -57,14 +62,17 @@ struct Picture {
     heard: BTreeSet<NodeId>,
     caught_up: BTreeSet<NodeId>,
     candidates: BTreeSet<NodeId>,
+    /// Who does not vote unasked.
+    unfit: BTreeSet<NodeId>,
 }
 
 impl Staff {
-    pub(super) fn new(node: NodeId, profile: Profile, replace_after: Duration) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         Self {
-            node,
-            profile,
-            replace_after,
+            node: config.node,
+            profile: config.profile,
+            replace_after: config.replace_after,
+            is_forgetful: config.is_forgetful,
             members: BTreeMap::new(),
             links: BTreeSet::new(),
             silent: BTreeMap::new(),
@@ -75,13 +83,13 @@ impl Staff {
     }
 
     /// Gossip knows of a member. Where it is stays known when it dies: its successor may appear there.
-    pub(super) fn note_member(&mut self, node: NodeId, address: SocketAddr, is_alive: bool) {
+    pub(super) fn note_member(&mut self, node: NodeId, member: Acquaintance) {
         if !self.members.contains_key(&node) && self.members.len() >= MEMBERS_MAX {
             let dead = self.members.iter().find(|(_, known)| !known.is_alive).map(|(&node, _)| node);
             let Some(dead) = dead else { return };
             self.members.remove(&dead);
         }
-        self.members.insert(node, Acquaintance { address, is_alive });
+        self.members.insert(node, member);
     }
 
     pub(super) fn link_up(&mut self, node: NodeId) {
@@ -126,6 +134,7 @@ impl Staff {
             caught_up: &picture.caught_up,
             lost: &lost,
             candidates: &picture.candidates,
+            unfit: &picture.unfit,
         });
         self.waits_for = match &next {
             Next::Wait(what) => Some(what.clone()),
@@ -178,7 +187,16 @@ impl Staff {
         let is_new = |node: &NodeId| !picture.voters.contains(node) && !picture.learners.contains(node);
         let is_alive = |node: &NodeId| self.members.get(node).is_some_and(|known| known.is_alive);
         picture.candidates = self.links.iter().filter(|node| is_new(node) && is_alive(node)).copied().collect();
+        picture.unfit = self.unfit(&picture.voters);
         picture
+    }
+
+    /// Nodes that remember nothing over a restart, unless one of them votes already: where all voters remember, a cluster that
+    /// is restarted must not depend on them.
+    fn unfit(&self, voters: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let forgetful = self.members.iter().filter(|(_, known)| known.is_forgetful).map(|(&node, _)| node);
+        let forgetful: BTreeSet<NodeId> = forgetful.collect();
+        if self.is_forgetful || !forgetful.is_disjoint(voters) { BTreeSet::new() } else { forgetful }
     }
 
     /// Who is given up: silent for too long, or its disk, or silent while another node answers at the same address (F27).

@@ -28,6 +28,7 @@ impl Alone {
             seed: 1,
             cluster: ClusterId(7),
             replace_after: REPLACE_AFTER,
+            is_forgetful: false,
             compaction: Compaction::default(),
         };
         let replica = Replica::new(config, Durable::fresh(node, Incarnation(1)), Nanos(1));

@@ -275,6 +275,7 @@ impl Host {
                     seed,
                     cluster: ClusterId(u128::from(seed) + 1),
                     replace_after: setup.replace_after,
+                    is_forgetful: false,
                     compaction: setup.compaction,
                 },
                 self.disk.durable.clone(),

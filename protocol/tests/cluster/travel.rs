@@ -189,7 +189,7 @@ impl World {
     pub fn gossip(&mut self, at: usize, node: NodeId, is_alive: bool) {
         if self.hosts[at].machines.is_some() && self.hosts[at].is_node {
             let address = SocketAddr::from(([127, 0, 0, 1], 7400 + self.hosts[place(node)].home as u16));
-            let member = replica::Input::Member { node, address, is_alive };
+            let member = replica::Input::Member { node, address, is_alive, is_forgetful: false };
             self.hand_on(at, Part::Gateway, Local::Replica(member));
         }
     }

@@ -222,6 +222,7 @@ fn fixture() -> Fixture {
         link: "127.0.0.1:7401".parse().unwrap(),
         http: None,
         kinds: BTreeSet::from(["tenure.echo".to_owned()]),
+        is_forgetful: false,
     };
     let site = Arc::new(ToySite { toy: toy.clone(), identity });
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -20,6 +20,8 @@ struct Town {
     dead: BTreeSet<u64>,
     /// Nodes whose disks hang.
     stuck: BTreeSet<u64>,
+    /// Nodes that remember nothing over a restart.
+    forgetful: BTreeSet<u64>,
     wires: VecDeque<(u64, u64, Body)>,
     responses: Vec<Response>,
     /// Nodes that were told that they are removed.
@@ -31,11 +33,17 @@ struct Town {
 impl Town {
     /// The first nodes of a join list, founded and led.
     fn founded(count: u64) -> Self {
+        Self::with(count, &[])
+    }
+
+    /// The same, where some nodes remember nothing.
+    fn with(count: u64, forgetful: &[u64]) -> Self {
         let mut town = Self {
             now: Nanos(1),
             nodes: BTreeMap::new(),
             dead: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            forgetful: forgetful.iter().copied().collect(),
             wires: VecDeque::new(),
             responses: Vec::new(),
             removed: BTreeSet::new(),
@@ -68,6 +76,7 @@ impl Town {
             seed: node,
             cluster: ClusterId(u128::from(node)),
             replace_after: Duration::from_secs(20),
+            is_forgetful: self.forgetful.contains(&node),
             compaction: Compaction::default(),
         };
         let replica = Replica::new(config, Durable::fresh(NodeId(node), Incarnation(1)), self.now);
@@ -75,8 +84,13 @@ impl Town {
         let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap()));
         for other in self.living().into_iter().filter(|other| *other != node) {
             let there = SocketAddr::from(([127, 0, 0, 1], u16::try_from(7400 + other).unwrap()));
-            self.step(other, Input::Member { node: NodeId(node), address, is_alive: true });
-            self.step(node, Input::Member { node: NodeId(other), address: there, is_alive: true });
+            let forgets = |node| self.forgetful.contains(&node);
+            let (is_here, is_there) = (forgets(node), forgets(other));
+            self.step(other, Input::Member { node: NodeId(node), address, is_alive: true, is_forgetful: is_here });
+            self.step(
+                node,
+                Input::Member { node: NodeId(other), address: there, is_alive: true, is_forgetful: is_there },
+            );
             self.step(other, Input::LinkUp { node: NodeId(node) });
             self.step(node, Input::LinkUp { node: NodeId(other) });
         }
@@ -301,6 +315,18 @@ fn f27_a_voter_whose_disk_hangs_is_replaced_like_a_silent_one() {
     assert_eq!(town.voters(), [1, 2, 3]);
     town.run(Duration::from_secs(15));
     assert!(town.voters().contains(&4) && !town.voters().contains(&victim), "{:?}", town.voters());
+}
+
+#[test]
+fn d4_a_node_that_forgets_takes_a_seat_by_itself_only_among_its_like() {
+    for (forgetful, is_called) in [(&[4][..], false), (&[1, 2, 3, 4], true), (&[3, 4], true)] {
+        let mut town = Town::with(3, forgetful);
+        town.start(4, 7404, vec!["host1:7400".into()]);
+        let victim = if town.leader() == 3 { 2 } else { 3 };
+        town.kill(victim);
+        town.run(Duration::from_secs(30));
+        assert_eq!(town.voters().contains(&4), is_called, "{forgetful:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ struct Bench {
     here: BTreeSet<NodeId>,
     slow: BTreeSet<NodeId>,
     lost: BTreeSet<NodeId>,
+    unfit: BTreeSet<NodeId>,
     /// What an operator asks for while the next change is under way.
     meanwhile: Vec<RosterChange>,
     /// What was done, step by step: voters and learners.
@@ -35,9 +36,9 @@ impl Bench {
             panic!("a session opens")
         };
         let here = voters.union(&nodes(others)).copied().collect();
-        let (learners, slow, lost) = Default::default();
+        let (learners, slow, lost, unfit) = Default::default();
         let (meanwhile, steps) = Default::default();
-        Self { state, session, seq: 0, leader: NodeId(1), voters, learners, here, slow, lost, meanwhile, steps }
+        Self { state, session, seq: 0, leader: NodeId(1), voters, learners, here, slow, lost, unfit, meanwhile, steps }
     }
 
     fn ask(&mut self, change: RosterChange) -> &mut Self {
@@ -90,6 +91,7 @@ impl Bench {
             caught_up: &self.learners.difference(&self.slow).copied().collect(),
             lost: &self.lost,
             candidates: &self.here.difference(&members).copied().collect(),
+            unfit: &self.unfit,
         })
     }
 
@@ -267,6 +269,27 @@ fn f27_a_voter_that_comes_back_keeps_its_seat_and_the_learner_goes() {
     bench.lost.clear();
     bench.here.insert(NodeId(3));
     assert_eq!(bench.steps(), ["123|"]);
+}
+
+#[test]
+fn d4_a_member_that_forgets_is_called_only_by_name() {
+    let mut bench = Bench::new(&[1, 2, 3], &[4]);
+    bench.unfit = nodes(&[4]);
+    assert_eq!(bench.lose(3).obstacle(), "1 more members that may vote");
+    assert_eq!(bench.steps, [""; 0], "a voter that is away may come back with what it holds");
+    bench.here.insert(NodeId(5));
+    assert_eq!(bench.steps(), ["123|5", "125|"]);
+    assert_eq!(bench.promote(4).steps(), ["125|4", "1245|"]);
+
+    // It may have been called before it said so.
+    let mut bench = Bench::new(&[1, 2, 3], &[4]);
+    bench.slow = nodes(&[4]);
+    bench.lose(3).run();
+    assert_eq!(bench.steps, ["123|4"]);
+    bench.slow.clear();
+    bench.unfit = nodes(&[4]);
+    bench.run();
+    assert_eq!(bench.steps, ["123|"]);
 }
 
 #[test]

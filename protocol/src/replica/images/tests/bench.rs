@@ -41,6 +41,7 @@ impl Bench {
             seed: 1,
             cluster: ClusterId(7),
             replace_after: REPLACE_AFTER,
+            is_forgetful: false,
             compaction: Compaction { entries: 5, bytes: 1 << 30, trailing: 1 },
         };
         let replica = Replica::new(config, disk.clone(), Nanos(1));
