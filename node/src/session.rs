@@ -295,9 +295,9 @@ impl Session {
     /// See [`Error`]. For this process it is over in any case, and it is renewed no more.
     pub async fn close(self) -> Result<(), Error> {
         let operation = Operation::EndSession { session: self.id(), cause: ClientEnd::Closed };
-        let mut closing = Closing { session: &self, is_answered: false };
+        let mut closing = Closing { session: &self, is_done: false };
         let closed = self.inside.client.write(operation).await;
-        closing.is_answered = true;
+        closing.is_done = matches!(closed, Ok(_) | Err(Error::NoSession(_)));
         match closed {
             Ok(Answer::Ok) | Err(Error::NoSession(_)) => Ok(()),
             Ok(other) => Err(unexpected(&other)),
@@ -316,15 +316,15 @@ impl Session {
     }
 }
 
-/// The end of a session, as it is asked for. Dropped before that has an answer, it is asked for in the background.
+/// The end of a session, as it is asked for. Dropped before it is known to have ended, that is asked for in the background.
 struct Closing<'a> {
     session: &'a Session,
-    is_answered: bool,
+    is_done: bool,
 }
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        if !self.is_answered {
+        if !self.is_done {
             self.session.inside.client.backend().end(self.session.id());
         }
     }
@@ -346,6 +346,7 @@ impl std::fmt::Debug for Session {
             .finish_non_exhaustive()
     }
 }
+
 /// What a session is called whose owner did not say.
 const UNLABELLED: &str = "client";
 
@@ -363,12 +364,14 @@ mod tests {
     /// A cluster that opens a session and answers nothing more.
     struct Deaf {
         standing: watch::Sender<Standing>,
+        /// It says so, instead of nothing.
+        is_busy: bool,
         ended: Mutex<Vec<SessionId>>,
     }
 
     impl Backend for Deaf {
         fn call(&self, _: Work, _: Duration) -> BoxFuture<'_, Result<Answer, Error>> {
-            std::future::pending().boxed()
+            if self.is_busy { std::future::ready(Err(Error::Busy)).boxed() } else { std::future::pending().boxed() }
         }
 
         fn keep(&self, _: OpenSession, _: Duration) -> BoxFuture<'_, Result<KeptSession, Error>> {
@@ -387,14 +390,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_session_ends_though_nobody_waits_for_that() {
-        let standing = watch::Sender::new(Standing::Until(Nanos::NEVER));
-        let deaf = Arc::new(Deaf { standing, ended: Mutex::default() });
-        let client = Client::new(deaf.clone(), Profile::DEV);
-        let session = client.session(Duration::from_secs(6)).await.unwrap();
-        let clone = session.clone();
-        assert_eq!(session.close().now_or_never(), None, "nobody answers");
-        let ended = deaf.ended.lock().unwrap().clone();
-        assert_eq!(ended, [SessionId(7)]);
-        drop(clone);
+        for (is_busy, closed) in [(false, None), (true, Some(Err(Error::Busy)))] {
+            let standing = watch::Sender::new(Standing::Until(Nanos::NEVER));
+            let deaf = Arc::new(Deaf { standing, is_busy, ended: Mutex::default() });
+            let client = Client::new(deaf.clone(), Profile::DEV);
+            let session = client.session(Duration::from_secs(6)).await.unwrap();
+            let clone = session.clone();
+            assert_eq!(session.close().now_or_never(), closed);
+            let ended = deaf.ended.lock().unwrap().clone();
+            assert_eq!(ended, [SessionId(7)]);
+            drop(clone);
+        }
     }
 }

@@ -53,7 +53,8 @@ fn two_sides_are_never_both_the_cluster() {
             let spans = spans(&work);
             let views = tasks.iter().map(|task| (task, cluster.task(task)));
             let is_at_work = |task: &String, view: &Value| {
-                view["attempts"].as_u64().is_some_and(|number| spans.contains_key(&(task.clone(), number)))
+                let has_begun = |number| spans.contains_key(&(task.clone(), number));
+                view["state"] == "assigned" && view["attempts"].as_u64().is_some_and(has_begun)
             };
             views.filter(|(task, view)| is_at_work(task, view)).map(|(_, view)| view["node"].clone()).collect()
         };

@@ -115,12 +115,14 @@ async fn introduce(processes: &mut Processes, took: Duration, output: &Output) {
 
 /// The status of a node that knows a master at work; nothing if none does at this moment.
 async fn led(processes: &Processes) -> Value {
-    for place in 0..processes.len() {
-        if let Some(status) =
-            processes.get(place, "/v1/status").await.filter(|status| status["master_is_fresh"] == true)
-        {
-            return status;
+    for _ in 0..LOOKS {
+        for place in 0..processes.len() {
+            let status = processes.get(place, "/v1/status").await;
+            if let Some(status) = status.filter(|status| status["master_is_fresh"] == true) {
+                return status;
+            }
         }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     Value::Null
 }
@@ -165,6 +167,9 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How often to look for a master, if it has stepped down a moment after the cluster was ready.
+const LOOKS: usize = 20;
 
 /// Long enough to see in another terminal that the cluster does without it.
 const RESTART_AFTER: Duration = Duration::from_secs(2);

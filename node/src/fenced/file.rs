@@ -80,8 +80,9 @@ impl File {
     pub fn write(&self, content: &[u8]) -> Result<(), Error> {
         let _lock = self.admit()?;
         let folder = folder(&self.path);
-        // Under a name that nobody else has, and as wide as the process makes files.
-        let permissions = fs::Permissions::from_mode(0o666);
+        // Under a name that nobody else has. What replaces something is for nobody else before it is as that was; what is new is as wide
+        // as the process makes files.
+        let permissions = fs::Permissions::from_mode(if self.path.exists() { 0o600 } else { 0o666 });
         let made = tempfile::Builder::new().prefix(".tenure-new-").permissions(permissions).tempfile_in(folder);
         let mut new = made.map_err(failed("make a file in", folder))?;
         let written = like(new.as_file(), &self.path).and_then(|()| {
@@ -210,11 +211,12 @@ fn like(new: &fs::File, old: &Path) -> io::Result<()> {
         other => other?,
     };
     let mine = new.metadata()?;
-    let is_alike =
-        (old.uid(), old.gid()) == (mine.uid(), mine.gid()) || fchown(new, Some(old.uid()), Some(old.gid())).is_ok();
-    // What runs as its owner must not run as somebody else.
-    let bits = if is_alike { 0o7777 } else { 0o777 };
-    new.set_permissions(fs::Permissions::from_mode(old.mode() & bits))
+    let has_owner = old.uid() == mine.uid() || fchown(new, Some(old.uid()), None).is_ok();
+    let has_group = old.gid() == mine.gid() || fchown(new, None, Some(old.gid())).is_ok();
+    // What runs as its owner must not run as somebody else, and another group may do no more than everybody.
+    let mode = if has_owner && has_group { old.mode() } else { old.mode() & 0o777 };
+    let mode = if has_group { mode } else { mode & !0o070 | (mode & 0o007) << 3 };
+    new.set_permissions(fs::Permissions::from_mode(mode & 0o7777))
 }
 
 fn folder(path: &Path) -> &Path {

@@ -4,7 +4,7 @@
 //!
 //! * At most [`Bounds::connections`] are open; one more is closed at once, so that the node keeps descriptors for its links and files.
 //! * A connection on which no whole head of a request comes in [`Bounds::head`] is closed, be it new or kept alive. What is answered has no
-//!   such bound: a stream or a long wait is bounded by its route.
+//!   such bound, if its reader takes all but the last of it: a stream or a long wait is bounded by its route.
 //! * A client that keeps its connection open does not keep the node alive: when it stops, answers under way have [`GOODBYE`].
 
 use std::sync::Arc;
@@ -120,9 +120,9 @@ mod tests {
         let app = Router::new().route("/", get(|| async { "here" })).route(
             "/slow",
             get(|| async {
-                tokio::time::sleep(4 * HEAD).await;
+                tokio::time::sleep(2 * HEAD).await;
                 let parts = futures_util::stream::iter(["soon", "late"]).then(|part| async move {
-                    tokio::time::sleep(4 * HEAD).await;
+                    tokio::time::sleep(2 * HEAD).await;
                     Ok::<_, std::convert::Infallible>(Bytes::from_static(part.as_bytes()))
                 });
                 Body::from_stream(parts)
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    const HEAD: Duration = Duration::from_millis(100);
+    const HEAD: Duration = Duration::from_secs(1);
     const LONG: Duration = Duration::from_secs(3600);
 
     #[tokio::test]

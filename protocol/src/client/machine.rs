@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! * Every call stands in `wakes` at exactly the time that [`Call::wake`] names.
-//! * A write without a place in a session stands in `queue`, or pauses because it was put off; no other call does.
+//! * A write without a place in a session stands in `queue` or in `put_off`, and no other call does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,7 +16,7 @@ use super::patience::{AWAIT_PATIENCE, WATCH_PATIENCE};
 use super::session::{Open, Session};
 use crate::effects::{Effects, Event};
 use crate::mutants::{Bug, is_on};
-use crate::state::limits::{check_operation, check_query};
+use crate::state::limits::{WINDOW, check_operation, check_query};
 use crate::state::{Answer, Operation, Query, Refused};
 use crate::types::{Nanos, NodeId, SessionId};
 
@@ -41,6 +41,8 @@ pub struct Client {
     keeping: Keeping,
     /// Writes that wait for a place in a session, oldest first.
     queue: BTreeSet<u64>,
+    /// Writes that were put off and pause before they stand in line again.
+    put_off: BTreeSet<u64>,
     /// Whether the session is to be closed as soon as nothing is under way in it.
     is_closing: bool,
 }
@@ -62,6 +64,7 @@ impl Client {
             session: Session::None,
             keeping: Keeping::default(),
             queue: BTreeSet::new(),
+            put_off: BTreeSet::new(),
             is_closing: false,
         }
     }
@@ -228,7 +231,7 @@ impl Client {
                 self.session = Session::None;
                 continue;
             }
-            if let Purpose::Write { place: None, .. } = call.purpose {
+            if self.put_off.remove(&number) {
                 self.queue(number);
                 continue;
             }
@@ -286,9 +289,9 @@ impl Client {
         self.leader = response.leader.or(self.leader);
         match response.result {
             Ok(Answer::Refused(Refused::SessionExpired)) => self.on_expired(now, number, effects),
-            Ok(Answer::Refused(Refused::Busy)) => self.retry(now, number, Denied::Busy),
+            Ok(Answer::Refused(Refused::Busy)) => self.retry(now, number, Denied::Busy, effects),
             Ok(answer) => self.on_answer(now, number, answer, effects),
-            Err(denied) => self.retry(now, number, denied),
+            Err(denied) => self.retry(now, number, denied, effects),
         }
         if is_news {
             self.ask_the_new_leader(now, number, effects);
@@ -350,7 +353,7 @@ impl Client {
     /// The try was refused or its fate is unknown: once more, a little later, and if it was refused by somebody who is not
     /// the master, elsewhere. The replica of this process hears as soon as any other who leads, so while nobody does it is
     /// asked again more often than not: an election is no time for a flood of questions.
-    fn retry(&mut self, now: Nanos, number: u64, denied: Denied) {
+    fn retry(&mut self, now: Nanos, number: u64, denied: Denied, effects: &mut Effects) {
         let (own, has_own) = (self.config.node, self.config.local_replica);
         let has_leader = self.leader.is_some_and(|leader| leader != own && self.links.contains(&leader));
         self.change(number, |call| {
@@ -367,9 +370,26 @@ impl Client {
             }
             call.phase = Phase::Pausing(now + call.pause(number));
         });
-        // Put off for long, it would take the window from all that is asked after it.
-        if denied == Denied::Busy && self.asked.get(&number).is_some_and(|call| call.doubts() == 0) {
+        if denied == Denied::Busy {
+            self.put_off(number, effects);
+        }
+    }
+
+    /// A write that was certainly not done for want of room gives its place up while it pauses: it would take the window from all that is
+    /// asked after it. A bounded number does; there may be room for others than tasks all the same, so one more task is refused.
+    fn put_off(&mut self, number: u64, effects: &mut Effects) {
+        let Some(Call { purpose: Purpose::Write { operation, .. }, .. }) =
+            self.asked.get(&number).filter(|call| call.doubts() == 0)
+        else {
+            return;
+        };
+        if self.put_off.len() < PUT_OFF_MAX {
             self.give_up_place(number);
+            self.put_off.insert(number);
+        } else if matches!(operation, Operation::Submit(_))
+            && let Some(Call { purpose: Purpose::Write { call, .. }, .. }) = self.take(number)
+        {
+            effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
         }
     }
 
@@ -389,7 +409,7 @@ impl Client {
                 self.give_up_place(number);
                 self.queue(number);
             }
-            _ => self.retry(now, number, Denied::Unknown),
+            _ => self.retry(now, number, Denied::Unknown, effects),
         }
     }
 
@@ -484,7 +504,7 @@ impl Client {
     /// Says that the session may go. Nobody waits for the answer: lost, the session expires.
     fn close(&mut self, effects: &mut Effects) {
         let Session::Open(open) = &mut self.session else { return };
-        if !self.is_closing || !open.is_idle() || !self.queue.is_empty() {
+        if !self.is_closing || !open.is_idle() || !self.queue.is_empty() || !self.put_off.is_empty() {
             return;
         }
         let session = open.id;
@@ -590,6 +610,7 @@ impl Client {
         let call = self.asked.remove(&number)?;
         self.wakes.remove(&(call.wake(), number));
         self.queue.remove(&number);
+        self.put_off.remove(&number);
         match &call.purpose {
             Purpose::Write { call, place, .. } => {
                 self.numbers.remove(call);
@@ -614,6 +635,9 @@ impl Client {
 
 /// How many writes may wait for a place in the session.
 const QUEUE_MAX: usize = 4096;
+
+/// How many writes may be put off without a place in the session.
+const PUT_OFF_MAX: usize = WINDOW as usize;
 
 /// How many requests may be under way in all.
 const ASKED_MAX: usize = 65_536;

@@ -409,6 +409,28 @@ fn a_write_that_is_put_off_takes_no_place_from_the_others() {
 }
 
 #[test]
+fn of_tasks_that_find_no_room_a_bounded_number_waits_for_it() {
+    let mut bench = Bench::with_session();
+    let submit = |bench: &mut Bench, call| {
+        let work = Work::Write(Operation::Submit(vec![]));
+        bench.step(Input::Call { call, work, timeout: 20 * SECOND });
+        let number = bench.only().number;
+        bench.answer(number, Err(Denied::Busy));
+    };
+    for call in 2..2 + WINDOW {
+        submit(&mut bench, call);
+    }
+    assert_eq!(bench.completed(), []);
+    submit(&mut bench, 9998);
+    assert_eq!(bench.completed(), [(9998, Err(CallError::Busy))]);
+    bench.write(9999);
+    let write = bench.only();
+    bench.answer(write.number, Ok(ANSWER));
+    assert_eq!(bench.completed(), [(9999, Ok(ANSWER))]);
+    assert_eq!(bench.after(SECOND).sent().len() as u64, WINDOW, "each is asked again");
+}
+
+#[test]
 fn what_no_message_carries_is_refused_before_it_is_sent() {
     let mut bench = Bench::with_session();
     let is_refused = |bench: &mut Bench, work| {

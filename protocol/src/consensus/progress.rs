@@ -105,9 +105,10 @@ impl Progress {
     /// Notes that the follower holds everything up to `index`, while our log begins after `base`. Whatever image brought it
     /// to the base or beyond, perhaps an older one than it was told of last: what it lacks now is held here.
     ///
-    /// A probe must be answered itself: that what came before it matches says nothing of whoever does not take it.
+    /// A probe must be answered itself, or the one that it repeats: that what came before it matches says nothing of whoever does not
+    /// take it.
     pub(super) fn note_matched(&mut self, index: Index, base: Index, now: Nanos) {
-        let verified = index.next() >= self.next;
+        let (is_verified, is_taken) = (index.next() >= self.next, index >= self.next);
         if index > self.matched {
             (self.matched, self.took) = (index, now);
         }
@@ -118,8 +119,10 @@ impl Progress {
         }
         if matches!(self.pace, Pace::Snapshot { .. }) && self.matched >= base {
             self.probe_from(self.matched.next());
-        } else if self.pace == Pace::Probe && verified && self.flight.is_empty() {
+        } else if self.pace == Pace::Probe && (is_taken || (is_verified && self.flight.is_empty())) {
             self.pace = Pace::Replicate;
+            self.flight.clear();
+            self.bytes = 0;
         }
     }
 
@@ -225,6 +228,18 @@ mod tests {
         assert!(peer.has_room(10 * BYTES_MAX));
         peer.note_sent(Index(2), 10 * BYTES_MAX, Nanos(1));
         assert!(!peer.has_room(1));
+    }
+
+    #[test]
+    fn a_probe_that_is_answered_late_has_done_its_work_although_a_longer_one_repeats_it() {
+        let mut peer = Progress::new(NodeId(2), Index(2), Nanos(1));
+        peer.note_sent(Index(2), 1, Nanos(1));
+        peer.lose_flight();
+        peer.note_sent(Index(5), 4, Nanos(2));
+        peer.note_matched(Index(1), Index(0), Nanos(3));
+        assert_eq!(peer.pace, Pace::Probe, "a heartbeat was answered");
+        peer.note_matched(Index(2), Index(0), Nanos(4));
+        assert_eq!((peer.pace, peer.next, peer.bytes), (Pace::Replicate, Index(3), 0));
     }
 
     #[test]

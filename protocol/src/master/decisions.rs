@@ -8,6 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::replica::WAITING_MAX;
+
 /// What was decided by key, and which of it still has to be proposed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Decisions<K, V> {
@@ -107,8 +109,9 @@ impl<K, V> Default for Decisions<K, V> {
 /// How many decisions of one sort may be under way. Whatever caused another one comes again.
 pub(super) const UNDER_WAY_MAX: usize = 1024;
 
-/// How many bytes of one sort may be under way, unless it is a single one.
-pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How many bytes of one sort may be under way, unless it is a single one. All of them, and what else the master decides, find room where
+/// they wait for their entry: what stands behind one that does not would wait, too.
+pub(super) const BYTES_MAX: usize = WAITING_MAX / 2;
 
 /// How many bytes of one sort may be on their way through the log: far less than waits there before anything is dropped.
 pub(super) const HANDED_OUT_MAX: usize = 2 * 1024 * 1024;
@@ -155,11 +158,11 @@ mod tests {
         decisions.remove(&3);
         decisions.forget_proposals();
         assert_eq!(fresh(&mut decisions), [(1, 'a'), (2, 'a')]);
-        decisions.insert_sized(9, 'b', 2 * HANDED_OUT_MAX);
+        decisions.insert_sized(9, 'b', HANDED_OUT_MAX);
         decisions.remove(&1);
         assert!(!decisions.has_fresh());
         decisions.remove(&2);
-        assert_eq!(fresh(&mut decisions), [(9, 'b')], "alone it goes, however large");
+        assert_eq!(fresh(&mut decisions), [(9, 'b')], "alone it goes");
     }
 
     #[test]

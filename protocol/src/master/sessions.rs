@@ -186,7 +186,8 @@ impl Master {
             }
             self.openings.remove(&node);
         }
-        self.openings.insert(node, opening);
+        let bytes = opening.offer.size();
+        self.openings.insert_sized(node, opening, bytes);
     }
 
     /// Says that the session lives, and then what was granted under it and not said on this link.

@@ -183,7 +183,7 @@ fn size_of_decision(decision: &MasterCommand) -> usize {
 const ENTRY_SIZE: usize = 192 * 1024;
 
 /// How much of one sort may wait for an entry, in bytes; more is `Busy`.
-const WAITING_MAX: usize = 8 * 1024 * 1024;
+pub(crate) const WAITING_MAX: usize = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {

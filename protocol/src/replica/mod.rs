@@ -27,6 +27,7 @@ mod staff;
 mod waiting;
 mod watches;
 
+pub(crate) use self::batch::WAITING_MAX;
 pub use growth::REPLACE_AFTER;
 pub use input::{Fetching, Input, Status};
 

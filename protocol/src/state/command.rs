@@ -460,7 +460,7 @@ pub struct RosterView {
 pub struct Seat {
     /// The node.
     pub node: NodeId,
-    /// Whether it is here: it answers the leader, or is linked to it.
+    /// Whether it is here: it answers the leader and keeps up, or is linked to it.
     pub is_here: bool,
     /// Whether it holds all but the newest entries.
     pub is_caught_up: bool,
