@@ -59,7 +59,7 @@ impl Clients {
         cluster.until("clients get answers", || self.clock.answers.load(Ordering::SeqCst) >= before + answers);
     }
 
-    /// Waits for a few more answers about each key, ends them and checks what they saw.
+    /// Waits for as many more answers as are twenty for each key, ends them and checks what they saw.
     pub fn check(self, cluster: &TestCluster) {
         self.go_on(cluster, 20 * KEYS as u64);
         self.clock.is_over.store(true, Ordering::SeqCst);
