@@ -9,7 +9,7 @@ use protocol::TaskId;
 /// # Errors
 ///
 /// The sentence to show.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let bounded = |span| if span <= MAX { Ok(span) } else { Err(format!("`{text}` is more than a thousand years")) };
     if let Ok(seconds) = text.parse::<f64>() {
@@ -27,7 +27,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// # Errors
 ///
 /// The sentence to show.
-pub fn name(text: &str) -> Result<String, String> {
+pub(crate) fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("a name has at least one character".into()) } else { Ok(text.into()) }
 }
 
@@ -36,7 +36,7 @@ pub fn name(text: &str) -> Result<String, String> {
 /// # Errors
 ///
 /// The sentence to show.
-pub fn task(text: &str) -> Result<TaskId, String> {
+pub(crate) fn task(text: &str) -> Result<TaskId, String> {
     let number = text.strip_prefix('t').and_then(|digits| digits.parse().ok());
     number.map(TaskId).ok_or_else(|| format!("`{text}` is no task; a task looks like t42"))
 }
@@ -46,7 +46,7 @@ pub fn task(text: &str) -> Result<TaskId, String> {
 /// # Errors
 ///
 /// The sentence to show.
-pub fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(format!("`{text}` is no label; write KEY=VALUE")),
