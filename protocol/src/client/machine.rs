@@ -109,23 +109,6 @@ impl Client {
         if let Work::Write(Operation::EndSession { session, .. }) = work {
             self.lose_kept(session, Loss::Closed, effects);
         }
-        let is_write = matches!(work, Work::Write(_) | Work::Keep(_));
-        let is_full = self.asked.len() >= ASKED_MAX || (is_write && self.queue.len() >= QUEUE_MAX);
-        if is_full || self.numbers.contains_key(&call) {
-            effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
-            return;
-        }
-        // On its way it would be lost without a word.
-        let checked = match &work {
-            Work::Write(operation) => check_operation(operation),
-            Work::Keep(opening) => check_operation(&Operation::OpenSession(opening.clone())),
-            Work::Read(query, _) => check_query(query),
-            Work::Renew(_) | Work::HandOver { .. } => Ok(()),
-        };
-        if let Err(why) = checked {
-            effects.publish.push(Event::Completed { call, result: Ok(Answer::Refused(why)) });
-            return;
-        }
         let purpose = match work {
             Work::Write(operation) => Purpose::Write { call, operation, place: None, is_kept: false },
             Work::Keep(opening) => {
@@ -135,6 +118,22 @@ impl Client {
             Work::Read(query, consistency) => Purpose::Read { call, query, consistency },
             Work::HandOver { to, epoch } => Purpose::HandOver { call, to, epoch },
         };
+        let is_write = matches!(purpose, Purpose::Write { .. });
+        let is_full = self.asked.len() >= ASKED_MAX || (is_write && self.queue.len() >= QUEUE_MAX);
+        if is_full || self.numbers.contains_key(&call) {
+            effects.publish.push(Event::Completed { call, result: Err(CallError::Busy) });
+            return;
+        }
+        // On its way it would be lost without a word.
+        let checked = match &purpose {
+            Purpose::Write { operation, .. } => check_operation(operation),
+            Purpose::Read { query, .. } => check_query(query),
+            _ => Ok(()),
+        };
+        if let Err(why) = checked {
+            effects.publish.push(Event::Completed { call, result: Ok(Answer::Refused(why)) });
+            return;
+        }
         let number = self.begin(now, purpose, timeout);
         self.numbers.insert(call, number);
         if is_write {
